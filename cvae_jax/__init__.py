@@ -1,0 +1,25 @@
+"""Conditional variational autoencoders in functional JAX.
+
+The losses are re-exported here; the rest is imported by module: `from cvae_jax import training, sampling`.
+"""
+
+from cvae_jax.losses import (
+    bernoulli_log_likelihood,
+    beta_elbo,
+    elbo,
+    gaussian_kl,
+    gaussian_log_likelihood,
+    reparameterize,
+    standard_normal_kl,
+)
+
+__all__ = [
+    "bernoulli_log_likelihood",
+    "beta_elbo",
+    "elbo",
+    "gaussian_kl",
+    "gaussian_log_likelihood",
+    "reparameterize",
+    "standard_normal_kl",
+]
+__version__ = "0.1.0"

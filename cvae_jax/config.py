@@ -1,0 +1,174 @@
+"""The two kinds of setting: `Config` shapes the program, `Hparams` are traced numbers inside it.
+
+`Member` is what a person writes down for one training; `hparams` turns it into the pytree a compiled program
+takes, so that whatever a `Member` holds can differ between the members of one sweep.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float, Key
+
+NetworkName = Literal["mlp", "conv"]
+ConditionName = Literal["label", "none"]
+LikelihoodName = Literal["bernoulli", "gaussian"]
+Binarize = Literal["dynamic", "static", "none"]
+ComputeDtype = Literal["float32", "bfloat16"]
+
+
+class SettingError(ValueError):
+    """A setting that cannot be used; its message is one line for a person."""
+
+
+def _require_one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise SettingError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+
+
+def _require_finite(name: str, value: float, lowest: float, *, exclusive: bool = False) -> None:
+    if not math.isfinite(value) or value < lowest or (exclusive and value == lowest):
+        bound = ">" if exclusive else "≥"
+        raise SettingError(f"{name} is {value}, expected a finite number {bound} {lowest:g}")
+
+
+def _require_integer(name: str, value: int, lowest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+        raise SettingError(f"{name} is {value}, expected a whole number ≥ {lowest}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What changes a shape or a program, shared by every member of a sweep.
+
+    Attributes:
+      dataset: `digits`, a TFDS name, or the path of an `.npz` file.
+      condition: `label`, or `none` for a plain VAE.
+      network: `mlp` or `conv`.
+      likelihood: p(x|z,c): `bernoulli`, or `gaussian` with fixed `sigma`.
+      sigma: standard deviation of the Gaussian likelihood, in units of x.
+      binarize: `dynamic` redraws binary pixels at every step, `static` once, `none` keeps grey.
+      batch_size: examples per step.
+      epochs: passes over the training split.
+      data_seed: of the order of examples and their binarization, shared by all members.
+      compute_dtype: of the matrix products; parameters, losses and the optimizer stay float32.
+    """
+
+    dataset: str = "digits"
+    condition: ConditionName = "label"
+    network: NetworkName = "mlp"
+    likelihood: LikelihoodName = "bernoulli"
+    sigma: float = 0.1
+    binarize: Binarize = "dynamic"
+    batch_size: int = 128
+    epochs: int = 100
+    data_seed: int = 0
+    compute_dtype: ComputeDtype = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse what no program can be built from."""
+        _require_one_of("condition", self.condition, get_args(ConditionName))
+        _require_one_of("network", self.network, get_args(NetworkName))
+        _require_one_of("likelihood", self.likelihood, get_args(LikelihoodName))
+        _require_one_of("binarize", self.binarize, get_args(Binarize))
+        _require_one_of("compute_dtype", self.compute_dtype, get_args(ComputeDtype))
+        _require_finite("sigma", self.sigma, 0.0, exclusive=True)
+        _require_integer("batch_size", self.batch_size, 1)
+        _require_integer("epochs", self.epochs, 1)
+        _require_integer("data_seed", self.data_seed, 0)
+        if self.binarize != "none" and self.likelihood != "bernoulli":
+            raise SettingError(
+                f"binarize is {self.binarize!r}, expected none with the {self.likelihood} likelihood"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """The settings of one training that may differ between the members of a sweep.
+
+    Attributes:
+      beta: weight of the KL in the training loss, ≥ 0.
+      latent_dim: number of latents, ≥ 1.
+      learning_rate: of Adam, > 0.
+      warmup_epochs: epochs over which β rises linearly from 0; 0 starts at β.
+      weight_decay: decoupled, as in AdamW; 0 is Adam.
+      clip_norm: largest global norm of the gradient; inf does not clip.
+      seed: of the initialization and of the latent noise.
+    """
+
+    beta: float = 1.0
+    latent_dim: int = 16
+    learning_rate: float = 1e-3
+    warmup_epochs: float = 0.0
+    weight_decay: float = 0.0
+    clip_norm: float = math.inf
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no training can use."""
+        _require_finite("beta", self.beta, 0.0)
+        _require_integer("latent_dim", self.latent_dim, 1)
+        _require_finite("learning_rate", self.learning_rate, 0.0, exclusive=True)
+        _require_finite("warmup_epochs", self.warmup_epochs, 0.0)
+        _require_finite("weight_decay", self.weight_decay, 0.0)
+        if math.isnan(self.clip_norm) or self.clip_norm <= 0:
+            raise SettingError(f"clip_norm is {self.clip_norm}, expected a number > 0 (inf does not clip)")
+        _require_integer("seed", self.seed, 0)
+
+
+@struct.dataclass
+class Hparams:
+    """One member's settings as traced arrays; stack them and `jax.vmap` to sweep.
+
+    Attributes:
+      beta, learning_rate, weight_decay, clip_norm: scalars, float32.
+      warmup_steps: steps over which β rises, scalar, float32.
+      latent_mask: the latents in use, shape (capacity,), bool.
+      key: the member's root key.
+    """
+
+    beta: Float[Array, ""]
+    learning_rate: Float[Array, ""]
+    weight_decay: Float[Array, ""]
+    clip_norm: Float[Array, ""]
+    warmup_steps: Float[Array, ""]
+    latent_mask: Bool[Array, " z"]
+    key: Key[Array, ""]
+
+
+def hparams(member: Member, *, capacity: int, steps_per_epoch: int) -> Hparams:
+    """Turn one member's settings into traced arrays.
+
+    Args:
+      member: the settings.
+      capacity: number of latents the program has room for, the largest `latent_dim` of the sweep.
+      steps_per_epoch: to count the warm-up in steps.
+
+    Returns:
+      The pytree a training step takes.
+
+    Raises:
+      SettingError: if the member needs more latents than the capacity.
+
+    Example:
+      >>> hparams(Member(latent_dim=2), capacity=3, steps_per_epoch=10).latent_mask.tolist()
+      [True, True, False]
+    """
+    if member.latent_dim > capacity:
+        raise SettingError(f"latent_dim is {member.latent_dim}, expected at most the capacity {capacity}")
+    return Hparams(
+        beta=jnp.float32(member.beta),
+        learning_rate=jnp.float32(member.learning_rate),
+        weight_decay=jnp.float32(member.weight_decay),
+        clip_norm=jnp.float32(member.clip_norm),
+        warmup_steps=jnp.float32(member.warmup_epochs * steps_per_epoch),
+        latent_mask=jnp.arange(capacity) < member.latent_dim,
+        key=jax.random.key(member.seed),
+    )

@@ -1,0 +1,103 @@
+"""The model: encoder q(z|x,c) and decoder p(x|z,c), as pure functions of their parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cvae_jax.conditions import LabelEmbedding
+from cvae_jax.config import Config
+from cvae_jax.likelihoods import Likelihood, likelihood
+from cvae_jax.losses import reparameterize
+from cvae_jax.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder, Shape, ToLatents
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float, Int, Key
+
+_BODIES = {"mlp": (MLPEncoder, MLPDecoder), "conv": (ConvEncoder, ConvDecoder)}
+
+
+class Gaussian(NamedTuple):
+    """A batch of diagonal Gaussians over latents.
+
+    Attributes:
+      mean: shape (b, z).
+      logvar: logarithm of the variance, shape (b, z).
+    """
+
+    mean: Float[Array, "b z"]
+    logvar: Float[Array, "b z"]
+
+
+class CVAE(nn.Module):
+    """A conditional variational autoencoder.
+
+    Latents outside `latent_mask` are N(0, 1) under q, so that their KL is 0, and 0 in the decoder: they carry
+    neither information nor gradient.
+
+    Attributes:
+      config: network, condition, likelihood and compute type.
+      shape: (height, width, channels) of x.
+      num_classes: labels run from 0 to num_classes − 1.
+      capacity: number of latents there is room for.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> model = CVAE(Config(network="conv"), shape=(8, 8, 1), num_classes=10, capacity=4)
+      >>> x, c, mask = jnp.zeros((3, 8, 8, 1)), jnp.array([0, 1, 2]), jnp.ones(4, bool)
+      >>> params = model.init(jax.random.key(0), x, c, mask, jax.random.key(1))
+      >>> q = model.apply(params, x, c, mask, method="encode")
+      >>> q.mean.shape, model.apply(params, q.mean, c, mask, method="decode").shape
+      ((3, 4), (3, 8, 8, 1))
+    """
+
+    config: Config
+    shape: Shape
+    num_classes: int
+    capacity: int
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """What the decoder's output means."""
+        return likelihood(self.config)
+
+    def setup(self) -> None:
+        """Build the condition's embedding, the two bodies and the map onto the latents."""
+        dtype = jnp.dtype(self.config.compute_dtype)
+        encoder, decoder = _BODIES[self.config.network]
+        self.embedding = LabelEmbedding(self.num_classes) if self.config.condition == "label" else None
+        self.encoder = encoder(dtype)
+        self.to_latents = ToLatents(self.capacity)
+        self.decoder = decoder(self.shape, dtype)
+
+    def _embed(self, c: Int[Array, " b"]) -> Float[Array, "b e"] | None:
+        return None if self.embedding is None else self.embedding(c)
+
+    def encode(
+        self, x: Float[Array, "b H W C"], c: Int[Array, " b"], latent_mask: Bool[Array, " z"]
+    ) -> Gaussian:
+        """The posterior q(z|x,c) of a batch."""
+        mean, logvar = self.to_latents(self.encoder(x, self._embed(c)))
+        return Gaussian(jnp.where(latent_mask, mean, 0.0), jnp.where(latent_mask, logvar, 0.0))
+
+    def decode(
+        self, z: Float[Array, "b z"], c: Int[Array, " b"], latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b H W C"]:
+        """The output that `likelihood` turns into p(x|z,c), in float32."""
+        z = jnp.where(latent_mask, z, 0.0)
+        return self.decoder(z, self._embed(c), latent_mask).astype(jnp.float32)
+
+    def __call__(
+        self,
+        x: Float[Array, "b H W C"],
+        c: Int[Array, " b"],
+        latent_mask: Bool[Array, " z"],
+        key: Key[Array, ""],
+    ) -> tuple[Gaussian, Float[Array, "b H W C"]]:
+        """Encode, draw z with one key per example, and decode."""
+        q = self.encode(x, c, latent_mask)
+        z = jax.vmap(reparameterize)(jax.random.split(key, x.shape[0]), q.mean, q.logvar)
+        return q, self.decode(z, c, latent_mask)

@@ -1,0 +1,90 @@
+"""Read a configuration's data, refuse what would train to nonsense, and binarize what is binarized once."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from cvae_jax import sources
+from cvae_jax.config import Config
+from cvae_jax.dataset import DataError, Dataset, Split, unit
+from cvae_jax.randomness import Stream, stream
+
+
+def load(config: Config, *, data_dir: Path | None, cache_dir: Path) -> Dataset:
+    """Read a configuration's dataset, check it, and binarize what is binarized once.
+
+    Args:
+      config: `dataset`, `condition`, `likelihood`, `binarize` and `data_seed` are read.
+      data_dir: where TFDS keeps prepared datasets; None is TFDS's default.
+      cache_dir: where packed arrays are kept.
+
+    Returns:
+      The three splits. With `dynamic` or `static` binarization validation and test are binary; with `static` so
+      is train.
+
+    Raises:
+      DataError: if there is no such dataset, it is not prepared, or its arrays cannot be used.
+    """
+    if config.dataset.endswith(".npz"):
+        dataset = sources.from_npz(Path(config.dataset), needs_labels=config.condition == "label")
+    elif config.dataset == "digits":
+        dataset = sources.digits()
+    else:
+        dataset = sources.from_tfds(config.dataset, data_dir, cache_dir)
+    _check(dataset, config)
+    return _binarize_once(dataset, config)
+
+
+def _check(dataset: Dataset, config: Config) -> None:
+    """Refuse arrays that would train to nonsense."""
+    for name in ("train", "validation", "test"):
+        split: Split = getattr(dataset, name)
+        if not len(split):
+            raise DataError(f"{dataset.name}: the {name} split is empty, expected at least one example")
+        if np.issubdtype(split.x.dtype, np.floating):
+            if not np.isfinite(split.x).all():
+                bad = int(np.flatnonzero(~np.isfinite(split.x).all(axis=(1, 2, 3)))[0])
+                raise DataError(f"{dataset.name}: x_{name}[{bad}] has NaN or infinite pixels")
+            low, high = float(split.x.min()), float(split.x.max())
+            if config.likelihood == "bernoulli" and (low < 0 or high > dataset.x_max):
+                raise DataError(
+                    f"{dataset.name}: x_{name} lies in [{low:g}, {high:g}], expected [0, 1] under the bernoulli "
+                    "likelihood"
+                )
+        if config.condition == "label" and split.c.min() < 0:
+            raise DataError(f"{dataset.name}: c_{name} has label {split.c.min()}, expected labels ≥ 0")
+        unseen = set(np.unique(split.c)) - set(np.unique(dataset.train.c))
+        if config.condition == "label" and unseen:
+            raise DataError(
+                f"{dataset.name}: c_{name} has label {min(unseen)}, which c_train never has: nothing was learned of it"
+            )
+    if min(dataset.shape[:2]) < 4:
+        raise DataError(f"{dataset.name}: images of {dataset.shape[:2]} pixels, expected at least 4 a side")
+    if len(dataset.train) < config.batch_size:
+        raise DataError(
+            f"batch_size is {config.batch_size}, expected at most the {len(dataset.train)} examples of the "
+            f"{dataset.name} training split"
+        )
+
+
+def _binarize_once(dataset: Dataset, config: Config) -> Dataset:
+    """Draw the binary pixels that stay the same all through a run, from `data_seed`."""
+    if config.binarize == "none":
+        return dataset
+    root = stream(jax.random.key(config.data_seed), Stream.FIXED_BINARIZE)
+
+    def binary(index: int, split: Split) -> Split:
+        key = jax.random.fold_in(root, index)
+        x = jax.random.bernoulli(key, unit(split.x, dataset.x_max))
+        return Split(np.asarray(x).astype(split.x.dtype) * np.asarray(dataset.x_max, split.x.dtype), split.c)
+
+    return dataclasses.replace(
+        dataset,
+        train=binary(0, dataset.train) if config.binarize == "static" else dataset.train,
+        validation=binary(1, dataset.validation),
+        test=binary(2, dataset.test),
+    )

@@ -1,0 +1,128 @@
+"""Metrics over a whole split: every example once, the last batch padded and its padding dropped."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from cvae_jax.cvae import CVAE
+from cvae_jax.dataset import Split
+from cvae_jax.losses import reparameterize, standard_normal_kl
+from cvae_jax.randomness import Stream, stream
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float, Int, Key, Num, PyTree
+
+_BATCH = 250
+
+
+@struct.dataclass
+class Examples:
+    """A split on the device.
+
+    Attributes:
+      x: pixels from 0 to x_max, shape (n, H, W, C).
+      c: labels, shape (n,).
+      x_max: the value of x that stands for 1, scalar float32.
+    """
+
+    x: Num[Array, "n H W C"]
+    c: Int[Array, " n"]
+    x_max: Float[Array, ""]
+
+    def take(self, rows: Int[Array, " b"]) -> tuple[Float[Array, "b H W C"], Int[Array, " b"]]:
+        """The examples of the given rows, pixels as float32 between 0 and 1."""
+        return self.x[rows].astype(jnp.float32) / self.x_max, self.c[rows]
+
+
+def on_device(split: Split, x_max: float) -> Examples:
+    """Put a split on the device, pixels in the type they are stored in."""
+    return Examples(jnp.asarray(split.x), jnp.asarray(split.c), jnp.float32(x_max))
+
+
+class ElboTerms(NamedTuple):
+    """The two terms of the bound, per example; ELBO = −(distortion + rate).
+
+    Attributes:
+      distortion: −log p(x|z,c) for one z ~ q(z|x,c), shape (n,), nats.
+      rate: KL(q(z|x,c) ‖ p(z)), shape (n,), nats.
+    """
+
+    distortion: Float[Array, " n"]
+    rate: Float[Array, " n"]
+
+
+def evaluation_key() -> Key[Array, ""]:
+    """The one key that all evaluations draw from, so that two models meet the same noise."""
+    return stream(jax.random.key(0), Stream.EVALUATION)
+
+
+def elbo_terms(
+    model: CVAE, params: PyTree, examples: Examples, latent_mask: Bool[Array, " z"], key: Key[Array, ""]
+) -> ElboTerms:
+    """Distortion and rate of every example.
+
+    The noise of example i comes from `fold_in(key, i)`: the answer does not depend on batches or padding.
+
+    Args:
+      model: the model.
+      params: its variables.
+      examples: the split, n examples.
+      latent_mask: the latents in use, shape (z,).
+      key: see `evaluation_key`.
+
+    Returns:
+      Distortion and rate, shape (n,), nats per example.
+    """
+    n = examples.c.shape[0]
+    batch = min(_BATCH, n)
+    rows = jnp.arange(-(-n // batch) * batch)
+
+    def one_batch(rows: Int[Array, " b"]) -> ElboTerms:
+        x, c = examples.take(jnp.minimum(rows, n - 1))
+        q = model.apply(params, x, c, latent_mask, method="encode")
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+        z = jax.vmap(reparameterize)(keys, q.mean, q.logvar)
+        output = model.apply(params, z, c, latent_mask, method="decode")
+        return ElboTerms(
+            distortion=-jax.vmap(model.likelihood.log_prob)(output, x),
+            rate=jax.vmap(standard_normal_kl)(q.mean, q.logvar),
+        )
+
+    terms = jax.lax.map(one_batch, rows.reshape(-1, batch))
+    return jax.tree.map(lambda a: a.reshape(-1)[:n], terms)
+
+
+@partial(jax.jit, static_argnames="model")
+def members_elbo_terms(
+    model: CVAE, params: PyTree, examples: Examples, latent_masks: Bool[Array, "m z"]
+) -> ElboTerms:
+    """`elbo_terms` of stacked members, under the same noise; shapes (m, n)."""
+    evaluate = partial(elbo_terms, model, examples=examples, key=evaluation_key())
+    return jax.vmap(lambda params, mask: evaluate(params, latent_mask=mask))(params, latent_masks)
+
+
+def summarize(terms: ElboTerms) -> list[dict[str, float]]:
+    """Means over the split in float64, one dictionary a member.
+
+    Args:
+      terms: distortion and rate, shape (m, n).
+
+    Returns:
+      For each member `elbo`, `rate` and `distortion`, nats per example; `elbo` is the unweighted bound.
+
+    Example:
+      >>> summarize(ElboTerms(np.array([[80.0, 90.0]]), np.array([[20.0, 30.0]])))
+      [{'elbo': -110.0, 'rate': 25.0, 'distortion': 85.0}]
+    """
+    rates = np.asarray(terms.rate, np.float64).mean(axis=1)
+    distortions = np.asarray(terms.distortion, np.float64).mean(axis=1)
+    return [
+        {"elbo": float(-(r + d)), "rate": float(r), "distortion": float(d)}
+        for r, d in zip(rates, distortions, strict=True)
+    ]

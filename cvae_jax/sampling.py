@@ -1,0 +1,103 @@
+"""Draw from a trained model: generate, reconstruct, traverse, interpolate. All images are means of p(x|z,c)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from cvae_jax.cvae import CVAE
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+
+@partial(jax.jit, static_argnames="model")
+def decode_mean(
+    model: CVAE, params: PyTree, z: Float[Array, "b z"], c: Int[Array, " b"], latent_mask: Bool[Array, " z"]
+) -> Float[Array, "b H W C"]:
+    """The mean of p(x|z,c), shape (b, H, W, C), in units of x."""
+    return model.likelihood.mean(model.apply(params, z, c, latent_mask, method="decode"))
+
+
+@partial(jax.jit, static_argnames="model")
+def generate(
+    model: CVAE, params: PyTree, key: Key[Array, ""], c: Int[Array, " b"], latent_mask: Bool[Array, " z"]
+) -> Float[Array, "b H W C"]:
+    """Sample z from the prior N(0, I) and return the mean of p(x|z,c).
+
+    Args:
+      model: the model.
+      params: its variables.
+      key: example i draws from `fold_in(key, i)`, latent by latent.
+      c: labels, shape (b,).
+      latent_mask: the latents in use, shape (z,).
+
+    Returns:
+      Images, shape (b, H, W, C), in units of x.
+    """
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(c.shape[0]))
+    z = jax.vmap(lambda k: jax.random.normal(k, (model.capacity,)))(keys)
+    return decode_mean(model, params, z, c, latent_mask)
+
+
+@partial(jax.jit, static_argnames="model")
+def reconstruct(
+    model: CVAE,
+    params: PyTree,
+    x: Float[Array, "b H W C"],
+    c: Int[Array, " b"],
+    latent_mask: Bool[Array, " z"],
+) -> Float[Array, "b H W C"]:
+    """Encode to the posterior mean and return the mean of p(x|z,c), shape (b, H, W, C)."""
+    q = model.apply(params, x, c, latent_mask, method="encode")
+    return decode_mean(model, params, q.mean, c, latent_mask)
+
+
+def traverse(
+    model: CVAE,
+    params: PyTree,
+    z: Float[Array, " z"],
+    c: Int[Array, ""],
+    latent_mask: Bool[Array, " z"],
+    *,
+    latents: Int[Array, " l"],
+    values: Float[Array, " v"],
+) -> Float[Array, "l v H W C"]:
+    """Set one latent after another to each of some values, the others held at `z`.
+
+    Args:
+      model: the model.
+      params: its variables.
+      z: where to start, shape (z,).
+      c: one label.
+      latent_mask: the latents in use, shape (z,).
+      latents: which to move, shape (l,).
+      values: where to, shape (v,).
+
+    Returns:
+      Images, shape (l, v, H, W, C).
+    """
+    grid = jax.vmap(lambda i: jax.vmap(lambda value: z.at[i].set(value))(values))(latents)
+    images = decode_mean(
+        model, params, grid.reshape(-1, z.shape[0]), jnp.full(grid.shape[0] * grid.shape[1], c), latent_mask
+    )
+    return images.reshape(*grid.shape[:2], *images.shape[1:])
+
+
+def interpolate(
+    model: CVAE,
+    params: PyTree,
+    z_from: Float[Array, " z"],
+    z_to: Float[Array, " z"],
+    c: Int[Array, ""],
+    latent_mask: Bool[Array, " z"],
+    *,
+    steps: int,
+) -> Float[Array, "s H W C"]:
+    """Walk in a straight line between two latents, both ends included; shape (steps, H, W, C)."""
+    t = jnp.linspace(0.0, 1.0, steps)[:, None]
+    z = (1.0 - t) * z_from + t * z_to
+    return decode_mean(model, params, z, jnp.full(steps, c), latent_mask)

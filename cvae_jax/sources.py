@@ -1,0 +1,189 @@
+"""Where data comes from: scikit-learn's digits, an `.npz` of your own, or TFDS by name."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import os
+import re
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cvae_jax.dataset import DataError, Dataset, Split, with_splits
+
+def digits() -> Dataset:
+    """1,797 scans of handwritten digits, 8×8 pixels of 17 grey levels, that scikit-learn brings along."""
+    from sklearn.datasets import load_digits
+
+    bunch: Any = load_digits()
+    train = Split(bunch.images[..., None].astype(np.uint8), bunch.target.astype(np.int32))
+    return with_splits("digits", train, None, None, 16.0, tuple("0123456789"))
+
+
+def from_npz(path: Path, *, needs_labels: bool) -> Dataset:
+    """Arrays `x_train`, `c_train` and optionally `x_`, `c_validation` and `x_`, `c_test`.
+
+    Args:
+      path: the file.
+      needs_labels: whether labels may be absent.
+
+    Returns:
+      The dataset; splits that the file lacks are held out of train.
+
+    Raises:
+      DataError: if the file or its arrays cannot be used.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist, expected an .npz with x_train and c_train") from None
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"{path} cannot be read as .npz with plain arrays: {error}") from None
+
+    found = ", ".join(sorted(arrays)) or "nothing"
+
+    def split(name: str) -> Split | None:
+        x, c = arrays.get(f"x_{name}"), arrays.get(f"c_{name}")
+        if x is None:
+            if name == "train":
+                raise DataError(f"{path} has no x_train, expected it beside c_train; it holds {found}")
+            if c is not None:
+                raise DataError(f"{path} has c_{name} but no x_{name}")
+            return None
+        if c is None:
+            if needs_labels:
+                raise DataError(f"{path} has no c_{name}, expected labels of x_{name} (or --condition=none)")
+            c = np.zeros(len(x), np.int32)
+        return _npz_split(path, name, x, c)
+
+    train, validation, test = split("train"), split("validation"), split("test")
+    assert train is not None
+    for name, other in (("validation", validation), ("test", test)):
+        if other is not None and other.x.shape[1:] != train.x.shape[1:]:
+            raise DataError(
+                f"{path}: x_{name} has images of shape {other.x.shape[1:]}, expected {train.x.shape[1:]} as x_train"
+            )
+        if other is not None and other.x.dtype != train.x.dtype:
+            raise DataError(f"{path}: x_{name} is {other.x.dtype}, expected {train.x.dtype} as x_train")
+    x_max = 255.0 if train.x.dtype == np.uint8 else 1.0
+    class_names = tuple(str(i) for i in range(int(train.c.max(initial=0)) + 1))
+    return with_splits(path.stem, train, validation, test, x_max, class_names)
+
+
+def _npz_split(path: Path, name: str, x: np.ndarray, c: np.ndarray) -> Split:
+    if x.ndim == 3:
+        x = x[..., None]
+    if x.ndim != 4:
+        raise DataError(f"{path}: x_{name} has shape {x.shape}, expected (n, H, W) or (n, H, W, C)")
+    if c.ndim != 1 or len(x) != len(c):
+        raise DataError(
+            f"{path}: x_{name} has {len(x)} examples and c_{name} has shape {c.shape}, expected ({len(x)},)"
+        )
+    if not np.issubdtype(c.dtype, np.integer):
+        raise DataError(f"{path}: c_{name} is {c.dtype}, expected whole numbers")
+    if np.issubdtype(x.dtype, np.floating):
+        x = x.astype(np.float32)
+    elif x.dtype != np.uint8:
+        raise DataError(f"{path}: x_{name} is {x.dtype}, expected uint8 (0 to 255) or floating (0 to 1)")
+    return Split(x, c.astype(np.int64).astype(np.int32) if c.size else c.astype(np.int32))
+
+
+def from_tfds(name: str, data_dir: Path | None, cache_dir: Path) -> Dataset:
+    """A prepared TFDS dataset of images and labels, packed to one file at the first read."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError:
+        raise DataError(
+            f"dataset {name!r} needs tensorflow-datasets: install the extra cvae_jax[experiments]"
+        ) from None
+    builders = tfds.list_builders(with_community_datasets=False)
+    if not re.fullmatch(r"[a-z][\w/:.]*", name) or re.split("[/:]", name)[0] not in builders:
+        close = difflib.get_close_matches(name, ["digits", *builders], n=3)
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        raise DataError(
+            f"unknown dataset {name!r}: {hint}expected digits, a path ending in .npz, or a TFDS name such as "
+            "mnist, fashion_mnist, kmnist, emnist/balanced, cifar10 or svhn_cropped"
+        )
+    where = {} if data_dir is None else {"data_dir": os.fspath(data_dir)}
+    prepare = f"python -m experiments.prepare --dataset={name}" + (f" --data_dir={data_dir}" if data_dir else "")
+    needs_more = f"dataset {name!r} cannot be read without TensorFlow: install the extra cvae_jax[prepare]"
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            builder = tfds.builder(name, **where)
+    except ImportError:
+        raise DataError(needs_more) from None
+    if not builder.data_path.exists():
+        raise DataError(f"dataset {name!r} is not prepared in {data_dir or '~/tensorflow_datasets'}: run {prepare}")
+    missing = {"image", "label"} - set(builder.info.features or {})
+    if missing:
+        raise DataError(
+            f"dataset {name!r} has no feature {' or '.join(sorted(missing))}, expected images with labels; "
+            f"it has {', '.join(builder.info.features or {})}"
+        )
+    packed = cache_dir / f"{builder.info.full_name.replace('/', '-')}.npz"
+    arrays = _read_packed(packed, os.fspath(builder.data_path))
+    if arrays is None:
+        arrays = _decode_tfds(builder, name, prepare, needs_more)
+        _write_packed(packed, arrays | {"source": np.array(os.fspath(builder.data_path))})
+    label = builder.info.features["label"]
+    splits = {s: Split(arrays[f"x_{s}"], arrays[f"c_{s}"]) for s in ("train", "validation", "test")
+              if f"x_{s}" in arrays}  # fmt: skip
+    return with_splits(
+        name, splits["train"], splits.get("validation"), splits.get("test"), 255.0, tuple(label.names)
+    )
+
+
+def _decode_tfds(builder: Any, name: str, prepare: str, needs_more: str) -> dict[str, np.ndarray]:
+    """Decode every image of a prepared dataset into arrays, without TensorFlow."""
+    arrays: dict[str, np.ndarray] = {}
+    for split in ("train", "validation", "test"):
+        if split not in builder.info.splits:
+            continue
+        try:
+            source = builder.as_data_source(split)
+        except NotImplementedError:
+            raise DataError(
+                f"dataset {name!r} is prepared in another format than array_record, expected array_record: "
+                f"run {prepare} with an empty --data_dir"
+            ) from None
+        except ImportError:
+            raise DataError(needs_more) from None
+        first = source[0]["image"]
+        x = np.empty((len(source), *first.shape), np.uint8)
+        c = np.empty(len(source), np.int32)
+        for i, example in enumerate(source):
+            if example["image"].shape != first.shape:
+                raise DataError(
+                    f"dataset {name!r} has images of shapes {first.shape} and {example['image'].shape}, "
+                    "expected one shape"
+                )
+            x[i], c[i] = example["image"], example["label"]
+        arrays |= {f"x_{split}": x, f"c_{split}": c}
+    return arrays
+
+
+def _read_packed(path: Path, source: str) -> dict[str, np.ndarray] | None:
+    """The arrays packed from `source`, or None if there are none to be trusted."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if str(file["source"]) != source:
+                return None
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
+        return None
+
+
+def _write_packed(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise DataError(f"the cache {path.parent} cannot be written ({error.strerror}): set --cache_dir") from None

@@ -1,0 +1,170 @@
+"""Many trainings as one program: members stacked, `vmap` over them, one `jit`. A solo run is a sweep of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from cvae_jax import evaluation, training
+from cvae_jax.config import Config, Hparams, Member, hparams
+from cvae_jax.cvae import CVAE
+from cvae_jax.dataset import Dataset
+from cvae_jax.evaluation import Examples
+from cvae_jax.objectives import Terms
+from cvae_jax.randomness import Stream, stream
+from cvae_jax.training import Batch, TrainState
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Int, Key
+
+
+@struct.dataclass
+class Population:
+    """The members of a sweep, all after the same number of steps.
+
+    Attributes:
+      step: number of updates made, scalar int32.
+      members: every array with a leading member axis.
+    """
+
+    step: Int[Array, ""]
+    members: TrainState
+
+
+@struct.dataclass
+class TrainingData:
+    """The training split on the device, and the keys of its order and binarization, shared by all members.
+
+    Attributes:
+      examples: the split.
+      order_key: of the permutation of each epoch.
+      binarize_key: of the binary pixels of each step.
+    """
+
+    examples: Examples
+    order_key: Key[Array, ""]
+    binarize_key: Key[Array, ""]
+
+
+def build_model(config: Config, dataset: Dataset, members: Sequence[Member]) -> CVAE:
+    """The model that all members share, with room for the largest latent size."""
+    capacity = max(member.latent_dim for member in members)
+    return CVAE(config, dataset.shape, dataset.num_classes, capacity)
+
+
+def steps_per_epoch(config: Config, dataset: Dataset) -> int:
+    """Full batches in the training split; each epoch leaves other examples out."""
+    return len(dataset.train) // config.batch_size
+
+
+def stack_hparams(members: Sequence[Member], *, capacity: int, steps_per_epoch: int) -> Hparams:
+    """The traced settings of all members, with a leading member axis."""
+    each = [hparams(member, capacity=capacity, steps_per_epoch=steps_per_epoch) for member in members]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+
+
+def training_data(config: Config, dataset: Dataset) -> TrainingData:
+    """Put the training split on the device."""
+    key = jax.random.key(config.data_seed)
+    return TrainingData(
+        evaluation.on_device(dataset.train, dataset.x_max),
+        stream(key, Stream.ORDER),
+        stream(key, Stream.BINARIZE),
+    )
+
+
+@partial(jax.jit, static_argnames="model")
+def init(model: CVAE, hparams: Hparams) -> Population:
+    """The population before the first step."""
+    return Population(jnp.int32(0), jax.vmap(partial(training.init, model))(hparams))
+
+
+def draw_batch(config: Config, data: TrainingData, rows: Int[Array, " b"], step: Int[Array, ""]) -> Batch:
+    """The batch of one step: gathered, scaled, and binarized anew if the configuration says so."""
+    x, c = data.examples.take(rows)
+    if config.binarize == "dynamic":
+        key = jax.random.fold_in(data.binarize_key, step)
+        x = jax.random.bernoulli(key, x).astype(jnp.float32)
+    return Batch(x, c)
+
+
+@partial(jax.jit, static_argnames="model", donate_argnames="population")
+def run_steps(
+    model: CVAE, population: Population, hparams: Hparams, data: TrainingData, num_steps: Int[Array, ""]
+) -> Population:
+    """Train every member for some steps of one epoch.
+
+    The number of steps is traced, so that one program serves any; they must not reach past the end of the epoch.
+
+    Args:
+      model: the model.
+      population: donated.
+      hparams: stacked settings.
+      data: the training split.
+      num_steps: scalar int32.
+
+    Returns:
+      The population after these steps.
+    """
+    config = model.config
+    n = data.examples.c.shape[0]
+    per_epoch = n // config.batch_size
+    epoch, start = population.step // per_epoch, population.step % per_epoch
+    order = jax.random.permutation(jax.random.fold_in(data.order_key, epoch), n)
+
+    def one_step(i: Int[Array, ""], population: Population) -> Population:
+        rows = jax.lax.dynamic_slice(order, ((start + i) * config.batch_size,), (config.batch_size,))
+        batch = draw_batch(config, data, rows, population.step)
+        step_member = partial(training.train_step, model, batch=batch, step=population.step)
+        members = jax.vmap(lambda state, hparams: step_member(state, hparams=hparams))(
+            population.members, hparams
+        )
+        return Population(population.step + 1, members)
+
+    return jax.lax.fori_loop(0, num_steps, one_step, population)
+
+
+@partial(jax.jit, static_argnames="model", donate_argnames="population")
+def end_epoch(
+    model: CVAE, population: Population, hparams: Hparams, validation: Examples, steps_in_epoch: Int[Array, ""]
+) -> tuple[Population, Terms, Terms]:
+    """Validate every member, keep its best parameters, and close the epoch's sums.
+
+    Parameters are compared by distortion + β·rate at the final β: a warm-up never makes an early epoch look good.
+
+    Args:
+      model: the model.
+      population: donated.
+      hparams: stacked settings.
+      validation: the validation split.
+      steps_in_epoch: number of steps the sums hold, scalar int32.
+
+    Returns:
+      The population, the epoch's mean training terms and the validation terms; terms have shape (m,), nats per
+      example.
+    """
+    epoch = population.step // steps_in_epoch
+
+    def one_member(state: TrainState, hparams: Hparams) -> tuple[TrainState, Terms, Terms]:
+        per_example = evaluation.elbo_terms(
+            model, state.params, validation, hparams.latent_mask, evaluation.evaluation_key()
+        )
+        distortion, rate = jnp.mean(per_example.distortion), jnp.mean(per_example.rate)
+        loss = distortion + hparams.beta * rate
+        better = loss < state.best.loss
+        best = jax.tree.map(
+            lambda new, old: jnp.where(better, new, old),
+            training.Best(state.params, loss, epoch),
+            state.best,
+        )
+        means = jax.tree.map(lambda total: total / steps_in_epoch.astype(jnp.float32), state.sums)
+        zeros = jax.tree.map(jnp.zeros_like, state.sums)
+        return state.replace(best=best, sums=zeros), means, Terms(loss, distortion, rate)
+
+    members, train_terms, validation_terms = jax.vmap(one_member)(population.members, hparams)
+    return Population(population.step, members), train_terms, validation_terms

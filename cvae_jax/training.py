@@ -1,0 +1,146 @@
+"""One member's training: state, initialization, one step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from cvae_jax.config import Hparams
+from cvae_jax.cvae import CVAE
+from cvae_jax.objectives import Terms, negative_beta_elbo, warmed_up_beta
+from cvae_jax.randomness import Stream, stream
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int, Key, PyTree
+
+DIVERGED_TERMS = ("distortion", "rate", "gradient")
+
+
+class Batch(NamedTuple):
+    """A batch of examples.
+
+    Attributes:
+      x: shape (b, H, W, C), float32.
+      c: labels, shape (b,), int32.
+    """
+
+    x: Float[Array, "b H W C"]
+    c: Int[Array, " b"]
+
+
+@struct.dataclass
+class Best:
+    """The parameters of the lowest validation loss so far.
+
+    Attributes:
+      params: the model's variables.
+      loss: distortion + β·rate on the validation split at the final β, nats per example; inf before the first.
+      epoch: epochs trained when they were taken.
+    """
+
+    params: PyTree
+    loss: Float[Array, ""]
+    epoch: Int[Array, ""]
+
+
+@struct.dataclass
+class TrainState:
+    """All that one member's training changes.
+
+    Attributes:
+      params: the model's variables.
+      opt_state: the optimizer's.
+      best: the best parameters so far, by validation.
+      diverged_step: the step whose loss or gradient was not finite, −1 if none; from there on the state is frozen.
+      diverged_term: which it was, an index into `DIVERGED_TERMS`.
+      sums: loss, distortion and rate summed over the steps of this epoch.
+    """
+
+    params: PyTree
+    opt_state: PyTree
+    best: Best
+    diverged_step: Int[Array, ""]
+    diverged_term: Int[Array, ""]
+    sums: Terms
+
+
+def optimizer(hparams: Hparams) -> optax.GradientTransformation:
+    """AdamW with a clipped gradient, every number of it traced."""
+    return optax.chain(
+        optax.clip_by_global_norm(hparams.clip_norm),  # pyright: ignore[reportArgumentType]
+        optax.scale_by_adam(),
+        optax.add_decayed_weights(hparams.weight_decay),  # pyright: ignore[reportArgumentType]
+        optax.scale_by_learning_rate(hparams.learning_rate),
+    )
+
+
+def init(model: CVAE, hparams: Hparams) -> TrainState:
+    """The state before the first step: the same for a seed whatever the latent capacity."""
+    x = jnp.zeros((1, *model.shape))
+    c = jnp.zeros(1, jnp.int32)
+    params = model.init(stream(hparams.key, Stream.INIT), x, c, hparams.latent_mask, hparams.key)
+    zero = jnp.zeros(())
+    return TrainState(
+        params=params,
+        opt_state=optimizer(hparams).init(params),
+        best=Best(params=params, loss=jnp.float32(jnp.inf), epoch=jnp.int32(0)),
+        diverged_step=jnp.int32(-1),
+        diverged_term=jnp.int32(0),
+        sums=Terms(zero, zero, zero),
+    )
+
+
+def example_keys(key: Key[Array, ""], step: Int[Array, ""], batch_size: int) -> Key[Array, " b"]:
+    """One key per example of one step, from the member's root key."""
+    return jax.random.split(jax.random.fold_in(stream(key, Stream.NOISE), step), batch_size)
+
+
+def train_step(
+    model: CVAE, state: TrainState, batch: Batch, hparams: Hparams, step: Int[Array, ""]
+) -> TrainState:
+    """One update of one member.
+
+    A loss or gradient that is not finite freezes the member: the step is recorded and nothing else changes,
+    then or later.
+
+    Args:
+      model: the model.
+      state: the member's state.
+      batch: x of shape (b, H, W, C), c of shape (b,).
+      hparams: the member's settings.
+      step: number of updates made so far.
+
+    Returns:
+      The new state; `sums` grows by the batch means of loss, distortion and rate, in nats per example.
+    """
+    keys = example_keys(hparams.key, step, batch.c.shape[0])
+    beta = warmed_up_beta(hparams, step)
+
+    def loss_and_terms(params: PyTree) -> tuple[Array, Terms]:
+        per_example = negative_beta_elbo(model, params, batch.x, batch.c, keys, hparams, beta)
+        terms = jax.tree.map(jnp.mean, per_example)
+        return terms.loss, terms
+
+    (_, terms), gradient = jax.value_and_grad(loss_and_terms, has_aux=True)(state.params)
+    # optax raises a float to its int32 step count, which strict promotion would refuse.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, opt_state = optimizer(hparams).update(gradient, state.opt_state, state.params)
+
+    failures = ~jnp.isfinite(jnp.stack([terms.distortion, terms.rate, optax.tree.norm(gradient)]))
+    running = state.diverged_step < 0
+    fails_now = running & jnp.any(failures)
+
+    def unless_diverged(new: PyTree, old: PyTree) -> PyTree:
+        return jax.tree.map(lambda n, o: jnp.where(running & ~fails_now, n, o), new, old)
+
+    return state.replace(
+        params=unless_diverged(optax.apply_updates(state.params, updates), state.params),
+        opt_state=unless_diverged(opt_state, state.opt_state),
+        diverged_step=jnp.where(fails_now, step, state.diverged_step),
+        diverged_term=jnp.where(fails_now, jnp.argmax(failures), state.diverged_term).astype(jnp.int32),
+        sums=unless_diverged(jax.tree.map(jnp.add, state.sums, terms), state.sums),
+    )
