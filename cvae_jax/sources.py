@@ -94,8 +94,12 @@ def _npz_split(path: Path, name: str, x: np.ndarray, c: np.ndarray) -> Split:
     return Split(x, c.astype(np.int64).astype(np.int32) if c.size else c.astype(np.int32))
 
 
-def from_tfds(name: str, data_dir: Path | None, cache_dir: Path) -> Dataset:
-    """A prepared TFDS dataset of images and labels, packed to one file at the first read."""
+def require_tfds_name(name: str) -> None:
+    """Refuse a name that TFDS does not know, naming the closest it does.
+
+    Raises:
+      DataError: if TFDS is not installed or knows no such dataset.
+    """
     try:
         import tensorflow_datasets as tfds
     except ImportError:
@@ -110,6 +114,25 @@ def from_tfds(name: str, data_dir: Path | None, cache_dir: Path) -> Dataset:
             f"unknown dataset {name!r}: {hint}expected digits, a path ending in .npz, or a TFDS name such as "
             "mnist, fashion_mnist, kmnist, emnist/balanced, cifar10 or svhn_cropped"
         )
+
+
+def from_tfds(name: str, data_dir: Path | None, cache_dir: Path) -> Dataset:
+    """A prepared TFDS dataset of images and labels, packed to one file at the first read.
+
+    Args:
+      name: as TFDS names it, `mnist` or `emnist/balanced`.
+      data_dir: where TFDS keeps prepared datasets; None is TFDS's default.
+      cache_dir: where the packed file goes.
+
+    Returns:
+      The dataset; splits that TFDS has none of are held out of train.
+
+    Raises:
+      DataError: if there is no such dataset, it is not prepared, or it has no images with labels.
+    """
+    require_tfds_name(name)
+    import tensorflow_datasets as tfds
+
     where = {} if data_dir is None else {"data_dir": os.fspath(data_dir)}
     prepare = f"python -m experiments.prepare --dataset={name}" + (f" --data_dir={data_dir}" if data_dir else "")
     needs_more = f"dataset {name!r} cannot be read without TensorFlow: install the extra cvae_jax[prepare]"

@@ -1,0 +1,82 @@
+"""What all scripts share: one-line errors instead of tracebacks, where caches lie, and JAX's settings."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags, logging
+
+
+class UserError(Exception):
+    """Something a person can mend; its message is one line."""
+
+
+def cache_dir() -> Path:
+    """The project's folder below the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "cvae_jax"
+
+
+def define_cache_flags() -> None:
+    """Flags of every script that compiles or reads data."""
+    flags.DEFINE_string("cache_dir", None, "Folder of packed datasets and compiled programs.", short_name=None)
+    flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs between runs, in the cache folder.")
+
+
+def use_cache() -> Path:
+    """The cache folder the flags name, JAX's compiled programs among what it keeps."""
+    import jax
+
+    folder = Path(flags.FLAGS.cache_dir) if flags.FLAGS.cache_dir else cache_dir()
+    if flags.FLAGS.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", os.fspath(folder / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    return folder
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    from cvae_jax.checkpoints import CheckpointError
+    from cvae_jax.config import SettingError
+    from cvae_jax.dataset import DataError
+
+    return (UserError, SettingError, DataError, CheckpointError)
+
+
+def _explain(error: Exception) -> str | None:
+    """One line for an error that a person can mend, None for a fault of the program."""
+    if isinstance(error, _expected_errors()):
+        return str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f" {error.filename}" if error.filename else ""
+        return f"cannot read or write{where}: {error.strerror or errno.errorcode[error.errno]}"
+    text = str(error)
+    if "No space left on device" in text or "Disk quota exceeded" in text:
+        return "cannot write: no space left on the device that holds the workdir"
+    if "RESOURCE_EXHAUSTED" in text or isinstance(error, MemoryError):
+        return "out of memory: lower --batch_size"
+    return None
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Parse the flags, run `main`, and turn errors a person can mend into one line and exit status 1."""
+
+    def guarded(argv: list[str]) -> Any:
+        logging.set_verbosity(logging.WARNING)
+        if len(argv) > 1:
+            print(f"error: unexpected argument {argv[1]!r}, expected flags only", file=sys.stderr)
+            return 1
+        try:
+            return main()
+        except Exception as error:
+            message = _explain(error)
+            if message is None:
+                raise
+            print(f"error: {' '.join(message.split())}", file=sys.stderr)
+            return 1
+
+    app.run(guarded)

@@ -1,0 +1,47 @@
+"""Download, prepare and pack a TFDS dataset: `python -m experiments.prepare --dataset=mnist`."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from absl import flags
+
+from experiments import cli
+from experiments.cli import UserError
+
+FLAGS = flags.FLAGS
+
+
+def main() -> int:
+    from cvae_jax import sources
+
+    name = FLAGS.dataset
+    if name == "digits" or name.endswith(".npz"):
+        raise UserError(f"dataset {name} needs no preparation, expected a TFDS name such as mnist")
+    sources.require_tfds_name(name)
+    if importlib.util.find_spec("tensorflow") is None:
+        raise UserError("preparing needs TensorFlow: install the extra cvae_jax[prepare]")
+
+    import tensorflow_datasets as tfds
+
+    where = {} if FLAGS.data_dir is None else {"data_dir": FLAGS.data_dir}
+    builder = tfds.builder(name, file_format="array_record", **where)
+    try:
+        builder.download_and_prepare(file_format="array_record")
+    except Exception as error:
+        raise UserError(f"dataset {name} could not be prepared: {type(error).__name__}: {error}") from error
+    data_dir = Path(FLAGS.data_dir) if FLAGS.data_dir else None
+    dataset = sources.from_tfds(name, data_dir, cli.use_cache())
+    print(
+        f"{name} is ready: {len(dataset.train):,} training, {len(dataset.validation):,} validation, "
+        f"{len(dataset.test):,} test examples of {dataset.shape}, {dataset.num_classes} classes"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("dataset", None, "A TFDS name.", required=True)
+    flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS datasets; TFDS's own default if not given.")
+    cli.define_cache_flags()
+    cli.run(main)

@@ -1,0 +1,64 @@
+"""Draw from a trained model's prior: `python -m experiments.sample --workdir=runs/... --label=7`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from absl import flags
+
+from experiments import cli
+from experiments.cli import UserError
+from experiments.workdir import read_run, write_atomically
+
+FLAGS = flags.FLAGS
+
+
+def main() -> int:
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from cvae_jax import plots, sampling
+    from experiments import loop, results
+
+    workdir, output = Path(FLAGS.workdir), Path(FLAGS.output)
+    if output.suffix not in (".png", ".npz"):
+        raise UserError(f"output is {output}, expected a name ending in .png or .npz")
+    if FLAGS.num < 1:
+        raise UserError(f"num is {FLAGS.num}, expected a whole number ≥ 1")
+    run = read_run(workdir)
+    if run.config.condition == "none" and FLAGS.label is not None:
+        raise UserError(f"{workdir} was trained without a condition, expected no --label")
+    session = loop.open_session(run, cli.use_cache())
+    names = session.dataset.class_names
+    if run.config.condition == "label" and FLAGS.label not in names:
+        raise UserError(f"label is {FLAGS.label}, expected one of {', '.join(names)}")
+    label = names.index(FLAGS.label) if run.config.condition == "label" else 0
+
+    best = results.member_of(results.load_population(session, workdir).members.best, 0)
+    mask = session.hparams.latent_mask[0]
+    c = jnp.full(FLAGS.num, label)
+    images = np.asarray(sampling.generate(session.model, best.params, jax.random.key(FLAGS.seed), c, mask))
+    if output.suffix == ".npz":
+        write_atomically(output, lambda file: np.savez(file, x=images, c=np.asarray(c)))
+    else:
+        columns = math.ceil(math.sqrt(FLAGS.num))
+        rows = math.ceil(FLAGS.num / columns)
+        grid = np.ones((rows * columns, *images.shape[1:]), images.dtype)
+        grid[: FLAGS.num] = images
+        title = f"class {FLAGS.label}" if FLAGS.label is not None else "samples"
+        figure = plots.image_grid(grid.reshape(rows, columns, *images.shape[1:]), title=title)
+        write_atomically(output, figure.savefig)
+    print(f"wrote {FLAGS.num} samples to {output}")
+    return 0
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+    flags.DEFINE_string("label", None, "Name of the class to draw.")
+    flags.DEFINE_integer("num", 16, "Number of samples.")
+    flags.DEFINE_integer("seed", 0, "Of the samples.")
+    flags.DEFINE_string("output", "samples.png", "File to write: .png for a picture, .npz for arrays x and c.")
+    cli.define_cache_flags()
+    cli.run(main)

@@ -1,0 +1,88 @@
+"""The flags of a training, and the `Run` they describe."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import get_args
+
+from absl import flags
+
+from cvae_jax import config as settings
+from cvae_jax.config import Config, Member
+from experiments.workdir import Run
+
+FLAGS = flags.FLAGS
+
+
+def define_shared_flags() -> None:
+    """Flags of what all members of a sweep share."""
+    default = Config()
+    flags.DEFINE_string(
+        "dataset", default.dataset, "digits, a TFDS name such as mnist or cifar10, or the path of an .npz."
+    )
+    flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS datasets; TFDS's own default if not given.")
+    flags.DEFINE_enum(
+        "condition", default.condition, get_args(settings.ConditionName), "label, or none for a plain VAE."
+    )
+    flags.DEFINE_enum(
+        "network", default.network, get_args(settings.NetworkName),
+        "mlp: two dense layers of 512 on either side; conv: stride-2 convolutions.",
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "likelihood", default.likelihood, get_args(settings.LikelihoodName),
+        "p(x|z,c): bernoulli (cross entropy) or gaussian with fixed --sigma (squared error, normalized).",
+    )  # fmt: skip
+    flags.DEFINE_float("sigma", default.sigma, "Standard deviation of the gaussian likelihood, pixels in [0, 1].")
+    flags.DEFINE_enum(
+        "binarize", None, get_args(settings.Binarize),
+        "dynamic draws binary pixels anew at every step, static once, none keeps grey pixels. "
+        "Default: dynamic with the bernoulli likelihood, none otherwise.",
+    )  # fmt: skip
+    flags.DEFINE_integer("epochs", default.epochs, "Passes over the training split.")
+    flags.DEFINE_integer("batch_size", default.batch_size, "Examples per step.")
+    flags.DEFINE_integer("data_seed", default.data_seed, "Of the order of examples and their binarization.")
+    flags.DEFINE_enum(
+        "compute_dtype", default.compute_dtype, get_args(settings.ComputeDtype),
+        "Of the matrix products; parameters and losses stay float32.",
+    )  # fmt: skip
+    flags.DEFINE_string("workdir", None, "Folder of the results; a name made of the settings if not given.")
+    flags.DEFINE_integer("checkpoint_every", 10, "Epochs between checkpoints; the end is always one.")
+
+
+def define_member_flags() -> None:
+    """Flags of what may differ between the members of a sweep, one value each."""
+    default = Member()
+    flags.DEFINE_float("beta", default.beta, "Weight of the KL, in a loss summed over pixels and latents.")
+    flags.DEFINE_integer("latent_dim", default.latent_dim, "Number of latents.")
+    flags.DEFINE_float("learning_rate", default.learning_rate, "Of Adam.")
+    flags.DEFINE_float("warmup_epochs", default.warmup_epochs, "Epochs over which beta rises from 0.")
+    flags.DEFINE_float("weight_decay", default.weight_decay, "Decoupled weight decay, as in AdamW.")
+    flags.DEFINE_float("clip_norm", default.clip_norm, "Largest global norm of the gradient; inf does not clip.")
+    flags.DEFINE_integer("seed", default.seed, "Of the initialization and the latent noise.")
+
+
+def shared_config() -> Config:
+    """The configuration that the flags describe."""
+    binarize = FLAGS.binarize or ("dynamic" if FLAGS.likelihood == "bernoulli" else "none")
+    return Config(
+        dataset=FLAGS.dataset, condition=FLAGS.condition, network=FLAGS.network, likelihood=FLAGS.likelihood,
+        sigma=FLAGS.sigma, binarize=binarize, batch_size=FLAGS.batch_size, epochs=FLAGS.epochs,
+        data_seed=FLAGS.data_seed, compute_dtype=FLAGS.compute_dtype,
+    )  # fmt: skip
+
+
+def member() -> Member:
+    """The member that the flags describe."""
+    return Member(
+        beta=FLAGS.beta, latent_dim=FLAGS.latent_dim, learning_rate=FLAGS.learning_rate,
+        warmup_epochs=FLAGS.warmup_epochs, weight_decay=FLAGS.weight_decay,
+        clip_norm=math.inf if FLAGS.clip_norm is None else FLAGS.clip_norm, seed=FLAGS.seed,
+    )  # fmt: skip
+
+
+def single_run() -> tuple[Run, Path]:
+    """The run of one member that the flags describe, and its workdir."""
+    config, one = shared_config(), member()
+    name = f"{Path(config.dataset).stem.replace('/', '_')}-{config.network}-beta{one.beta:g}-z{one.latent_dim}-seed{one.seed}"
+    return Run(config, (one,), FLAGS.data_dir, FLAGS.checkpoint_every), Path(FLAGS.workdir or f"runs/{name}")
