@@ -105,11 +105,12 @@ install() {
   make_venv
   wanted=$(missing "$@" | paste -sd, -)
   if [[ -n $wanted ]]; then
-    say "installing the extras $wanted into $venv (once; minutes where nothing is cached)"
+    say "installing cvae_jax[$wanted] into $venv (once: a minute or two, longer with CUDA)"
     touch $unfinished
-    # When pip itself gives up it leaves the folder in order; only when it is killed does the mark stay.
-    $venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[$wanted]" >&2 ||
-      { rm $unfinished; die "pip could not install the extras $wanted, see above"; }
+    # When pip itself gives up it leaves the folder in order; when it is interrupted the mark stays.
+    trap 'exit 130' INT
+    $venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$wanted]" >&2 ||
+      { rm $unfinished; die "pip could not install cvae_jax[$wanted], see above"; }
     mkdir -p $stamps
     for extra in ${wanted//,/ }; do stamp >"$stamps/$extra"; done
     rm $unfinished
