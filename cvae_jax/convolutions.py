@@ -13,6 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cvae_jax.products import kernel_gradient
+
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
     from jax.typing import DTypeLike
@@ -46,14 +48,6 @@ def overlap_add(p: Float[Array, "b h w 16*c"]) -> Float[Array, "b 2*h 2*w c"]:
     return image[:, 1:-1, 1:-1]
 
 
-def _kernel_gradient(p: Array, g: Array) -> Array:
-    """pᵀg over all leading axes; the longer side goes last, where the product is fastest."""
-    p, g = p.reshape(-1, p.shape[-1]), g.reshape(-1, g.shape[-1])
-    if p.shape[1] > g.shape[1]:
-        return jax.lax.dot_general(g, p, (((0,), (0,)), ((), ()))).T
-    return jax.lax.dot_general(p, g, (((0,), (0,)), ((), ())))
-
-
 # The derivatives below are what autodiff finds, but told to share one patch matrix: left alone, XLA makes the
 # patches a second time, transposed, for the kernel's gradient.
 
@@ -72,7 +66,7 @@ def _convolve_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Arra
 def _convolve_backward(residuals: tuple[Array, Array, Array], g: Array) -> tuple[Array, Array]:
     x, p, kernel = residuals
     _, height, width, _ = x.shape
-    return overlap_add(g @ kernel.T)[:, :height, :width], _kernel_gradient(p, g)
+    return overlap_add(g @ kernel.T)[:, :height, :width], kernel_gradient(p, g)
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward)
@@ -91,7 +85,7 @@ def _convolve_transpose_forward(x: Array, kernel: Array) -> tuple[Array, tuple[A
 def _convolve_transpose_backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, kernel = residuals
     p = jax.lax.optimization_barrier(patches(g))
-    return p @ kernel, _kernel_gradient(p, x)
+    return p @ kernel, kernel_gradient(p, x)
 
 
 convolve_transpose.defvjp(_convolve_transpose_forward, _convolve_transpose_backward)

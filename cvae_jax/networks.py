@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cvae_jax.convolutions import Downsample, Upsample
+from cvae_jax.products import Dense
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float
@@ -33,7 +34,7 @@ class AddCondition(nn.Module):
         """Condition a batch of activations `h` on embeddings `e`."""
         if e is None:
             return h
-        term = nn.Dense(h.shape[-1], use_bias=False, dtype=self.dtype)(e)
+        term = Dense(h.shape[-1], use_bias=False, dtype=self.dtype)(e)
         return h + jnp.expand_dims(term, tuple(range(1, h.ndim - 1)))
 
 
@@ -98,8 +99,8 @@ class MLPEncoder(nn.Module):
         """Features of a batch of images."""
         h = x.reshape(x.shape[0], -1)
         for width in HIDDEN:
-            h = nn.Dense(width, dtype=self.dtype)(h)
-            h = nn.relu(AddCondition(self.dtype)(h, e))
+            h = Dense(width, dtype=self.dtype)(h)
+            h = nn.silu(AddCondition(self.dtype)(h, e))
         return h
 
 
@@ -115,11 +116,11 @@ class MLPDecoder(nn.Module):
     ) -> Float[Array, "b H W C"]:
         """Parameters of p(x|z,c) for a batch of latents."""
         first, *rest = reversed(HIDDEN)
-        h = nn.relu(AddCondition(self.dtype)(FromLatents(first)(z, latent_mask), e))
+        h = nn.silu(AddCondition(self.dtype)(FromLatents(first)(z, latent_mask), e))
         for width in rest:
-            h = nn.Dense(width, dtype=self.dtype)(h)
-            h = nn.relu(AddCondition(self.dtype)(h, e))
-        h = nn.Dense(math.prod(self.shape), dtype=self.dtype)(h)
+            h = Dense(width, dtype=self.dtype)(h)
+            h = nn.silu(AddCondition(self.dtype)(h, e))
+        h = Dense(math.prod(self.shape), dtype=self.dtype)(h)
         return h.reshape(-1, *self.shape)
 
 
@@ -148,9 +149,9 @@ class PointwiseBlock(nn.Module):
     @nn.compact
     def __call__(self, h: Float[Array, "b h w f"], e: Float[Array, "b e"] | None) -> Float[Array, "b h w f"]:
         """Refine a batch of feature maps."""
-        inner = nn.Dense(2 * h.shape[-1], dtype=self.dtype)(h)
-        inner = nn.relu(AddCondition(self.dtype)(inner, e))
-        return h + nn.Dense(h.shape[-1], dtype=self.dtype)(inner)
+        inner = Dense(2 * h.shape[-1], dtype=self.dtype)(h)
+        inner = nn.silu(AddCondition(self.dtype)(inner, e))
+        return h + Dense(h.shape[-1], dtype=self.dtype)(inner)
 
 
 class ConvEncoder(nn.Module):
@@ -164,7 +165,7 @@ class ConvEncoder(nn.Module):
         h = x
         for _, _, channels in pyramid((x.shape[1], x.shape[2], x.shape[3]))[1:]:
             h = Downsample(channels, self.dtype)(h)
-            h = nn.relu(AddCondition(self.dtype)(h, e))
+            h = nn.silu(AddCondition(self.dtype)(h, e))
         h = PointwiseBlock(self.dtype)(h, e)
         return h.reshape(h.shape[0], -1)
 
@@ -181,10 +182,10 @@ class ConvDecoder(nn.Module):
     ) -> Float[Array, "b H W C"]:
         """Parameters of p(x|z,c) for a batch of latents."""
         *below, top = pyramid(self.shape)
-        h = nn.relu(AddCondition(self.dtype)(FromLatents(math.prod(top))(z, latent_mask), e))
+        h = nn.silu(AddCondition(self.dtype)(FromLatents(math.prod(top))(z, latent_mask), e))
         h = PointwiseBlock(self.dtype)(h.reshape(-1, *top), e)
         for height, width, channels in reversed(below[1:]):
             h = Upsample(channels, self.dtype)(h)[:, :height, :width]
-            h = nn.relu(AddCondition(self.dtype)(h, e))
+            h = nn.silu(AddCondition(self.dtype)(h, e))
         height, width, channels = self.shape
         return Upsample(channels, self.dtype)(h)[:, :height, :width]

@@ -55,7 +55,7 @@ class TrainState:
       params: the model's variables.
       opt_state: the optimizer's.
       best: the best parameters so far, by validation.
-      diverged_step: the step whose loss or gradient was not finite, −1 if none; from there on the state is frozen.
+      diverged_step: the step whose loss or gradient was not finite, −1 if none; from there on `params` are frozen.
       diverged_term: which it was, an index into `DIVERGED_TERMS`.
       sums: loss, distortion and rate summed over the steps of this epoch.
     """
@@ -104,8 +104,8 @@ def train_step(
 ) -> TrainState:
     """One update of one member.
 
-    A loss or gradient that is not finite freezes the member: the step is recorded and nothing else changes,
-    then or later.
+    A loss or gradient that is not finite freezes the member: the step is recorded, and its parameters never
+    change again.
 
     Args:
       model: the model.
@@ -126,21 +126,21 @@ def train_step(
         return terms.loss, terms
 
     (_, terms), gradient = jax.value_and_grad(loss_and_terms, has_aux=True)(state.params)
+    failures = ~jnp.isfinite(jnp.stack([terms.distortion, terms.rate, optax.tree.norm(gradient)]))
+    fails_now = (state.diverged_step < 0) & jnp.any(failures)
+    runs = (state.diverged_step < 0) & ~fails_now
+
+    # Freezing by a gradient and a learning rate of zero leaves the parameters' bits alone. Selecting between old
+    # and new parameters would, too, but keeps XLA from updating them in place.
+    gradient = jax.tree.map(lambda g: jnp.where(runs, g, 0.0), gradient)
+    hparams = hparams.replace(learning_rate=jnp.where(runs, hparams.learning_rate, 0.0))
     # optax raises a float to its int32 step count, which strict promotion would refuse.
     with jax.numpy_dtype_promotion("standard"):
         updates, opt_state = optimizer(hparams).update(gradient, state.opt_state, state.params)
-
-    failures = ~jnp.isfinite(jnp.stack([terms.distortion, terms.rate, optax.tree.norm(gradient)]))
-    running = state.diverged_step < 0
-    fails_now = running & jnp.any(failures)
-
-    def unless_diverged(new: PyTree, old: PyTree) -> PyTree:
-        return jax.tree.map(lambda n, o: jnp.where(running & ~fails_now, n, o), new, old)
-
     return state.replace(
-        params=unless_diverged(optax.apply_updates(state.params, updates), state.params),
-        opt_state=unless_diverged(opt_state, state.opt_state),
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
         diverged_step=jnp.where(fails_now, step, state.diverged_step),
         diverged_term=jnp.where(fails_now, jnp.argmax(failures), state.diverged_term).astype(jnp.int32),
-        sums=unless_diverged(jax.tree.map(jnp.add, state.sums, terms), state.sums),
+        sums=jax.tree.map(lambda total, term: total + jnp.where(runs, term, 0.0), state.sums, terms),
     )

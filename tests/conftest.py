@@ -1,0 +1,49 @@
+"""Tests run under strict dtype promotion, warnings as errors, on two CPU devices."""
+
+import os
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import jax
+import pytest
+
+from cvae_jax import data, sweep
+from cvae_jax.config import Config, Member
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+SHARED_TFDS = Path(__file__).parents[2] / "shared" / "data" / "tfds"
+
+
+@pytest.fixture(scope="session")
+def tfds_dir():
+    if not SHARED_TFDS.exists():
+        pytest.skip(f"no prepared datasets in {SHARED_TFDS}")
+    return SHARED_TFDS
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def digits(cache_dir):
+    return data.load(Config(), data_dir=None, cache_dir=cache_dir)
+
+
+@pytest.fixture(scope="session")
+def make_sweep(digits):
+    """A function from members (and Config fields) to model, stacked hparams and training data on digits."""
+
+    def make(*members: Member, **fields):
+        config = Config(**({"batch_size": 32} | fields))
+        model = sweep.build_model(config, digits, members)
+        hparams = sweep.stack_hparams(
+            members, capacity=model.capacity, steps_per_epoch=sweep.steps_per_epoch(config, digits)
+        )
+        return model, hparams, sweep.training_data(config, digits)
+
+    return make

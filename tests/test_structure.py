@@ -1,0 +1,67 @@
+"""The shape of the codebase: which module may import which, and what the losses bring along."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Each module may import those of earlier lines.
+LAYERS = [
+    {"losses", "randomness", "config", "dataset", "products", "conditions"},
+    {"convolutions", "likelihoods", "sources", "plots"},
+    {"networks", "data"},
+    {"cvae"},
+    {"objectives", "evaluation", "sampling"},
+    {"training"},
+    {"sweep"},
+    {"checkpoints"},
+]
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def modules():
+    return sorted(path.stem for path in (ROOT / "cvae_jax").glob("*.py") if path.stem != "__init__")
+
+
+def test_every_module_has_a_layer():
+    assert sorted(set().union(*LAYERS)) == modules()
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_point_downward(module):
+    level = next(i for i, layer in enumerate(LAYERS) if module in layer)
+    below = set().union(*LAYERS[:level])
+    names = imported(ROOT / "cvae_jax" / f"{module}.py")
+    ours = {name.split(".")[1] for name in names if name.startswith("cvae_jax.")}
+    assert ours - below == set()
+    assert not any(name.split(".")[0] in ("absl", "experiments") for name in names)
+
+
+def test_losses_load_jax_alone():
+    program = """
+import sys, jax, optax
+before = set(sys.modules)
+import cvae_jax.losses
+new = {name.split(".")[0] for name in set(sys.modules) - before}
+print(*sorted(new - {"cvae_jax"} - set(sys.stdlib_module_names)))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "cvae_jax").glob("*.py")), ids=lambda p: p.name)
+def test_files_stay_short(path):
+    assert len(path.read_text().splitlines()) <= 350
