@@ -136,8 +136,10 @@ def bernoulli_log_likelihood(logits: Float[Array, "*x"], x: Float[Array, "*x"]) 
       Kingma & Welling, Auto-Encoding Variational Bayes, 2014, appendix C.1.
     """
     _require_same_shape(logits=logits, x=x)
-    # xℓ − max(ℓ, 0) is exact for binary x, where xℓ − softplus(ℓ) would cancel.
-    return jnp.sum(x * logits - jnp.maximum(logits, 0.0) - jnp.log1p(jnp.exp(-jnp.abs(logits))))
+    # xℓ − max(ℓ, 0) is exact for binary x, where xℓ − softplus(ℓ) would cancel. |ℓ| is a maximum because its
+    # gradient at 0 must be 0, and that of jnp.abs is 1.
+    magnitude = jnp.maximum(logits, -logits)
+    return jnp.sum(x * logits - jnp.maximum(logits, 0.0) - jnp.log1p(jnp.exp(-magnitude)))
 
 
 def gaussian_log_likelihood(

@@ -116,7 +116,8 @@ class MLPDecoder(nn.Module):
     ) -> Float[Array, "b H W C"]:
         """Parameters of p(x|z,c) for a batch of latents."""
         first, *rest = reversed(HIDDEN)
-        h = nn.silu(AddCondition(self.dtype)(FromLatents(first)(z, latent_mask), e))
+        h = FromLatents(first)(z, latent_mask).astype(self.dtype)
+        h = nn.silu(AddCondition(self.dtype)(h, e))
         for width in rest:
             h = Dense(width, dtype=self.dtype)(h)
             h = nn.silu(AddCondition(self.dtype)(h, e))
@@ -182,7 +183,8 @@ class ConvDecoder(nn.Module):
     ) -> Float[Array, "b H W C"]:
         """Parameters of p(x|z,c) for a batch of latents."""
         *below, top = pyramid(self.shape)
-        h = nn.silu(AddCondition(self.dtype)(FromLatents(math.prod(top))(z, latent_mask), e))
+        h = FromLatents(math.prod(top))(z, latent_mask).astype(self.dtype)
+        h = nn.silu(AddCondition(self.dtype)(h, e))
         h = PointwiseBlock(self.dtype)(h.reshape(-1, *top), e)
         for height, width, channels in reversed(below[1:]):
             h = Upsample(channels, self.dtype)(h)[:, :height, :width]

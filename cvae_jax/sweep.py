@@ -89,7 +89,9 @@ def draw_batch(config: Config, data: TrainingData, rows: Int[Array, " b"], step:
     x, c = data.examples.take(rows)
     if config.binarize == "dynamic":
         key = jax.random.fold_in(data.binarize_key, step)
-        x = jax.random.bernoulli(key, x).astype(jnp.float32)
+        # As a matrix, because XLA compiles random numbers of four axes slowly.
+        flat = x.reshape(config.batch_size, -1)
+        x = jax.random.bernoulli(key, flat).astype(jnp.float32).reshape(x.shape)
     return Batch(x, c)
 
 

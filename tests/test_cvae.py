@@ -1,6 +1,7 @@
 """The model: shapes, parameter counts, what reaches what, and latents that are masked."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,15 +20,20 @@ def make(network="mlp", shape=(8, 8, 1), capacity=4, **fields):
     x = jax.random.uniform(jax.random.key(0), (3, *shape))
     c = jnp.array([0, 1, 2])
     mask = jnp.ones(capacity, bool)
-    params = model.init(jax.random.key(1), x, c, mask, jax.random.key(2))
+    params = jax.jit(model.init)(jax.random.key(1), x, c, mask, jax.random.key(2))
     return model, params, x, c, mask
+
+
+@partial(jax.jit, static_argnames=("model", "method"))
+def apply(model, params, *args, method="__call__"):
+    return model.apply(params, *args, method=method)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (32, 32, 3), (64, 64, 3), (5, 12, 2), (9, 7, 1)])
 def test_shapes(network, shape):
     model, params, x, c, mask = make(network, shape)
-    q, output = model.apply(params, x, c, mask, jax.random.key(3))
+    q, output = apply(model, params, x, c, mask, jax.random.key(3))
     assert q.mean.shape == q.logvar.shape == (3, 4)
     assert output.shape == x.shape
     assert output.dtype == jnp.float32
@@ -42,9 +48,9 @@ def test_parameter_count_on_mnist(network, count):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_condition_reaches_encoder_and_decoder(network):
     model, params, x, c, mask = make(network)
-    q, other = (model.apply(params, x, labels, mask, method="encode") for labels in (c, c + 1))
+    q, other = (apply(model, params, x, labels, mask, method="encode") for labels in (c, c + 1))
     assert (jnp.abs(q.mean - other.mean).max(axis=1) > 1e-3).all()
-    outputs = [model.apply(params, q.mean, labels, mask, method="decode") for labels in (c, c + 1)]
+    outputs = [apply(model, params, q.mean, labels, mask, method="decode") for labels in (c, c + 1)]
     assert (jnp.abs(outputs[0] - outputs[1]).max(axis=(1, 2, 3)) > 1e-3).all()
 
 
@@ -53,10 +59,10 @@ def test_every_parameter_has_a_gradient(network):
     model, params, x, c, mask = make(network)
 
     def loss(params):
-        q, output = model.apply(params, x, c, mask, jax.random.key(3))
+        q, output = apply(model, params, x, c, mask, jax.random.key(3))
         return jnp.sum(output**2) + jnp.sum(q.mean**2) + jnp.sum(q.logvar**2)
 
-    for path, gradient in jax.tree_util.tree_leaves_with_path(jax.grad(loss)(params)):
+    for path, gradient in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(params)):
         assert jnp.abs(gradient).max() > 0, jax.tree_util.keystr(path)
 
 
@@ -64,15 +70,15 @@ def test_every_parameter_has_a_gradient(network):
 def test_without_a_condition_labels_are_not_looked_at(network):
     model, params, x, c, mask = make(network, condition="none")
     assert not any("embedding" in jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(params))
-    a, b = (model.apply(params, x, labels, mask, jax.random.key(3)) for labels in (c, c + 5))
+    a, b = (apply(model, params, x, labels, mask, jax.random.key(3)) for labels in (c, c + 5))
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_batch_is_its_examples(network):
     model, params, x, c, mask = make(network)
-    together = model.apply(params, x, c, mask, method="encode").mean
-    alone = [model.apply(params, x[i : i + 1], c[i : i + 1], mask, method="encode").mean[0] for i in range(3)]
+    together = apply(model, params, x, c, mask, method="encode").mean
+    alone = [apply(model, params, x[i : i + 1], c[i : i + 1], mask, method="encode").mean[0] for i in range(3)]
     np.testing.assert_allclose(together, jnp.stack(alone), rtol=1e-5, atol=1e-6)
 
 
@@ -84,8 +90,8 @@ def test_capacity_does_not_change_the_latents_in_use(network):
     few, some = jnp.ones(2, bool), jnp.arange(5) < 2
     results = []
     for model, mask in ((small, few), (large, some)):
-        params = model.init(jax.random.key(1), x, c, mask, jax.random.key(2))
-        q, output = model.apply(params, x, c, mask, jax.random.key(3))
+        params = jax.jit(model.init)(jax.random.key(1), x, c, mask, jax.random.key(2))
+        q, output = apply(model, params, x, c, mask, jax.random.key(3))
         results.append((q.mean[:, :2], q.logvar[:, :2], output))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *results)
 
@@ -94,15 +100,15 @@ def test_capacity_does_not_change_the_latents_in_use(network):
 def test_masked_latents_carry_nothing(network):
     model, params, x, c, _ = make(network)
     mask = jnp.array([True, False, True, False])
-    q = model.apply(params, x, c, mask, method="encode")
+    q = apply(model, params, x, c, mask, method="encode")
     assert (q.mean[:, 1] == 0).all()
     assert (q.logvar[:, 3] == 0).all()
     z = jnp.ones((3, 4))
     moved = z.at[:, 1].set(100.0)
-    decode = lambda z: model.apply(params, z, c, mask, method="decode")  # noqa: E731
+    decode = lambda z: apply(model, params, z, c, mask, method="decode")  # noqa: E731
     np.testing.assert_array_equal(decode(z), decode(moved))
 
-    gradient = jax.grad(lambda p: jnp.sum(model.apply(p, x, c, mask, jax.random.key(3))[1] ** 2))(params)["params"]
+    gradient = jax.grad(lambda p: jnp.sum(apply(model, p, x, c, mask, jax.random.key(3))[1] ** 2))(params)["params"]
     assert (gradient["to_latents"]["mean_kernel"][:, 1] == 0).all()
     assert (gradient["to_latents"]["mean_kernel"][:, 0] != 0).any()
 
@@ -112,7 +118,7 @@ def test_bfloat16_products_keep_float32_parameters():
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     exact, *_ = make("conv")
     key = jax.random.key(3)
-    (q, output), (q32, output32) = (m.apply(params, x, c, mask, key) for m in (model, exact))
+    (q, output), (q32, output32) = (apply(m, params, x, c, mask, key) for m in (model, exact))
     assert output.dtype == q.mean.dtype == jnp.float32
     np.testing.assert_allclose(q.mean, q32.mean, atol=0.05)
     assert not np.array_equal(output, output32)
