@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from cvae_jax.products import kernel_gradient
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Key
     from jax.typing import DTypeLike
+    from jaxtyping import Array, Float, Key
 
 
 def _initial_kernel(key: Key[Array, ""], shape: tuple[int, int, int, int]) -> Float[Array, "4 4 i o"]:

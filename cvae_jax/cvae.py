@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,7 @@ from cvae_jax.losses import reparameterize
 from cvae_jax.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder, Shape, ToLatents
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Int, Key
+    from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 _BODIES = {"mlp": (MLPEncoder, MLPDecoder), "conv": (ConvEncoder, ConvDecoder)}
 
@@ -49,8 +49,8 @@ class CVAE(nn.Module):
       >>> model = CVAE(Config(network="conv"), shape=(8, 8, 1), num_classes=10, capacity=4)
       >>> x, c, mask = jnp.zeros((3, 8, 8, 1)), jnp.array([0, 1, 2]), jnp.ones(4, bool)
       >>> params = model.init(jax.random.key(0), x, c, mask, jax.random.key(1))
-      >>> q = model.apply(params, x, c, mask, method="encode")
-      >>> q.mean.shape, model.apply(params, q.mean, c, mask, method="decode").shape
+      >>> q = encode(model, params, x, c, mask)
+      >>> q.mean.shape, decode(model, params, q.mean, c, mask).shape
       ((3, 4), (3, 8, 8, 1))
     """
 
@@ -101,3 +101,43 @@ class CVAE(nn.Module):
         q = self.encode(x, c, latent_mask)
         z = jax.vmap(reparameterize)(jax.random.split(key, x.shape[0]), q.mean, q.logvar)
         return q, self.decode(z, c, latent_mask)
+
+
+def encode(
+    model: CVAE,
+    params: PyTree,
+    x: Float[Array, "b H W C"],
+    c: Int[Array, " b"],
+    latent_mask: Bool[Array, " z"],
+) -> Gaussian:
+    """The posterior q(z|x,c) of a batch.
+
+    Args:
+      model: the model.
+      params: its variables.
+      x: data, shape (b, H, W, C), float32.
+      c: labels, shape (b,), int32.
+      latent_mask: the latents in use, shape (z,), bool.
+
+    Returns:
+      Mean and logarithm of the variance, shape (b, z) each.
+    """
+    return cast(Gaussian, model.apply(params, x, c, latent_mask, method="encode"))
+
+
+def decode(
+    model: CVAE, params: PyTree, z: Float[Array, "b z"], c: Int[Array, " b"], latent_mask: Bool[Array, " z"]
+) -> Float[Array, "b H W C"]:
+    """The output that `model.likelihood` turns into p(x|z,c), for a batch.
+
+    Args:
+      model: the model.
+      params: its variables.
+      z: latents, shape (b, z), float32.
+      c: labels, shape (b,), int32.
+      latent_mask: the latents in use, shape (z,), bool.
+
+    Returns:
+      Logits or means, shape (b, H, W, C), float32.
+    """
+    return cast("Array", model.apply(params, z, c, latent_mask, method="decode"))

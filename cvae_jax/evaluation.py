@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from cvae_jax.cvae import CVAE
+from cvae_jax.cvae import CVAE, decode, encode
 from cvae_jax.dataset import Split
 from cvae_jax.losses import reparameterize, standard_normal_kl
 from cvae_jax.randomness import Stream, stream
@@ -85,10 +85,10 @@ def elbo_terms(
 
     def one_batch(rows: Int[Array, " b"]) -> ElboTerms:
         x, c = examples.take(jnp.minimum(rows, n - 1))
-        q = model.apply(params, x, c, latent_mask, method="encode")
+        q = encode(model, params, x, c, latent_mask)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
         z = jax.vmap(reparameterize)(keys, q.mean, q.logvar)
-        output = model.apply(params, z, c, latent_mask, method="decode")
+        output = decode(model, params, z, c, latent_mask)
         return ElboTerms(
             distortion=-jax.vmap(model.likelihood.log_prob)(output, x),
             rate=jax.vmap(standard_normal_kl)(q.mean, q.logvar),

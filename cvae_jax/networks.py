@@ -13,8 +13,8 @@ from cvae_jax.convolutions import Downsample, Upsample
 from cvae_jax.products import Dense
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float
     from jax.typing import DTypeLike
+    from jaxtyping import Array, Bool, Float
 
 HIDDEN = (512, 512)
 MAX_CHANNELS = 128
@@ -79,9 +79,7 @@ class FromLatents(nn.Module):
             fan_in = jnp.sum(latent_mask, dtype=jnp.float32)
             return _per_latent_normal(key, z.shape[-1], self.features) * jax.lax.rsqrt(fan_in)
 
-        return z @ self.param("kernel", kernel) + self.param(
-            "bias", nn.initializers.zeros, (self.features,)
-        )
+        return z @ self.param("kernel", kernel) + self.param("bias", nn.initializers.zeros, (self.features,))
 
 
 def _per_latent_normal(key: Array, capacity: int, features: int) -> Float[Array, "z f"]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from cvae_jax.config import Hparams
-from cvae_jax.cvae import CVAE
+from cvae_jax.cvae import CVAE, decode, encode
 from cvae_jax.losses import beta_elbo, reparameterize, standard_normal_kl
 
 if TYPE_CHECKING:
@@ -74,9 +74,9 @@ def negative_beta_elbo(
     References:
       Higgins et al., β-VAE, 2017; Sohn, Lee & Yan, 2015, equation 4.
     """
-    q = model.apply(params, x, c, hparams.latent_mask, method="encode")
+    q = encode(model, params, x, c, hparams.latent_mask)
     z = jax.vmap(reparameterize)(keys, q.mean, q.logvar)
-    output = model.apply(params, z, c, hparams.latent_mask, method="decode")
+    output = decode(model, params, z, c, hparams.latent_mask)
     log_likelihood = jax.vmap(model.likelihood.log_prob)(output, x)
     rate = jax.vmap(standard_normal_kl)(q.mean, q.logvar)
     return Terms(loss=-beta_elbo(log_likelihood, rate, beta), distortion=-log_likelihood, rate=rate)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from cvae_jax.cvae import CVAE
+from cvae_jax.cvae import CVAE, decode, encode
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, Key, PyTree
@@ -19,7 +19,7 @@ def decode_mean(
     model: CVAE, params: PyTree, z: Float[Array, "b z"], c: Int[Array, " b"], latent_mask: Bool[Array, " z"]
 ) -> Float[Array, "b H W C"]:
     """The mean of p(x|z,c), shape (b, H, W, C), in units of x."""
-    return model.likelihood.mean(model.apply(params, z, c, latent_mask, method="decode"))
+    return model.likelihood.mean(decode(model, params, z, c, latent_mask))
 
 
 @partial(jax.jit, static_argnames="model")
@@ -52,7 +52,7 @@ def reconstruct(
     latent_mask: Bool[Array, " z"],
 ) -> Float[Array, "b H W C"]:
     """Encode to the posterior mean and return the mean of p(x|z,c), shape (b, H, W, C)."""
-    q = model.apply(params, x, c, latent_mask, method="encode")
+    q = encode(model, params, x, c, latent_mask)
     return decode_mean(model, params, q.mean, c, latent_mask)
 
 

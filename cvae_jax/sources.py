@@ -16,6 +16,7 @@ import numpy as np
 
 from cvae_jax.dataset import DataError, Dataset, Split, with_splits
 
+
 def digits() -> Dataset:
     """1,797 scans of handwritten digits, 8×8 pixels of 17 grey levels, that scikit-learn brings along."""
     from sklearn.datasets import load_digits
@@ -133,16 +134,20 @@ def from_tfds(name: str, data_dir: Path | None, cache_dir: Path) -> Dataset:
     require_tfds_name(name)
     import tensorflow_datasets as tfds
 
-    where = {} if data_dir is None else {"data_dir": os.fspath(data_dir)}
-    prepare = f"python -m experiments.prepare --dataset={name}" + (f" --data_dir={data_dir}" if data_dir else "")
+    where: dict[str, Any] = {} if data_dir is None else {"data_dir": os.fspath(data_dir)}
+    prepare = f"python -m experiments.prepare --dataset={name}" + (
+        f" --data_dir={data_dir}" if data_dir else ""
+    )
     needs_more = f"dataset {name!r} cannot be read without TensorFlow: install the extra cvae_jax[prepare]"
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            builder = tfds.builder(name, **where)
+            builder: Any = tfds.builder(name, **where)
     except ImportError:
         raise DataError(needs_more) from None
     if not builder.data_path.exists():
-        raise DataError(f"dataset {name!r} is not prepared in {data_dir or '~/tensorflow_datasets'}: run {prepare}")
+        raise DataError(
+            f"dataset {name!r} is not prepared in {data_dir or '~/tensorflow_datasets'}: run {prepare}"
+        )
     missing = {"image", "label"} - set(builder.info.features or {})
     if missing:
         raise DataError(
@@ -209,4 +214,6 @@ def _write_packed(path: Path, arrays: dict[str, np.ndarray]) -> None:
             np.savez(file, allow_pickle=False, **arrays)
         os.replace(file.name, path)
     except OSError as error:
-        raise DataError(f"the cache {path.parent} cannot be written ({error.strerror}): set --cache_dir") from None
+        raise DataError(
+            f"the cache {path.parent} cannot be written ({error.strerror}): set --cache_dir"
+        ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -133,7 +134,11 @@ def run_steps(
 
 @partial(jax.jit, static_argnames="model", donate_argnames="population")
 def end_epoch(
-    model: CVAE, population: Population, hparams: Hparams, validation: Examples, steps_in_epoch: Int[Array, ""]
+    model: CVAE,
+    population: Population,
+    hparams: Hparams,
+    validation: Examples,
+    steps_in_epoch: Int[Array, ""],
 ) -> tuple[Population, Terms, Terms]:
     """Validate every member, keep its best parameters, and close the epoch's sums.
 
@@ -166,7 +171,7 @@ def end_epoch(
         )
         means = jax.tree.map(lambda total: total / steps_in_epoch.astype(jnp.float32), state.sums)
         zeros = jax.tree.map(jnp.zeros_like, state.sums)
-        return state.replace(best=best, sums=zeros), means, Terms(loss, distortion, rate)
+        return dataclasses.replace(state, best=best, sums=zeros), means, Terms(loss, distortion, rate)
 
     members, train_terms, validation_terms = jax.vmap(one_member)(population.members, hparams)
     return Population(population.step, members), train_terms, validation_terms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -130,14 +131,15 @@ def train_step(
     fails_now = (state.diverged_step < 0) & jnp.any(failures)
     runs = (state.diverged_step < 0) & ~fails_now
 
-    # Freezing by a gradient and a learning rate of zero leaves the parameters' bits alone. Selecting between old
-    # and new parameters would, too, but keeps XLA from updating them in place.
+    # Freezing by a gradient and a learning rate of zero leaves the parameters' bits alone. Selecting between
+    # old and new parameters would, too, but keeps XLA from updating them in place.
     gradient = jax.tree.map(lambda g: jnp.where(runs, g, 0.0), gradient)
-    hparams = hparams.replace(learning_rate=jnp.where(runs, hparams.learning_rate, 0.0))
+    hparams = dataclasses.replace(hparams, learning_rate=jnp.where(runs, hparams.learning_rate, 0.0))
     # optax raises a float to its int32 step count, which strict promotion would refuse.
     with jax.numpy_dtype_promotion("standard"):
         updates, opt_state = optimizer(hparams).update(gradient, state.opt_state, state.params)
-    return state.replace(
+    return dataclasses.replace(
+        state,
         params=optax.apply_updates(state.params, updates),
         opt_state=opt_state,
         diverged_step=jnp.where(fails_now, step, state.diverged_step),

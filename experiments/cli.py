@@ -24,7 +24,9 @@ def cache_dir() -> Path:
 
 def define_cache_flags() -> None:
     """Flags of every script that compiles or reads data."""
-    flags.DEFINE_string("cache_dir", None, "Folder of packed datasets and compiled programs.", short_name=None)
+    flags.DEFINE_string(
+        "cache_dir", None, "Folder of packed datasets and compiled programs.", short_name=None
+    )
     flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs between runs, in the cache folder.")
 
 

@@ -20,7 +20,12 @@ def main() -> int:
     population = results.load_population(session, workdir)
     best = population.members.best
     metrics = results.split_metrics(session, best)
-    print(json.dumps({name: members[0] for name, members in metrics.items()} | {"best_epoch": int(best.epoch[0])}, indent=2))
+    print(
+        json.dumps(
+            {name: members[0] for name, members in metrics.items()} | {"best_epoch": int(best.epoch[0])},
+            indent=2,
+        )
+    )
     return 0
 
 

@@ -155,8 +155,8 @@ def _stop_if_diverged(population: Population, workdir: Path) -> None:
     if diverged_step >= 0:
         term = DIVERGED_TERMS[int(population.members.diverged_term[0])]
         raise UserError(
-            f"the {term} is not finite at step {diverged_step}: training stopped, the last good checkpoint stays in "
-            f"{workdir / 'checkpoints'}; try a lower --learning_rate, or --clip_norm"
+            f"the {term} is not finite at step {diverged_step}: training stopped, the last good checkpoint "
+            f"stays in {workdir / 'checkpoints'}; try a lower --learning_rate, or --clip_norm"
         )
 
 

@@ -42,6 +42,8 @@ def main() -> int:
 
 if __name__ == "__main__":
     flags.DEFINE_string("dataset", None, "A TFDS name.", required=True)
-    flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS datasets; TFDS's own default if not given.")
+    flags.DEFINE_string(
+        "data_dir", None, "Folder of prepared TFDS datasets; TFDS's own default if not given."
+    )
     cli.define_cache_flags()
     cli.run(main)

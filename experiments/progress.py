@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, plain lines elsewhere; both say ELBO, rate, distortion, speed and time left."""
+"""Progress: a bar on a terminal, plain lines elsewhere; both with ELBO, rate, distortion, speed, time left."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def _lines(*, total: int, done: int, epochs: int) -> Report:
         rate = (examples - done) / max(now - start, 1e-9)
         left = (total - examples) / max(rate, 1e-9)
         epoch = examples * epochs / total
-        print(f"epoch {epoch:.1f}/{epochs}  {metrics}  {rate:,.0f} examples/s  {_clock(left)} left", flush=True)
+        print(
+            f"epoch {epoch:.1f}/{epochs}  {metrics}  {rate:,.0f} examples/s  {_clock(left)} left", flush=True
+        )
 
     return update
 

@@ -59,6 +59,8 @@ if __name__ == "__main__":
     flags.DEFINE_string("label", None, "Name of the class to draw.")
     flags.DEFINE_integer("num", 16, "Number of samples.")
     flags.DEFINE_integer("seed", 0, "Of the samples.")
-    flags.DEFINE_string("output", "samples.png", "File to write: .png for a picture, .npz for arrays x and c.")
+    flags.DEFINE_string(
+        "output", "samples.png", "File to write: .png for a picture, .npz for arrays x and c."
+    )
     cli.define_cache_flags()
     cli.run(main)

@@ -21,7 +21,9 @@ def define_shared_flags() -> None:
     flags.DEFINE_string(
         "dataset", default.dataset, "digits, a TFDS name such as mnist or cifar10, or the path of an .npz."
     )
-    flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS datasets; TFDS's own default if not given.")
+    flags.DEFINE_string(
+        "data_dir", None, "Folder of prepared TFDS datasets; TFDS's own default if not given."
+    )
     flags.DEFINE_enum(
         "condition", default.condition, get_args(settings.ConditionName), "label, or none for a plain VAE."
     )
@@ -33,7 +35,9 @@ def define_shared_flags() -> None:
         "likelihood", default.likelihood, get_args(settings.LikelihoodName),
         "p(x|z,c): bernoulli (cross entropy) or gaussian with fixed --sigma (squared error, normalized).",
     )  # fmt: skip
-    flags.DEFINE_float("sigma", default.sigma, "Standard deviation of the gaussian likelihood, pixels in [0, 1].")
+    flags.DEFINE_float(
+        "sigma", default.sigma, "Standard deviation of the gaussian likelihood, pixels in [0, 1]."
+    )
     flags.DEFINE_enum(
         "binarize", None, get_args(settings.Binarize),
         "dynamic draws binary pixels anew at every step, static once, none keeps grey pixels. "
@@ -58,7 +62,9 @@ def define_member_flags() -> None:
     flags.DEFINE_float("learning_rate", default.learning_rate, "Of Adam.")
     flags.DEFINE_float("warmup_epochs", default.warmup_epochs, "Epochs over which beta rises from 0.")
     flags.DEFINE_float("weight_decay", default.weight_decay, "Decoupled weight decay, as in AdamW.")
-    flags.DEFINE_float("clip_norm", default.clip_norm, "Largest global norm of the gradient; inf does not clip.")
+    flags.DEFINE_float(
+        "clip_norm", default.clip_norm, "Largest global norm of the gradient; inf does not clip."
+    )
     flags.DEFINE_integer("seed", default.seed, "Of the initialization and the latent noise.")
 
 
@@ -84,5 +90,6 @@ def member() -> Member:
 def single_run() -> tuple[Run, Path]:
     """The run of one member that the flags describe, and its workdir."""
     config, one = shared_config(), member()
-    name = f"{Path(config.dataset).stem.replace('/', '_')}-{config.network}-beta{one.beta:g}-z{one.latent_dim}-seed{one.seed}"
+    dataset = Path(config.dataset).stem
+    name = f"{dataset}-{config.network}-beta{one.beta:g}-z{one.latent_dim}-seed{one.seed}"
     return Run(config, (one,), FLAGS.data_dir, FLAGS.checkpoint_every), Path(FLAGS.workdir or f"runs/{name}")

@@ -53,7 +53,9 @@ def main() -> int:
 
 
 def _test_line(summary: dict) -> str:
-    return "test elbo {elbo:.2f} (rate {rate:.2f}, distortion {distortion:.2f}) nats".format(**summary["test"])
+    return "test elbo {elbo:.2f} (rate {rate:.2f}, distortion {distortion:.2f}) nats".format(
+        **summary["test"]
+    )
 
 
 if __name__ == "__main__":

@@ -78,12 +78,14 @@ def read_run(workdir: Path) -> Run:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{workdir} holds no run, expected a config.json written by experiments.train") from None
+        raise UserError(
+            f"{workdir} holds no run, expected a config.json written by experiments.train"
+        ) from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is no JSON: {error}") from None
     try:
         members = tuple(
-            Member(**{k: math.inf if k == "clip_norm" and v is None else v for k, v in member.items()})
+            Member(**(member | ({"clip_norm": math.inf} if member["clip_norm"] is None else {})))
             for member in record["members"]
         )
         return Run(Config(**record["config"]), members, record["data_dir"], record["checkpoint_every"])

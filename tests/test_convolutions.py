@@ -58,8 +58,6 @@ def test_vmap_over_kernels_equals_a_loop():
         return jax.grad(lambda p: jnp.sum(Downsample(4).apply(p, x) ** 2))(params)
 
     batched = jax.vmap(gradient)(stacked)
-    for i in range(3):
-        one = gradient(jax.tree.map(lambda a: a[i], stacked))
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-4), batched, one
-        )
+    loop = [gradient({"params": {k: a[i] for k, a in stacked["params"].items()}}) for i in range(3)]
+    expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *loop)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), batched, expected)

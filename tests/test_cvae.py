@@ -69,7 +69,9 @@ def test_every_parameter_has_a_gradient(network):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_without_a_condition_labels_are_not_looked_at(network):
     model, params, x, c, mask = make(network, condition="none")
-    assert not any("embedding" in jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(params))
+    assert not any(
+        "embedding" in jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(params)
+    )
     a, b = (apply(model, params, x, labels, mask, jax.random.key(3)) for labels in (c, c + 5))
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
@@ -78,7 +80,9 @@ def test_without_a_condition_labels_are_not_looked_at(network):
 def test_a_batch_is_its_examples(network):
     model, params, x, c, mask = make(network)
     together = apply(model, params, x, c, mask, method="encode").mean
-    alone = [apply(model, params, x[i : i + 1], c[i : i + 1], mask, method="encode").mean[0] for i in range(3)]
+    alone = [
+        apply(model, params, x[i : i + 1], c[i : i + 1], mask, method="encode").mean[0] for i in range(3)
+    ]
     np.testing.assert_allclose(together, jnp.stack(alone), rtol=1e-5, atol=1e-6)
 
 
@@ -108,7 +112,9 @@ def test_masked_latents_carry_nothing(network):
     decode = lambda z: apply(model, params, z, c, mask, method="decode")  # noqa: E731
     np.testing.assert_array_equal(decode(z), decode(moved))
 
-    gradient = jax.grad(lambda p: jnp.sum(apply(model, p, x, c, mask, jax.random.key(3))[1] ** 2))(params)["params"]
+    gradient = jax.grad(lambda p: jnp.sum(apply(model, p, x, c, mask, jax.random.key(3))[1] ** 2))(params)[
+        "params"
+    ]
     assert (gradient["to_latents"]["mean_kernel"][:, 1] == 0).all()
     assert (gradient["to_latents"]["mean_kernel"][:, 0] != 0).any()
 

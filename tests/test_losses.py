@@ -134,7 +134,9 @@ def test_unequal_shapes_are_refused(name):
 
 def test_reparameterize_has_the_moments_it_is_given():
     keys = jax.random.split(jax.random.key(1), 100_000)
-    z = jax.vmap(losses.reparameterize, (0, None, None))(keys, jnp.array([1.0, -2.0]), jnp.log(jnp.array([4.0, 0.25])))
+    z = jax.vmap(losses.reparameterize, (0, None, None))(
+        keys, jnp.array([1.0, -2.0]), jnp.log(jnp.array([4.0, 0.25]))
+    )
     np.testing.assert_allclose(z.mean(0), [1.0, -2.0], atol=0.03)
     np.testing.assert_allclose(z.var(0), [4.0, 0.25], rtol=0.02)
     assert abs(np.corrcoef(np.asarray(z).T)[0, 1]) < 0.01
