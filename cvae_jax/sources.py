@@ -9,12 +9,19 @@ import os
 import re
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cvae_jax.dataset import DataError, Dataset, Split, with_splits
+
+# What numpy raises for a file that is no .npz of plain arrays, or is damaged.
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+
+# The model has an embedding for every label up to the largest.
+_LARGEST_LABEL = 2**20 - 1
 
 
 def digits() -> Dataset:
@@ -40,11 +47,10 @@ def from_npz(path: Path, *, needs_labels: bool) -> Dataset:
       DataError: if the file or its arrays cannot be used.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = _read_npz(path)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist, expected an .npz with x_train and c_train") from None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{path} cannot be read as .npz with plain arrays: {error}") from None
 
     found = ", ".join(sorted(arrays)) or "nothing"
@@ -77,6 +83,15 @@ def from_npz(path: Path, *, needs_labels: bool) -> Dataset:
     return with_splits(path.stem, train, validation, test, x_max, class_names)
 
 
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    # numpy leaves a file it cannot read open, hence one of our own.
+    with path.open("rb") as file:
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ValueError("it is a single .npy array")
+        return {name: loaded[name] for name in loaded.files}
+
+
 def _npz_split(path: Path, name: str, x: np.ndarray, c: np.ndarray) -> Split:
     if x.ndim == 3:
         x = x[..., None]
@@ -88,11 +103,15 @@ def _npz_split(path: Path, name: str, x: np.ndarray, c: np.ndarray) -> Split:
         )
     if not np.issubdtype(c.dtype, np.integer):
         raise DataError(f"{path}: c_{name} is {c.dtype}, expected whole numbers")
+    if c.size and not -_LARGEST_LABEL <= int(c.min()) <= int(c.max()) <= _LARGEST_LABEL:
+        raise DataError(
+            f"{path}: c_{name} has labels from {c.min()} to {c.max()}, expected from 0 to {_LARGEST_LABEL}"
+        )
     if np.issubdtype(x.dtype, np.floating):
         x = x.astype(np.float32)
     elif x.dtype != np.uint8:
         raise DataError(f"{path}: x_{name} is {x.dtype}, expected uint8 (0 to 255) or floating (0 to 1)")
-    return Split(x, c.astype(np.int64).astype(np.int32) if c.size else c.astype(np.int32))
+    return Split(x, c.astype(np.int32))
 
 
 def require_tfds_name(name: str) -> None:
@@ -199,12 +218,10 @@ def _decode_tfds(builder: Any, name: str, prepare: str, needs_more: str) -> dict
 def _read_packed(path: Path, source: str) -> dict[str, np.ndarray] | None:
     """The arrays packed from `source`, or None if there are none to be trusted."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if str(file["source"]) != source:
-                return None
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
+        arrays = _read_npz(path)
+    except _UNREADABLE:
         return None
+    return arrays if str(arrays.get("source")) == source else None
 
 
 def _write_packed(path: Path, arrays: dict[str, np.ndarray]) -> None:

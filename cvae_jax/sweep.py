@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.sharding import Mesh, NamedSharding
 
-from cvae_jax import evaluation, training
+from cvae_jax import devices, evaluation, training
 from cvae_jax.config import Config, Hparams, Member, hparams
 from cvae_jax.cvae import CVAE
 from cvae_jax.dataset import Dataset
@@ -45,11 +46,13 @@ class TrainingData:
       examples: the split.
       order_key: of the permutation of each epoch.
       binarize_key: of the binary pixels of each step.
+      batch_sharding: how each batch is split over devices, None where it is not.
     """
 
     examples: Examples
     order_key: Key[Array, ""]
     binarize_key: Key[Array, ""]
+    batch_sharding: NamedSharding | None = struct.field(pytree_node=False, default=None)
 
 
 def build_model(config: Config, dataset: Dataset, members: Sequence[Member]) -> CVAE:
@@ -69,14 +72,17 @@ def stack_hparams(members: Sequence[Member], *, capacity: int, steps_per_epoch: 
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
 
 
-def training_data(config: Config, dataset: Dataset) -> TrainingData:
-    """Put the training split on the device."""
+def training_data(config: Config, dataset: Dataset, mesh: Mesh | None = None) -> TrainingData:
+    """Put the training split on the device, or on every device of a mesh."""
     key = jax.random.key(config.data_seed)
-    return TrainingData(
+    data = TrainingData(
         evaluation.on_device(dataset.train, dataset.x_max),
         stream(key, Stream.ORDER),
         stream(key, Stream.BINARIZE),
     )
+    if mesh is None:
+        return data
+    return dataclasses.replace(devices.replicated(data, mesh), batch_sharding=devices.by_batch(mesh))
 
 
 @partial(jax.jit, static_argnames="model")
@@ -93,6 +99,8 @@ def draw_batch(config: Config, data: TrainingData, rows: Int[Array, " b"], step:
         # As a matrix, because XLA compiles random numbers of four axes slowly.
         flat = x.reshape(config.batch_size, -1)
         x = jax.random.bernoulli(key, flat).astype(jnp.float32).reshape(x.shape)
+    if data.batch_sharding is not None:
+        x, c = jax.lax.with_sharding_constraint((x, c), data.batch_sharding)
     return Batch(x, c)
 
 

@@ -16,6 +16,15 @@ class UserError(Exception):
     """Something a person can mend; its message is one line."""
 
 
+class Interrupted(Exception):
+    """A signal asked the run to stop; its state is saved, as the message says."""
+
+    def __init__(self, message: str, *, number: int) -> None:
+        """Carry the signal's number, for the exit status."""
+        super().__init__(message)
+        self.number = number
+
+
 def cache_dir() -> Path:
     """The project's folder below the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -74,6 +83,9 @@ def run(main: Callable[[], int | None]) -> None:
             return 1
         try:
             return main()
+        except Interrupted as interrupted:
+            print(interrupted)
+            return 128 + interrupted.number
         except Exception as error:
             message = _explain(error)
             if message is None:

@@ -1,4 +1,4 @@
-"""Train the population of a run to its last epoch: checkpoints, logs, and the summary."""
+"""Train the members of a run to its last epoch: checkpoints and logs."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from tensorboardX import SummaryWriter
 
-from cvae_jax import checkpoints, data, evaluation, sweep
+from cvae_jax import checkpoints, data, devices, evaluation, sweep
 from cvae_jax.config import Hparams
 from cvae_jax.cvae import CVAE
 from cvae_jax.dataset import Dataset
 from cvae_jax.objectives import Terms
 from cvae_jax.sweep import Population
 from cvae_jax.training import DIVERGED_TERMS
-from experiments.cli import UserError
+from experiments.cli import Interrupted, UserError
 from experiments.progress import progress
 from experiments.workdir import MetricsLog, Run
 
@@ -31,47 +32,98 @@ from experiments.workdir import MetricsLog, Run
 _SECONDS_PER_CALL = 1.0
 
 
-class Interrupted(UserError):
-    """A signal asked the run to stop; its state is saved."""
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Members that train together, as one program.
+
+    Attributes:
+      index: which part of the run.
+      members: their numbers in the run.
+      size: number of members in the program, of which those past `members` repeat the last to fill it.
+      hparams: stacked settings, `size` of them.
+    """
+
+    index: int
+    members: range
+    size: int
+    hparams: Hparams
 
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """A run's dataset, model and traced settings, ready to train or to look at.
+    """A run's dataset and model, ready to train or to look at.
 
     Attributes:
       run: what `config.json` records.
       dataset: the three splits.
       model: the model all members share.
-      hparams: stacked settings of the members.
+      mesh: the devices.
+      parts: the members, as many at a time as train together.
     """
 
     run: Run
     dataset: Dataset
     model: CVAE
-    hparams: Hparams
+    mesh: Mesh
+    parts: tuple[Part, ...]
 
     @property
     def steps_per_epoch(self) -> int:
         """Full batches in the training split."""
         return sweep.steps_per_epoch(self.run.config, self.dataset)
 
+    def part_of(self, member: int) -> Part:
+        """The part that a member trains in."""
+        return self.parts[member // self.run.members_per_program]
+
+    def checkpoint_dir(self, workdir: Path, part: Part) -> Path:
+        """Where a part's checkpoints lie."""
+        folder = workdir / "checkpoints"
+        return folder if len(self.parts) == 1 else folder / f"part-{part.index}"
+
 
 def open_session(run: Run, cache: Path) -> Session:
-    """Load a run's dataset and build its model."""
+    """Load a run's dataset, build its model and divide its members into parts."""
     data_dir = Path(run.data_dir) if run.data_dir else None
     dataset = data.load(run.config, data_dir=data_dir, cache_dir=cache)
     model = sweep.build_model(run.config, dataset, run.members)
+    mesh = devices.make_mesh(run.members_per_program, run.config.batch_size)
     per_epoch = sweep.steps_per_epoch(run.config, dataset)
-    hparams = sweep.stack_hparams(run.members, capacity=model.capacity, steps_per_epoch=per_epoch)
-    return Session(run, dataset, model, hparams)
+    size = devices.padded(run.members_per_program, mesh)
+    parts = []
+    for first in range(0, len(run.members), run.members_per_program):
+        numbers = range(first, min(first + run.members_per_program, len(run.members)))
+        settings = [run.members[i] for i in numbers]
+        settings += [settings[-1]] * (size - len(settings))
+        hparams = sweep.stack_hparams(settings, capacity=model.capacity, steps_per_epoch=per_epoch)
+        parts.append(Part(len(parts), numbers, size, devices.by_member(hparams, mesh)))
+    return Session(run, dataset, model, mesh, tuple(parts))
 
 
-def train(session: Session, workdir: Path) -> tuple[Population, float]:
-    """Train to the last epoch, from the latest checkpoint if there is one.
+def describe(session: Session) -> str:
+    """One line on what is about to be trained."""
+    dataset, members = session.dataset, session.run.members
+    one = members[0]
+    what = f"{len(members)} members" if len(members) > 1 else f"beta {one.beta:g}, {one.latent_dim} latents"
+    kind = session.mesh.devices.flat[0].device_kind
+    device = f"{session.mesh.size} × {kind}" if session.mesh.size > 1 else kind
+    return (
+        f"{dataset.name}: {len(dataset.train):,} training, {len(dataset.validation):,} validation, "
+        f"{len(dataset.test):,} test examples; {session.run.config.network}, {what}, on {device}"
+    )
+
+
+def abstract_population(session: Session, part: Part) -> Population:
+    """Shapes and types of a part's population."""
+    return jax.eval_shape(lambda hparams: sweep.init(session.model, hparams), part.hparams)
+
+
+def train(session: Session, part: Part, workdir: Path) -> tuple[Population, float]:
+    """Train one part to the last epoch, from its latest checkpoint if there is one.
 
     Args:
       session: the run.
+      part: the members to train.
       workdir: where checkpoints, `metrics.jsonl` and TensorBoard events go.
 
     Returns:
@@ -79,56 +131,73 @@ def train(session: Session, workdir: Path) -> tuple[Population, float]:
 
     Raises:
       Interrupted: on SIGINT or SIGTERM, with the state saved.
-      UserError: if a loss is no longer finite.
+      UserError: if the loss of the only member is no longer finite.
     """
-    run, model, hparams, per_epoch = session.run, session.model, session.hparams, session.steps_per_epoch
-    epochs, batch_size = run.config.epochs, run.config.batch_size
-    training_data = sweep.training_data(run.config, session.dataset)
-    validation = evaluation.on_device(session.dataset.validation, session.dataset.x_max)
-
-    with checkpoints.open_manager(workdir / "checkpoints") as manager, _signals() as signalled:
-        population = checkpoints.restore(manager, jax.eval_shape(lambda h: sweep.init(model, h), hparams))
+    run, model, per_epoch = session.run, session.model, session.steps_per_epoch
+    total_steps, batch_size = run.config.epochs * per_epoch, run.config.batch_size
+    folder = session.checkpoint_dir(workdir, part)
+    with checkpoints.open_manager(folder) as manager, _signals() as signalled:
+        population = checkpoints.restore(manager, abstract_population(session, part))
         if population is None:
-            population = sweep.init(model, hparams)
-        else:
-            print(f"resuming at step {int(population.step)} of {epochs * per_epoch}", flush=True)
+            population = sweep.init(model, part.hparams)
+        population = devices.by_member(population, session.mesh)
         step = int(population.step)
-        log = MetricsLog(workdir, step=step)
-        seconds = log.records[-1]["seconds"] if log.records else 0.0
+        log = MetricsLog(workdir, members=part.members, step=step)
+        last = [record for record in log.records if record["member"] in part.members][-len(part.members) :]
+        seconds = last[-1]["seconds"] if last else 0.0
+        if step >= total_steps:
+            return population, seconds
+        if step:
+            print(f"resuming at step {step} of {total_steps}", flush=True)
         start = time.perf_counter() - seconds
 
+        # Moved to the device only now: a finished part needs neither.
+        training_data = sweep.training_data(run.config, session.dataset, session.mesh)
+        validation = devices.replicated(
+            evaluation.on_device(session.dataset.validation, session.dataset.x_max), session.mesh
+        )
+        examples_per_step = batch_size * len(part.members)
         with (
-            SummaryWriter(str(workdir / "tensorboard"), purge_step=step) as board,
-            progress(total=epochs * per_epoch * batch_size, done=step * batch_size, epochs=epochs) as report,
+            _scalar_writers(workdir, run, part, step) as boards,
+            progress(
+                total=total_steps * examples_per_step,
+                done=step * examples_per_step,
+                epochs=run.config.epochs,
+                title=f"part {part.index + 1} of {len(session.parts)}" if len(session.parts) > 1 else "",
+            ) as report,
         ):
-            metrics = log.records[-1]["validation"] if log.records else None
             num_steps = 1
-            while step < epochs * per_epoch:
+            while step < total_steps:
                 num_steps = min(num_steps, per_epoch - step % per_epoch)
                 called = time.perf_counter()
-                population = sweep.run_steps(model, population, hparams, training_data, jnp.int32(num_steps))
+                population = sweep.run_steps(
+                    model, population, part.hparams, training_data, jnp.int32(num_steps)
+                )
                 step = int(population.step)
-                _stop_if_diverged(population, workdir)
+                if run.kind == "train":
+                    _stop_if_diverged(population, folder)
                 per_step = (time.perf_counter() - called) / num_steps
                 num_steps = max(1, round(_SECONDS_PER_CALL / per_step))
 
                 if step % per_epoch == 0:
                     population, train_terms, validation_terms = sweep.end_epoch(
-                        model, population, hparams, validation, jnp.int32(per_epoch)
+                        model, population, part.hparams, validation, jnp.int32(per_epoch)
                     )
                     epoch = step // per_epoch
-                    record = _record(step, epoch, time.perf_counter() - start, train_terms, validation_terms)
-                    log.append(record)
-                    _write_scalars(board, record)
-                    metrics = record["validation"]
-                    if epoch % run.checkpoint_every == 0 or epoch == epochs:
+                    place = {"step": step, "epoch": epoch, "seconds": round(time.perf_counter() - start, 3)}
+                    last = _records(place, part, train_terms, validation_terms)
+                    log.extend(last)
+                    for record, board in zip(last, boards, strict=True):
+                        _write_scalars(board, record)
+                    if epoch % run.checkpoint_every == 0 or step == total_steps:
                         checkpoints.save(manager, population)
-                report(step * batch_size, _describe(metrics))
+                report(step * examples_per_step, _describe(last))
                 if signalled:
                     checkpoints.save(manager, population)
                     manager.wait_until_finished()
                     name = signal.Signals(signalled[0]).name
-                    raise Interrupted(f"{name}: saved step {step}; the same command continues from there")
+                    message = f"{name}: saved step {step}; the same command continues from there"
+                    raise Interrupted(message, number=signalled[0])
         return population, time.perf_counter() - start
 
 
@@ -149,33 +218,52 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, old)
 
 
-def _stop_if_diverged(population: Population, workdir: Path) -> None:
-    """Name the step and the term whose value is no longer finite."""
-    diverged_step = int(population.members.diverged_step[0])
-    if diverged_step >= 0:
-        term = DIVERGED_TERMS[int(population.members.diverged_term[0])]
+@contextmanager
+def _scalar_writers(workdir: Path, run: Run, part: Part, step: int) -> Iterator[list[SummaryWriter]]:
+    """A TensorBoard writer per member."""
+    root = workdir / "tensorboard"
+    folders = [root if run.kind == "train" else root / f"member-{i:03d}" for i in part.members]
+    writers = [SummaryWriter(str(folder), purge_step=step) for folder in folders]
+    try:
+        yield writers
+    finally:
+        for writer in writers:
+            writer.close()
+
+
+def diverged(population: Population, position: int) -> tuple[int, str] | None:
+    """The step and the term at which a member stopped being finite, or None."""
+    step = int(population.members.diverged_step[position])
+    return None if step < 0 else (step, DIVERGED_TERMS[int(population.members.diverged_term[position])])
+
+
+def _stop_if_diverged(population: Population, folder: Path) -> None:
+    if failure := diverged(population, 0):
         raise UserError(
-            f"the {term} is not finite at step {diverged_step}: training stopped, the last good checkpoint "
-            f"stays in {workdir / 'checkpoints'}; try a lower --learning_rate, or --clip_norm"
+            f"the {failure[1]} is not finite at step {failure[0]}: training stopped, the last good checkpoint "
+            f"stays in {folder}; try a lower --learning_rate, or --clip_norm"
         )
 
 
-def _record(
-    step: int, epoch: int, seconds: float, train_terms: Terms, validation_terms: Terms
-) -> dict[str, Any]:
-    """One line of `metrics.jsonl`."""
+def _records(
+    place: dict[str, Any], part: Part, train_terms: Terms, validation_terms: Terms
+) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl` of one evaluation."""
+    train_host, validation_host = jax.tree.map(np.asarray, (train_terms, validation_terms))
 
-    def metrics(terms: Terms) -> dict[str, float]:
-        loss, distortion, rate = (float(np.asarray(term)[0]) for term in terms)
+    def metrics(terms: Terms, i: int) -> dict[str, float]:
+        loss, distortion, rate = (float(term[i]) for term in terms)
         return {"elbo": -(distortion + rate), "rate": rate, "distortion": distortion, "loss": loss}
 
-    return {
-        "step": step,
-        "epoch": epoch,
-        "seconds": round(seconds, 3),
-        "train": metrics(train_terms),
-        "validation": metrics(validation_terms),
-    }
+    return [
+        {
+            "member": member,
+            **place,
+            "train": metrics(train_host, i),
+            "validation": metrics(validation_host, i),
+        }
+        for i, member in enumerate(part.members)
+    ]
 
 
 def _write_scalars(board: SummaryWriter, record: dict[str, Any]) -> None:
@@ -184,7 +272,19 @@ def _write_scalars(board: SummaryWriter, record: dict[str, Any]) -> None:
             board.add_scalar(f"{split}/{name}", value, record["step"])
 
 
-def _describe(metrics: dict[str, float] | None) -> str:
-    if metrics is None:
+def _describe(records: list[dict[str, Any]]) -> str:
+    """The latest validation as text; of many members the best and the worst bound."""
+    if not records:
         return "first epoch, not yet validated"
-    return "elbo {elbo:.2f} rate {rate:.2f} distortion {distortion:.2f}".format(**metrics)
+    if len(records) == 1:
+        return "elbo {elbo:.2f} rate {rate:.2f} distortion {distortion:.2f}".format(
+            **records[0]["validation"]
+        )
+    ordered = sorted(records, key=lambda record: _rank(record["validation"]["elbo"]))
+    best, worst = ordered[0]["validation"], ordered[-1]["validation"]
+    return f"best elbo {best['elbo']:.2f} (rate {best['rate']:.2f}), worst {worst['elbo']:.2f}"
+
+
+def _rank(elbo: float | None) -> float:
+    """Best first, what is not finite last."""
+    return -elbo if elbo is not None and np.isfinite(elbo) else np.inf

@@ -15,19 +15,22 @@ Report = Callable[[int, str], None]
 
 
 @contextmanager
-def progress(*, total: int, done: int, epochs: int) -> Iterator[Report]:
+def progress(*, total: int, done: int, epochs: int, title: str = "") -> Iterator[Report]:
     """Show the progress of a run counted in examples.
 
     Args:
       total: examples of the whole run.
       done: examples before this start.
       epochs: of the whole run, to name the current one.
+      title: of what is counted, empty for none.
 
     Yields:
       A function to call with the examples done so far and the metrics as text.
     """
     if sys.stderr.isatty():
-        with tqdm(total=total, initial=done, unit="ex", unit_scale=True, dynamic_ncols=True) as bar:
+        with tqdm(
+            total=total, initial=done, unit="ex", unit_scale=True, dynamic_ncols=True, desc=title or None
+        ) as bar:
 
             def update(examples: int, metrics: str) -> None:
                 bar.set_postfix_str(metrics, refresh=False)
@@ -35,10 +38,10 @@ def progress(*, total: int, done: int, epochs: int) -> Iterator[Report]:
 
             yield update
     else:
-        yield _lines(total=total, done=done, epochs=epochs)
+        yield _lines(total=total, done=done, epochs=epochs, title=f"{title}: " if title else "")
 
 
-def _lines(*, total: int, done: int, epochs: int) -> Report:
+def _lines(*, total: int, done: int, epochs: int, title: str) -> Report:
     start = time.perf_counter()
     last = -float("inf")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +15,45 @@ from cvae_jax import checkpoints, evaluation, plots, sampling
 from cvae_jax.config import Hparams
 from cvae_jax.dataset import unit
 from cvae_jax.randomness import Stream, stream
-from cvae_jax.sweep import Population, init
+from cvae_jax.sweep import Population
 from cvae_jax.training import Best
 from experiments.cli import UserError
-from experiments.loop import Session
+from experiments.loop import Part, Session, abstract_population
 from experiments.workdir import write_atomically
 
 _COLUMNS = 12
 _TRAVERSED_LATENTS = 16
 
 
-def load_population(session: Session, workdir: Path) -> Population:
-    """The latest checkpoint of a run."""
-    with checkpoints.open_manager(workdir / "checkpoints") as manager:
-        like = jax.eval_shape(lambda h: init(session.model, h), session.hparams)
-        population = checkpoints.restore(manager, like)
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """One member of a run, as its checkpoint has it.
+
+    Attributes:
+      member: its number in the run.
+      best: its best parameters by validation.
+      hparams: its settings.
+    """
+
+    member: int
+    best: Best
+    hparams: Hparams
+
+
+def load_population(session: Session, part: Part, workdir: Path) -> Population:
+    """The latest checkpoint of a part."""
+    folder = session.checkpoint_dir(workdir, part)
+    population = None
+    if folder.exists():
+        with checkpoints.open_manager(folder) as manager:
+            population = checkpoints.restore(manager, abstract_population(session, part))
     if population is None:
-        raise UserError(f"{workdir} holds no checkpoint yet, expected a run of at least one")
+        raise UserError(f"{workdir} holds no checkpoint yet, expected one in {folder}")
     return population
 
 
-def split_metrics(session: Session, best: Best) -> dict[str, list[dict[str, float]]]:
-    """ELBO, rate and distortion of every member's best parameters, on validation and test."""
+def split_metrics(session: Session, part: Part, best: Best) -> dict[str, list[dict[str, float]]]:
+    """ELBO, rate and distortion of the members' best parameters, on validation and test."""
     dataset = session.dataset
     return {
         name: evaluation.summarize(
@@ -43,43 +61,54 @@ def split_metrics(session: Session, best: Best) -> dict[str, list[dict[str, floa
                 session.model,
                 best.params,
                 evaluation.on_device(split, dataset.x_max),
-                session.hparams.latent_mask,
+                part.hparams.latent_mask,
             )
-        )
+        )[: len(part.members)]
         for name, split in (("validation", dataset.validation), ("test", dataset.test))
     }
 
 
-def member_of(tree: Any, index: int) -> Any:
+def member_of(tree: Any, position: int) -> Any:
     """One member of a stacked pytree."""
-    return jax.tree.map(lambda leaf: leaf[index], tree)
+    return jax.tree.map(lambda leaf: leaf[position], tree)
 
 
-def write_pictures(session: Session, best: Best, hparams: Hparams, workdir: Path) -> None:
+def trained_member(part: Part, population: Population, member: int) -> Trained:
+    """A member of a part's population."""
+    position = part.members.index(member)
+    return Trained(member, member_of(population.members.best, position), member_of(part.hparams, position))
+
+
+def num_params(trained: Trained) -> int:
+    """Number of parameters, those of masked latents included."""
+    return sum(leaf.size for leaf in jax.tree.leaves(trained.best.params))
+
+
+def write_pictures(session: Session, trained: Trained, workdir: Path) -> None:
     """`samples.png`, `reconstructions.png` and `traversals.png` of one member."""
     for name, figure in (
-        ("samples", samples_figure(session, best, hparams)),
-        ("reconstructions", reconstructions_figure(session, best, hparams)),
-        ("traversals", traversals_figure(session, best, hparams)),
+        ("samples", samples_figure(session, trained)),
+        ("reconstructions", reconstructions_figure(session, trained)),
+        ("traversals", traversals_figure(session, trained)),
     ):
         write_atomically(workdir / f"{name}.png", figure.savefig)
 
 
-def samples_figure(session: Session, best: Best, hparams: Hparams) -> Figure:
+def samples_figure(session: Session, trained: Trained) -> Figure:
     """Draws from the prior, a row per class."""
     conditional = session.run.config.condition == "label"
     classes = session.dataset.num_classes if conditional else 10
     names = session.dataset.class_names if conditional else ()
     c = jnp.repeat(jnp.arange(classes), _COLUMNS) if conditional else jnp.zeros(classes * _COLUMNS, jnp.int32)
     key = stream(jax.random.key(0), Stream.SAMPLES)
-    images = sampling.generate(session.model, best.params, key, c, hparams.latent_mask)
+    images = sampling.generate(session.model, trained.best.params, key, c, trained.hparams.latent_mask)
     title = "samples from the prior, a row per class" if conditional else "samples from the prior"
     return plots.image_grid(
         np.asarray(images).reshape(classes, _COLUMNS, *session.dataset.shape), title=title, row_labels=names
     )
 
 
-def reconstructions_figure(session: Session, best: Best, hparams: Hparams) -> Figure:
+def reconstructions_figure(session: Session, trained: Trained) -> Figure:
     """Test images above their reconstructions, classes in turn."""
     test = session.dataset.test
     rows = np.concatenate([np.flatnonzero(test.c == label)[:4] for label in np.unique(test.c)])
@@ -89,7 +118,11 @@ def reconstructions_figure(session: Session, best: Best, hparams: Hparams) -> Fi
     x = unit(test.x[rows], session.dataset.x_max)
     images = np.asarray(
         sampling.reconstruct(
-            session.model, best.params, jnp.asarray(x), jnp.asarray(test.c[rows]), hparams.latent_mask
+            session.model,
+            trained.best.params,
+            jnp.asarray(x),
+            jnp.asarray(test.c[rows]),
+            trained.hparams.latent_mask,
         )
     )
     pairs = np.stack([a.reshape(-1, columns, *session.dataset.shape) for a in (x, images)], axis=1)
@@ -100,17 +133,17 @@ def reconstructions_figure(session: Session, best: Best, hparams: Hparams) -> Fi
     )
 
 
-def traversals_figure(session: Session, best: Best, hparams: Hparams) -> Figure:
+def traversals_figure(session: Session, trained: Trained) -> Figure:
     """Each latent swept from −3 to 3, the others at 0, for one condition."""
     label = session.dataset.num_classes // 2 if session.run.config.condition == "label" else 0
-    latents = jnp.flatnonzero(hparams.latent_mask)[:_TRAVERSED_LATENTS]
+    latents = jnp.flatnonzero(trained.hparams.latent_mask)[:_TRAVERSED_LATENTS]
     values = jnp.linspace(-3.0, 3.0, _COLUMNS + 1)
     images = sampling.traverse(
         session.model,
-        best.params,
+        trained.best.params,
         jnp.zeros(session.model.capacity),
         jnp.int32(label),
-        hparams.latent_mask,
+        trained.hparams.latent_mask,
         latents=latents,
         values=values,
     )

@@ -9,12 +9,22 @@ from absl import flags
 
 from experiments import cli
 from experiments.cli import UserError
-from experiments.workdir import read_run, write_atomically
+from experiments.workdir import chosen_member, define_member_choice, read_run, write_atomically
 
 FLAGS = flags.FLAGS
 
 
 def main() -> int:
+    workdir, output = Path(FLAGS.workdir), Path(FLAGS.output)
+    if output.suffix not in (".png", ".npz"):
+        raise UserError(f"output is {output}, expected a name ending in .png or .npz")
+    if FLAGS.num < 1:
+        raise UserError(f"num is {FLAGS.num}, expected a whole number ≥ 1")
+    run = read_run(workdir)
+    member = chosen_member(workdir, run)
+    if run.config.condition == "none" and FLAGS.label is not None:
+        raise UserError(f"{workdir} was trained without a condition, expected no --label")
+
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -22,24 +32,17 @@ def main() -> int:
     from cvae_jax import plots, sampling
     from experiments import loop, results
 
-    workdir, output = Path(FLAGS.workdir), Path(FLAGS.output)
-    if output.suffix not in (".png", ".npz"):
-        raise UserError(f"output is {output}, expected a name ending in .png or .npz")
-    if FLAGS.num < 1:
-        raise UserError(f"num is {FLAGS.num}, expected a whole number ≥ 1")
-    run = read_run(workdir)
-    if run.config.condition == "none" and FLAGS.label is not None:
-        raise UserError(f"{workdir} was trained without a condition, expected no --label")
     session = loop.open_session(run, cli.use_cache())
     names = session.dataset.class_names
     if run.config.condition == "label" and FLAGS.label not in names:
         raise UserError(f"label is {FLAGS.label}, expected one of {', '.join(names)}")
     label = names.index(FLAGS.label) if run.config.condition == "label" else 0
 
-    best = results.member_of(results.load_population(session, workdir).members.best, 0)
-    mask = session.hparams.latent_mask[0]
+    part = session.part_of(member)
+    trained = results.trained_member(part, results.load_population(session, part, workdir), member)
     c = jnp.full(FLAGS.num, label)
-    images = np.asarray(sampling.generate(session.model, best.params, jax.random.key(FLAGS.seed), c, mask))
+    key, mask = jax.random.key(FLAGS.seed), trained.hparams.latent_mask
+    images = np.asarray(sampling.generate(session.model, trained.best.params, key, c, mask))
     if output.suffix == ".npz":
         write_atomically(output, lambda file: np.savez(file, x=images, c=np.asarray(c)))
     else:
@@ -56,6 +59,7 @@ def main() -> int:
 
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+    define_member_choice()
     flags.DEFINE_string("label", None, "Name of the class to draw.")
     flags.DEFINE_integer("num", 16, "Number of samples.")
     flags.DEFINE_integer("seed", 0, "Of the samples.")

@@ -92,4 +92,12 @@ def single_run() -> tuple[Run, Path]:
     config, one = shared_config(), member()
     dataset = Path(config.dataset).stem
     name = f"{dataset}-{config.network}-beta{one.beta:g}-z{one.latent_dim}-seed{one.seed}"
-    return Run(config, (one,), FLAGS.data_dir, FLAGS.checkpoint_every), Path(FLAGS.workdir or f"runs/{name}")
+    run = Run(
+        kind="train",
+        config=config,
+        members=(one,),
+        members_per_program=1,
+        data_dir=FLAGS.data_dir,
+        checkpoint_every=FLAGS.checkpoint_every,
+    )
+    return run, Path(FLAGS.workdir or f"runs/{name}")

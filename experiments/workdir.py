@@ -7,15 +7,16 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from absl import flags
 
 from cvae_jax.config import Config, Member
 from experiments.cli import UserError
 
-# A run may be continued with other values of these.
-_MAY_CHANGE = ("data_dir", "checkpoint_every")
+_KINDS = {"train": "run of experiments.train", "sweep": "run of experiments.sweep"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +25,17 @@ class Run:
 
     Attributes:
       config: the shared settings.
-      members: the settings of each member; one in an ordinary run.
+      kind: `train` for an ordinary run of one member, or `sweep`.
+      members: the settings of each member.
+      members_per_program: how many train at once.
       data_dir: where TFDS keeps prepared datasets, None for its default.
       checkpoint_every: epochs between checkpoints.
     """
 
+    kind: Literal["train", "sweep"]
     config: Config
     members: tuple[Member, ...]
+    members_per_program: int
     data_dir: str | None
     checkpoint_every: int
 
@@ -88,7 +93,14 @@ def read_run(workdir: Path) -> Run:
             Member(**(member | ({"clip_norm": math.inf} if member["clip_norm"] is None else {})))
             for member in record["members"]
         )
-        return Run(Config(**record["config"]), members, record["data_dir"], record["checkpoint_every"])
+        return Run(
+            kind=record["kind"],
+            config=Config(**record["config"]),
+            members=members,
+            members_per_program=record["members_per_program"],
+            data_dir=record["data_dir"],
+            checkpoint_every=record["checkpoint_every"],
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} does not describe a run of this version: {error}") from None
 
@@ -109,27 +121,28 @@ def claim(workdir: Path, run: Run) -> None:
         raise UserError(f"{workdir} is a file, expected a folder")
     write_json(
         workdir / "config.json",
-        {
-            "config": dataclasses.asdict(run.config),
-            "members": [dataclasses.asdict(member) for member in run.members],
-            "data_dir": run.data_dir,
-            "checkpoint_every": run.checkpoint_every,
-        },
+        dataclasses.asdict(run),
     )
 
 
 def _differences(old: Run, new: Run) -> list[str]:
-    def settings(run: Run) -> dict[str, Any]:
-        return dataclasses.asdict(run.config) | dataclasses.asdict(run.members[0])
-
+    if old.kind != new.kind:
+        return [f"it is a {_KINDS[old.kind]} there, not a {_KINDS[new.kind]}"]
     if len(old.members) != len(new.members):
-        return [f"{len(old.members)} members, not {len(new.members)}"]
-    before, after = settings(old), settings(new)
+        return [f"it has {len(old.members)} members there, not {len(new.members)}"]
+    if old.members_per_program != new.members_per_program:
+        return [f"members_per_program is {old.members_per_program} there, not {new.members_per_program}"]
+    pairs = [(old.config, new.config, ""), *zip(old.members, new.members, _of_member(old), strict=True)]
     return [
-        f"{name} is {before[name]} there, not {after[name]}"
-        for name in after
-        if before[name] != after[name] and not (name == "epochs" and after[name] > before[name])
-    ]
+        f"{name}{whose} is {before} there, not {after}"
+        for old_settings, new_settings, whose in pairs
+        for name, after in dataclasses.asdict(new_settings).items()
+        if (before := getattr(old_settings, name)) != after and not (name == "epochs" and after > before)
+    ][:6]
+
+
+def _of_member(run: Run) -> list[str]:
+    return [""] if run.kind == "train" else [f" of member {i}" for i in range(len(run.members))]
 
 
 def finished_summary(workdir: Path, run: Run) -> dict[str, Any] | None:
@@ -141,22 +154,36 @@ def finished_summary(workdir: Path, run: Run) -> dict[str, Any] | None:
     return summary if summary["epochs"] >= run.config.epochs else None
 
 
-class MetricsLog:
-    """`metrics.jsonl`, a line per evaluation; opening it at a step drops the lines after that step."""
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """The records of `metrics.jsonl`, without a last line that a crash cut short."""
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [record for line in lines if (record := _parse(line))]
 
-    def __init__(self, workdir: Path, *, step: int) -> None:
-        """Open the log of a run that resumes at `step`."""
+
+class MetricsLog:
+    """`metrics.jsonl`, a line per evaluation and member.
+
+    Attributes:
+      records: all lines so far.
+    """
+
+    def __init__(self, workdir: Path, *, members: Collection[int], step: int) -> None:
+        """Open the log for members that resume at `step`: lines of theirs after it are dropped."""
         self._path = workdir / "metrics.jsonl"
-        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-        self.records = [record for line in lines if (record := _parse(line)) and record["step"] <= step]
-        kept = "".join(json.dumps(record) + "\n" for record in self.records)
+        self.records = [
+            record
+            for record in read_metrics(workdir)
+            if record["step"] <= step or record["member"] not in members
+        ]
+        kept = "".join(json.dumps(_without_infinities(record)) + "\n" for record in self.records)
         write_atomically(self._path, lambda file: file.write_text(kept, encoding="utf-8"))
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Write one line, and keep the record."""
-        self.records.append(record)
+    def extend(self, records: list[dict[str, Any]]) -> None:
+        """Write a line per record, and keep them."""
+        self.records += records
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_without_infinities(record)) + "\n")
+            file.writelines(json.dumps(_without_infinities(record)) + "\n" for record in records)
 
 
 def _parse(line: str) -> dict[str, Any] | None:
@@ -165,3 +192,39 @@ def _parse(line: str) -> dict[str, Any] | None:
         return json.loads(line)
     except json.JSONDecodeError:
         return None
+
+
+def define_member_choice() -> None:
+    """The flags that name one member of a sweep."""
+    flags.DEFINE_integer("member", None, "Number of a sweep's member.")
+    flags.DEFINE_bool("best", False, "The sweep's member of the best validation elbo.")
+
+
+def chosen_member(workdir: Path, run: Run) -> int:
+    """The member that `--member` or `--best` names; the only one of an ordinary run."""
+    member, best = flags.FLAGS.member, flags.FLAGS.best
+    if run.kind == "train":
+        if member or best:
+            raise UserError(f"{workdir} holds one run, expected --member and --best for a sweep only")
+        return 0
+    if (member is None) == (not best):
+        raise UserError(
+            f"{workdir} holds a sweep of {len(run.members)} members, expected --member=N or --best"
+        )
+    if best:
+        return best_member(workdir)
+    if not 0 <= member < len(run.members):
+        raise UserError(f"member is {member}, expected 0 to {len(run.members) - 1}")
+    return member
+
+
+def best_member(workdir: Path) -> int:
+    """The member of the best validation bound, from a finished sweep's results."""
+    try:
+        rows = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{workdir} holds no results yet, expected a finished sweep for --best") from None
+    rows = [row for row in rows if row["diverged"] is None]
+    if not rows:
+        raise UserError(f"every member of {workdir} diverged, expected at least one that did not")
+    return max(rows, key=lambda row: row["validation_elbo"])["member"]

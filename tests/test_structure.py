@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 # Each module may import those of earlier lines.
 LAYERS = [
-    {"losses", "randomness", "config", "dataset", "products", "conditions"},
-    {"convolutions", "likelihoods", "sources", "plots"},
+    {"losses", "randomness", "config", "dataset", "products", "conditions", "devices"},
+    {"convolutions", "likelihoods", "sources", "plots", "grid"},
     {"networks", "data"},
     {"cvae"},
     {"objectives", "evaluation", "sampling"},
