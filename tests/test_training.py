@@ -1,0 +1,243 @@
+"""One member's step: the loss it lowers, its noise, its optimizer, and what happens to a loss that is not finite."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cvae_jax import training
+from cvae_jax.config import Config, Member, hparams
+from cvae_jax.likelihoods import likelihood
+from cvae_jax.objectives import negative_beta_elbo, warmed_up_beta
+from cvae_jax.randomness import Stream, stream
+from cvae_jax.training import DIVERGED_TERMS, Batch
+
+BATCH = 8
+
+
+def settings(model, **fields):
+    return hparams(Member(**({"latent_dim": 4} | fields)), capacity=model.capacity, steps_per_epoch=10)
+
+
+@pytest.fixture(scope="module")
+def model(make_sweep):
+    return make_sweep(Member(latent_dim=4))[0]
+
+
+@pytest.fixture(scope="module")
+def batch(digits):
+    x = np.random.default_rng(0).integers(0, 2, (BATCH, 8, 8, 1))
+    return Batch(jnp.asarray(x, jnp.float32), jnp.arange(BATCH, dtype=jnp.int32))
+
+
+@pytest.fixture(scope="module")
+def init(model):
+    return jax.jit(partial(training.init, model))
+
+
+@pytest.fixture(scope="module")
+def train_step(model):
+    return jax.jit(partial(training.train_step, model))
+
+
+@pytest.fixture(scope="module")
+def terms_of(model):
+    """Mean terms of a batch under the noise of step 0, and the gradients of loss and distortion."""
+
+    @jax.jit
+    def compute(params, batch, hparams, beta):
+        keys = training.example_keys(hparams.key, jnp.int32(0), BATCH)
+
+        def mean(name, params):
+            return jnp.mean(getattr(negative_beta_elbo(model, params, *batch, keys, hparams, beta), name))
+
+        loss, gradient = jax.value_and_grad(partial(mean, "loss"))(params)
+        distortion, of_distortion = jax.value_and_grad(partial(mean, "distortion"))(params)
+        return {"loss": loss, "distortion": distortion, "rate": mean("rate", params)}, gradient, of_distortion
+
+    return compute
+
+
+def assert_same_bits(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+# The step
+
+
+def test_a_step_adds_its_terms_to_the_sums(model, init, batch, train_step, terms_of):
+    h = settings(model, beta=2.0)
+    state = init(h)
+    terms, _, _ = terms_of(state.params, batch, h, h.beta)
+    once = train_step(state, batch, h, jnp.int32(0))
+    for name, value in terms.items():
+        np.testing.assert_allclose(getattr(once.sums, name), value, rtol=1e-5)
+    np.testing.assert_allclose(once.sums.loss, once.sums.distortion + 2 * once.sums.rate, rtol=1e-6)
+    twice = train_step(once, batch, h, jnp.int32(1))
+    assert twice.sums.loss > once.sums.loss
+
+
+# β
+
+
+def test_beta_rises_linearly_to_its_value():
+    h = hparams(Member(beta=4.0, warmup_epochs=2), capacity=16, steps_per_epoch=5)
+    values = {0: 0.0, 1: 0.4, 5: 2.0, 9: 3.6, 10: 4.0, 11: 4.0, 1000: 4.0}
+    for step, value in values.items():
+        np.testing.assert_allclose(warmed_up_beta(h, jnp.int32(step)), value, rtol=1e-6)
+
+
+def test_without_a_warm_up_beta_starts_at_its_value():
+    h = hparams(Member(beta=4.0), capacity=16, steps_per_epoch=5)
+    assert warmed_up_beta(h, jnp.int32(0)) == 4.0
+
+
+def test_a_step_uses_the_warmed_up_beta(model, init, batch, train_step):
+    h = settings(model, beta=4.0, warmup_epochs=1)
+    sums = train_step(init(h), batch, h, jnp.int32(5)).sums
+    np.testing.assert_allclose(sums.loss, sums.distortion + 2.0 * sums.rate, rtol=1e-6)
+
+
+def test_at_beta_zero_the_rate_is_not_in_the_gradient(model, init, batch, terms_of):
+    h = settings(model)
+    params = init(h).params
+    _, without, of_distortion = terms_of(params, batch, h, jnp.float32(0))
+    _, with_rate, _ = terms_of(params, batch, h, jnp.float32(1))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), without, of_distortion)
+    bias = lambda gradient: gradient["params"]["to_latents"]["logvar_bias"]  # noqa: E731
+    assert (jnp.abs(bias(with_rate) - bias(without)) > 1e-3).any()
+
+
+# Noise
+
+
+def test_every_example_of_every_step_of_every_member_has_its_own_key():
+    keys = [
+        training.example_keys(jax.random.key(seed), jnp.int32(step), 16)
+        for seed in range(3)
+        for step in (0, 1, 2, 1000)
+    ]
+    rows = np.concatenate([jax.random.key_data(k) for k in keys])
+    assert len(np.unique(rows, axis=0)) == len(rows) == 3 * 4 * 16
+
+
+def test_streams_of_one_key_are_distinct():
+    rows = [jax.random.key_data(stream(jax.random.key(0), name)) for name in Stream]
+    assert len(np.unique(rows, axis=0)) == len(Stream)
+
+
+def test_noise_follows_seed_and_step(model, init, batch, train_step):
+    h, other = settings(model), settings(model, seed=1)
+    state = init(h)
+    distortion = lambda h, step: float(train_step(state, batch, h, jnp.int32(step)).sums.distortion)  # noqa: E731
+    assert distortion(h, 0) == distortion(h, 0)
+    assert len({distortion(h, 0), distortion(h, 1), distortion(other, 0)}) == 3
+
+
+# Divergence
+
+
+def grown(params, mean_bias):
+    """Parameters with a posterior mean far away, that the decoder does not look at."""
+    inner = dict(params["params"])
+    inner["to_latents"] = inner["to_latents"] | {"mean_bias": jnp.full(4, mean_bias)}
+    inner["decoder"] = inner["decoder"] | {
+        "FromLatents_0": inner["decoder"]["FromLatents_0"] | {"kernel": jnp.zeros((4, 512))}
+    }
+    return {"params": inner}
+
+
+@pytest.mark.parametrize("term", DIVERGED_TERMS)
+def test_what_is_not_finite_freezes_the_member_and_is_recorded(model, init, batch, train_step, term):
+    h = settings(model, weight_decay=0.1)
+    state = train_step(init(h), batch, h, jnp.int32(0))
+    bad = batch
+    if term == "distortion":
+        bad = batch._replace(x=batch.x.at[3, 2, 2, 0].set(jnp.nan))
+    elif term == "rate":
+        state = state.replace(params=grown(state.params, 1e30))
+    else:
+        state = state.replace(params=grown(state.params, 3e18))
+    failed = train_step(state, bad, h, jnp.int32(7))
+    assert failed.diverged_step == 7
+    assert DIVERGED_TERMS[int(failed.diverged_term)] == term
+    assert_same_bits(failed.params, state.params)
+    assert_same_bits(failed.sums, state.sums)
+    for step in (8, 9):
+        failed = train_step(failed, batch, h, jnp.int32(step))
+    assert failed.diverged_step == 7
+    assert DIVERGED_TERMS[int(failed.diverged_term)] == term
+    assert_same_bits(failed.params, state.params)
+    assert_same_bits(failed.sums, state.sums)
+
+
+def test_a_finite_step_does_not_count_as_diverged(model, init, batch, train_step):
+    h = settings(model)
+    state = train_step(init(h), batch, h, jnp.int32(0))
+    assert state.diverged_step == -1
+    assert not np.array_equal(*(s.params["params"]["to_latents"]["mean_bias"] for s in (state, init(h))))
+
+
+# The optimizer
+
+
+@pytest.mark.parametrize("clip_norm", [0.5, np.inf])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_a_step_is_that_of_adamw_by_hand(model, init, batch, train_step, terms_of, clip_norm, weight_decay):
+    h = settings(model, learning_rate=0.01, clip_norm=clip_norm, weight_decay=weight_decay)
+    state = init(h)
+    _, gradient, _ = terms_of(state.params, batch, h, h.beta)
+    norm = optax.tree.norm(gradient)
+    assert norm > 1.0
+    clipped = jax.tree.map(lambda g: g * min(1.0, clip_norm / norm), gradient)
+    tx = optax.adamw(0.01, weight_decay=weight_decay)
+    with jax.numpy_dtype_promotion("standard"):
+        updates, opt_state = tx.update(clipped, tx.init(state.params), state.params)
+    after = train_step(state, batch, h, jnp.int32(0))
+    adam = after.opt_state[1]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-7), adam.mu, opt_state[0].mu
+    )
+    np.testing.assert_allclose(optax.tree.norm(adam.mu), 0.1 * min(norm, clip_norm), rtol=1e-5)
+    # Where the gradient is more than rounding, Adam's first update is all but its sign.
+    for p, u, g, q in zip(*map(jax.tree.leaves, (state.params, updates, clipped, after.params)), strict=True):
+        clear = np.abs(g) > 1e-6
+        np.testing.assert_allclose((q - p)[clear], u[clear], rtol=1e-2, atol=1e-6)
+
+
+# Likelihoods
+
+
+def draws(config, output, n=40_000):
+    family = likelihood(config)
+    sample = jax.jit(jax.vmap(family.sample, (0, None)))
+    return np.asarray(sample(jax.random.split(jax.random.key(0), n), output), np.float64), family.mean(output)
+
+
+def test_bernoulli_samples_are_binary_with_the_stated_mean():
+    x, mean = draws(Config(), jnp.array([-3.0, 0.0, 1.0]))
+    assert set(np.unique(x)) == {0.0, 1.0}
+    p = 1 / (1 + np.exp([3.0, 0.0, -1.0]))
+    np.testing.assert_allclose(mean, p, rtol=1e-6)
+    assert (np.abs(x.mean(0) - p) < 4 * np.sqrt(p * (1 - p) / len(x))).all()
+    assert (np.abs(np.corrcoef(x.T)[np.triu_indices(3, 1)]) < 0.02).all()
+
+
+def test_gaussian_samples_have_the_stated_moments():
+    output = jnp.array([-1.0, 0.0, 2.0])
+    x, mean = draws(Config(likelihood="gaussian", binarize="none", sigma=0.2), output)
+    np.testing.assert_array_equal(mean, output)
+    assert (np.abs(x.mean(0) - output) < 4 * 0.2 / np.sqrt(len(x))).all()
+    np.testing.assert_allclose(x.std(0), 0.2, rtol=0.02)
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "gaussian"])
+def test_log_prob_is_highest_at_the_mean(name):
+    family = likelihood(Config(likelihood=name, binarize="none"))
+    x = jnp.array([0.2, 0.9])
+    output = jnp.log(x / (1 - x)) if name == "bernoulli" else x
+    np.testing.assert_allclose(family.mean(output), x, rtol=1e-6)
+    np.testing.assert_allclose(jax.grad(family.log_prob)(output, x), 0.0, atol=1e-5)
