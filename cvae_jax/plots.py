@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from jaxtyping import Float
 
 matplotlib.use("Agg", force=False)
+
+
+def tile(images: Float[np.ndarray, "r n H W C"]) -> Float[np.ndarray, "y x C"]:
+    """Join a table of images, one pixel of white between them.
+
+    Args:
+      images: shape (r, n, H, W, C), clipped to [0, 1]; C is 1, 3 or 4, of any other number the first is taken.
+
+    Returns:
+      One image, shape (r (H + 1) − 1, n (W + 1) − 1, C).
+    """
+    if images.shape[-1] not in (1, 3, 4):
+        images = images[..., :1]
+    rows, columns, height, width, channels = images.shape
+    canvas = np.ones((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), np.float32)
+    for r in range(rows):
+        for n in range(columns):
+            y, x = r * (height + 1), n * (width + 1)
+            canvas[y : y + height, x : x + width] = np.clip(images[r, n], 0.0, 1.0)
+    return canvas
 
 
 def image_grid(
@@ -35,9 +56,7 @@ def image_grid(
     Returns:
       The figure; `figure.savefig(path)` writes it.
     """
-    rows, columns, height, width, channels = images.shape
-    if channels not in (1, 3, 4):
-        images, channels = images[..., :1], 1
+    rows, columns, height, width, _ = images.shape
     cell = 0.62
     label_width = 0.16 + 0.085 * max((len(label) for label in row_labels), default=0)
     top = 0.42 + (0.22 if column_labels else 0.0)
@@ -52,13 +71,8 @@ def image_grid(
     )
     axes = figure.add_axes(box)
 
-    # One pixel of white between images.
-    canvas = np.ones((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), np.float32)
-    for r in range(rows):
-        for n in range(columns):
-            y, x = r * (height + 1), n * (width + 1)
-            canvas[y : y + height, x : x + width] = np.clip(images[r, n], 0.0, 1.0)
-    axes.imshow(canvas.squeeze(-1) if channels == 1 else canvas, cmap="gray", vmin=0, vmax=1, aspect="auto",
+    canvas = tile(images)
+    axes.imshow(canvas.squeeze(-1) if canvas.shape[-1] == 1 else canvas, cmap="gray", vmin=0, vmax=1, aspect="auto",
                 interpolation="nearest")  # fmt: skip
     axes.set_xticks(np.arange(columns) * (width + 1) + (width - 1) / 2 if column_labels else [],
                     column_labels, fontsize=7)  # fmt: skip
@@ -68,4 +82,68 @@ def image_grid(
     axes.tick_params(length=0, pad=3)
     axes.spines[:].set_visible(False)
     figure.text(0.1 / total_width, 1 - 0.1 / (top + grid_height + 0.1), title, va="top", fontsize=9)
+    return figure
+
+
+def iso_elbo_lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[list[float], list[float], float]]:
+    """Lines of equal −ELBO across a rate–distortion plane: rate + distortion = constant.
+
+    Args:
+      rows: members with `test_rate` and `test_distortion`, nats.
+
+    Returns:
+      For each line the rates and distortions of its two ends, and its constant, nats.
+    """
+    rates = np.array([row["test_rate"] for row in rows])
+    bounds = rates + np.array([row["test_distortion"] for row in rows])
+    left, right = max(0.0, float(rates.min() - 0.05 * np.ptp(rates))), float(rates.max() * 1.05 + 0.1)
+    constants = MaxNLocator(nbins=6).tick_values(float(bounds.min()), float(bounds.max()))
+    return [([left, right], [k - left, k - right], float(k)) for k in constants]
+
+
+def rate_distortion(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Rate against distortion: a curve per latent size through the means over seeds, a mark per member.
+
+    Args:
+      rows: members with `beta`, `latent_dim`, `test_rate` and `test_distortion`.
+
+    Returns:
+      The figure, with β beside the curves and lines of equal −ELBO.
+    """
+    figure = Figure(figsize=(7.5, 5.5), dpi=150, layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    for i, latent_dim in enumerate(sorted({row["latent_dim"] for row in rows})):
+        color = f"C{i % 10}"
+        points = [row for row in rows if row["latent_dim"] == latent_dim]
+        axes.scatter(
+            [p["test_rate"] for p in points],
+            [p["test_distortion"] for p in points],
+            s=16,
+            color=color,
+            alpha=0.6,
+        )
+        betas = sorted({p["beta"] for p in points})
+        means = [
+            np.mean([[p["test_rate"], p["test_distortion"]] for p in points if p["beta"] == beta], axis=0)
+            for beta in betas
+        ]
+        axes.plot(*np.array(means).T, color=color, label=f"{latent_dim} latents")
+        for beta, mean in zip(betas, means, strict=True):
+            axes.annotate(
+                f"β {beta:.3g}", mean, xytext=(5, 5), textcoords="offset points", fontsize=7, color=color
+            )
+    limits = axes.get_xlim(), axes.get_ylim()
+    for x, y, bound in iso_elbo_lines(rows):
+        axes.plot(x, y, color="0.75", linewidth=0.7, linestyle=":", zorder=0)
+        # Where the line meets the top or the left edge of the picture.
+        (left, right), (_, top) = limits
+        start = max(left, bound - top)
+        if left <= start <= right and bound - start <= top:
+            axes.annotate(f"{bound:g}", (start, bound - start), fontsize=6, color="0.5", xytext=(2, -7),
+                          textcoords="offset points")  # fmt: skip
+    axes.set(xlim=limits[0], ylim=limits[1])
+    axes.set_xlabel("rate: KL(q(z|x,c) ‖ p(z)), nats per example")
+    axes.set_ylabel("distortion: −log p(x|z,c), nats per example")
+    axes.set_title("test split; dotted: equal −ELBO", fontsize=9)
+    axes.legend(frameon=False)
     return figure

@@ -10,6 +10,9 @@ from absl import flags
 
 from cvae_jax import config as settings
 from cvae_jax.config import Config, Member
+from cvae_jax.grid import FIELDS, Uniform, grid, random_members
+from experiments import lists
+from experiments.cli import UserError
 from experiments.workdir import Run
 
 FLAGS = flags.FLAGS
@@ -66,6 +69,56 @@ def define_member_flags() -> None:
         "clip_norm", default.clip_norm, "Largest global norm of the gradient; inf does not clip."
     )
     flags.DEFINE_integer("seed", default.seed, "Of the initialization and the latent noise.")
+
+
+def define_grid_flags() -> None:
+    """Flags of what differs between the members of a sweep, many values each."""
+    default = Member()
+    for name, text, help_text in (
+        ("beta", f"{default.beta:g}", "Weights of the KL."),
+        ("latent_dim", str(default.latent_dim), "Numbers of latents."),
+        ("learning_rate", f"{default.learning_rate:g}", "Learning rates of Adam."),
+        ("warmup_epochs", f"{default.warmup_epochs:g}", "Epochs over which beta rises from 0."),
+        ("weight_decay", f"{default.weight_decay:g}", "Decoupled weight decays."),
+        ("clip_norm", f"{default.clip_norm:g}", "Largest global norms of the gradient; inf does not clip."),
+        ("seed", str(default.seed), "Seeds of the initialization and the latent noise."),
+    ):
+        flags.DEFINE_string(
+            name, text,
+            f"{help_text} Values with commas between, linspace(a,b,n), logspace(a,b,n), range(a,b), or with "
+            "--num_random also uniform(a,b), loguniform(a,b).",
+        )  # fmt: skip
+    flags.DEFINE_integer("num_random", None, "Draw this many members at random instead of all combinations.")
+    flags.DEFINE_integer("search_seed", 0, "Of the draws of --num_random.")
+    flags.DEFINE_integer(
+        "members_per_program", None,
+        "Members that train at once; the others follow in equal parts through the same compiled program. "
+        "Default: as many as fit into the devices' free memory (4 GiB is assumed where a device does not say).",
+    )  # fmt: skip
+
+
+def grid_members() -> tuple[Member, ...]:
+    """The members that the flags of a sweep describe."""
+    whole = {"latent_dim", "seed"}
+    axes = {name: lists.parse(name, FLAGS[name].value, whole=name in whole) for name in FIELDS}
+    if FLAGS.num_random is not None:
+        return random_members(FLAGS.num_random, seed=FLAGS.search_seed, **axes)
+    for name, axis in axes.items():
+        if isinstance(axis, Uniform):
+            raise UserError(f"{name} is {FLAGS[name].value!r}, a distribution: expected --num_random with it")
+    return grid(**axes)
+
+
+def sweep_run(members: tuple[Member, ...], members_per_program: int) -> Run:
+    """The sweep that the flags describe."""
+    return Run(
+        kind="sweep",
+        config=shared_config(),
+        members=members,
+        members_per_program=members_per_program,
+        data_dir=FLAGS.data_dir,
+        checkpoint_every=FLAGS.checkpoint_every,
+    )
 
 
 def shared_config() -> Config:

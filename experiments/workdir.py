@@ -43,6 +43,11 @@ class Run:
         """Refuse what the loop cannot follow."""
         if self.checkpoint_every < 1:
             raise UserError(f"checkpoint_every is {self.checkpoint_every}, expected a whole number ≥ 1")
+        if not 1 <= self.members_per_program <= len(self.members):
+            raise UserError(
+                f"members_per_program is {self.members_per_program}, expected 1 to {len(self.members)}, "
+                "the number of members"
+            )
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -1,0 +1,92 @@
+"""Flags that hold many values: `0.5,1,2`, `logspace(0.1,10,9)`, `loguniform(0.1,10)`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from cvae_jax.grid import Uniform
+from experiments.cli import UserError
+
+_CALL = re.compile(r"\s*([a-z]+)\s*\((.*)\)\s*")
+
+
+def parse(name: str, text: str, *, whole: bool) -> list[Any] | Uniform:
+    """The values that a flag's text names.
+
+    Args:
+      name: of the flag, for errors.
+      text: numbers with commas between, `linspace(first,last,count)`, `logspace(first,last,count)` (both with the
+        ends themselves), `range(first,last)` (whole, both included), or a distribution, `uniform(low,high)` or
+        `loguniform(low,high)`.
+      whole: whether the values are whole numbers.
+
+    Returns:
+      The values, or the distribution.
+
+    Raises:
+      UserError: if the text is none of these.
+    """
+    match = _CALL.fullmatch(text)
+    if not match:
+        return [_number(name, part, text, whole=whole) for part in text.split(",")]
+    function, arguments = match.groups()
+    if function not in _FUNCTIONS:
+        raise UserError(f"{name} is {text!r}: unknown {function}, expected one of {', '.join(_FUNCTIONS)}")
+    count, make = _FUNCTIONS[function]
+    values = [_number(name, part, text, whole=False) for part in arguments.split(",")]
+    if len(values) != count:
+        raise UserError(f"{name} is {text!r}: {function} has {len(values)} arguments, expected {count}")
+    made = make(name, text, *values)
+    if isinstance(made, list) and whole:
+        return list(dict.fromkeys(round(value) for value in made))
+    return made
+
+
+def _number(name: str, part: str, text: str, *, whole: bool) -> Any:
+    try:
+        return int(part) if whole else float(part)
+    except ValueError:
+        kind = "whole numbers" if whole else "numbers"
+        raise UserError(
+            f"{name} is {text!r}: {part.strip()!r} is none, expected {kind} with commas between, or one of "
+            f"{', '.join(_FUNCTIONS)} with arguments in parentheses"
+        ) from None
+
+
+def _spaced(space: Callable[..., np.ndarray], *, positive: bool) -> Callable[..., list[float]]:
+    def make(name: str, text: str, first: float, last: float, count: float) -> list[float]:
+        if count < 1 or count != int(count):
+            raise UserError(f"{name} is {text!r}: count is {count:g}, expected a whole number ≥ 1")
+        if positive and min(first, last) <= 0:
+            raise UserError(f"{name} is {text!r}: expected ends > 0")
+        # Rounded, so that 0.1 to 10 in 9 steps has a 1 in the middle.
+        return [float(f"{value:.12g}") for value in space(first, last, int(count))]
+
+    return make
+
+
+def _range(name: str, text: str, first: float, last: float) -> list[float]:
+    if first != int(first) or last != int(last) or last < first:
+        raise UserError(f"{name} is {text!r}: expected whole numbers, the first ≤ the last")
+    return [float(value) for value in range(int(first), int(last) + 1)]
+
+
+def _uniform(name: str, text: str, low: float, high: float) -> Uniform:
+    return Uniform(low, high)
+
+
+def _loguniform(name: str, text: str, low: float, high: float) -> Uniform:
+    return Uniform(low, high, log=True)
+
+
+_FUNCTIONS: dict[str, tuple[int, Callable[..., list[float] | Uniform]]] = {
+    "linspace": (3, _spaced(np.linspace, positive=False)),
+    "logspace": (3, _spaced(np.geomspace, positive=True)),
+    "range": (2, _range),
+    "uniform": (2, _uniform),
+    "loguniform": (2, _loguniform),
+}

@@ -1,0 +1,171 @@
+"""What people look at after a sweep: `rate_distortion.png`, and `report.html`, one file that opens offline."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import plotly.graph_objects as go
+from PIL import Image
+from plotly.offline import get_plotlyjs
+from tensorboardX import SummaryWriter
+
+from cvae_jax import plots, sampling
+from cvae_jax.dataset import unit
+from cvae_jax.randomness import Stream, stream
+from experiments.loop import Session
+from experiments.results import Trained
+from experiments.workdir import read_metrics, write_atomically
+
+_TEMPLATE = Path(__file__).with_name("report_template.html")
+_SAMPLES_PER_CLASS = 6
+_MAX_CLASSES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """A member's pictures as PNG data addresses.
+
+    Attributes:
+      samples: from the prior, a row per class.
+      reconstructions: test images above their reconstructions.
+    """
+
+    samples: str
+    reconstructions: str
+
+
+def member_pictures(session: Session, trained: Trained) -> Pictures:
+    """Draw one member's pictures, the same noise and test images for all members."""
+    dataset, mask = session.dataset, trained.hparams.latent_mask
+    rows = min(dataset.num_classes, _MAX_CLASSES) if session.run.config.condition == "label" else 4
+    c = jnp.repeat(jnp.arange(rows), _SAMPLES_PER_CLASS)
+    c = c if session.run.config.condition == "label" else jnp.zeros_like(c)
+    key = stream(jax.random.key(0), Stream.SAMPLES)
+    samples = sampling.generate(session.model, trained.best.params, key, c, mask)
+
+    test = dataset.test
+    picked = np.array([np.flatnonzero(test.c == label)[0] for label in np.unique(test.c)[:_MAX_CLASSES]])
+    x = unit(test.x[picked], dataset.x_max)
+    means = sampling.reconstruct(
+        session.model, trained.best.params, jnp.asarray(x), jnp.asarray(test.c[picked]), mask
+    )
+    pairs = np.stack([x, np.asarray(means)])
+    return Pictures(
+        samples=_png(np.asarray(samples).reshape(rows, _SAMPLES_PER_CLASS, *dataset.shape)),
+        reconstructions=_png(pairs),
+    )
+
+
+def _png(images: np.ndarray) -> str:
+    """A table of images, shape (r, n, H, W, C), as the address of a PNG of their own pixels."""
+    canvas = np.round(255 * plots.tile(images)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(canvas.squeeze(-1) if canvas.shape[-1] == 1 else canvas).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def write(session: Session, rows: list[dict[str, Any]], pictures: list[Pictures], workdir: Path) -> None:
+    """Write both pictures of a sweep, and its hyperparameters for TensorBoard."""
+    alive = [row for row in rows if row["diverged"] is None and np.isfinite(row["test_elbo"])]
+    if alive:
+        figure = plots.rate_distortion(alive)
+        write_atomically(workdir / "rate_distortion.png", figure.savefig)
+    page = _page(session, rows, alive, pictures, read_metrics(workdir))
+    write_atomically(workdir / "report.html", lambda file: file.write_text(page, encoding="utf-8"))
+    _write_hparams(session, rows, workdir)
+
+
+def _page(
+    session: Session,
+    rows: list[dict[str, Any]],
+    alive: list[dict[str, Any]],
+    pictures: list[Pictures],
+    metrics: list[dict[str, Any]],
+) -> str:
+    config = session.run.config
+    content = {
+        "title": f"{session.dataset.name}: {len(rows)} conditional VAEs, {config.network}",
+        "rows": rows,
+        "pictures": [dataclasses.asdict(p) for p in pictures],
+        "rate_distortion": json.loads(_rate_distortion_figure(alive).to_json()),
+        "curves": json.loads(_curves_figure(rows, metrics).to_json()),
+    }
+    # "</" would end the script that holds the data.
+    data = (
+        json.dumps(content, allow_nan=True)
+        .replace("NaN", "null")
+        .replace("Infinity", "null")
+        .replace("</", "<\\/")
+    )
+    template = _TEMPLATE.read_text(encoding="utf-8")
+    return template.replace("/*PLOTLY*/", get_plotlyjs()).replace("/*DATA*/null", data)
+
+
+def _rate_distortion_figure(alive: list[dict[str, Any]]) -> go.Figure:
+    figure = go.Figure()
+    if alive:
+        for x, y, bound in plots.iso_elbo_lines(alive):
+            figure.add_scatter(
+                x=x, y=y, mode="lines", line={"color": "#bbb", "width": 1, "dash": "dot"}, hoverinfo="skip",
+                showlegend=False, name=f"−ELBO {bound:g}",
+            )  # fmt: skip
+            figure.add_annotation(
+                x=x[0], y=y[0], text=f"{bound:g}", showarrow=False, font={"color": "#888", "size": 10}
+            )
+    for latent_dim in sorted({row["latent_dim"] for row in alive}):
+        points = sorted(
+            (r for r in alive if r["latent_dim"] == latent_dim), key=lambda r: (r["seed"], r["beta"])
+        )
+        figure.add_scatter(
+            x=[p["test_rate"] for p in points],
+            y=[p["test_distortion"] for p in points],
+            mode="markers",
+            marker={"size": 9},
+            name=f"{latent_dim} latents",
+            customdata=[p["member"] for p in points],
+            text=[
+                f"member {p['member']}<br>β {p['beta']:g}, seed {p['seed']}<br>ELBO {p['test_elbo']:.2f}"
+                for p in points
+            ],
+            hovertemplate="%{text}<br>rate %{x:.2f}, distortion %{y:.2f}<extra></extra>",
+        )
+    figure.update_layout(
+        template="plotly_white", margin={"l": 60, "r": 10, "t": 10, "b": 45}, height=430,
+        xaxis_title="rate: KL, nats per example", yaxis_title="distortion: −log p(x|z,c), nats per example",
+    )  # fmt: skip
+    return figure
+
+
+def _curves_figure(rows: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> go.Figure:
+    figure = go.Figure()
+    for row in rows:
+        records = [record for record in metrics if record["member"] == row["member"]]
+        figure.add_scatter(
+            x=[record["epoch"] for record in records],
+            y=[record["validation"]["elbo"] for record in records],
+            mode="lines", line={"width": 1.2}, name=f"member {row['member']}",
+            hovertemplate=f"member {row['member']}, epoch %{{x}}: %{{y:.2f}}<extra></extra>",
+        )  # fmt: skip
+    figure.update_layout(
+        template="plotly_white", margin={"l": 60, "r": 10, "t": 10, "b": 45}, height=380, showlegend=False,
+        xaxis_title="epoch", yaxis_title="validation ELBO, nats per example",
+    )  # fmt: skip
+    return figure
+
+
+def _write_hparams(session: Session, rows: list[dict[str, Any]], workdir: Path) -> None:
+    """The members as an HParams experiment of TensorBoard."""
+    for row, member in zip(rows, session.run.members, strict=True):
+        settings = {k: v for k, v in dataclasses.asdict(member).items() if np.isfinite(v)}
+        results = {f"test/{k}": row[f"test_{k}"] for k in ("elbo", "rate", "distortion")}
+        name = f"member-{row['member']:03d}"
+        with SummaryWriter(str(workdir / "tensorboard")) as board:
+            board.add_hparams(settings, results, name=name, global_step=session.run.config.epochs)

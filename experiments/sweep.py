@@ -1,0 +1,118 @@
+"""Train a grid of conditional VAEs as one program: `python -m experiments.sweep --beta=0.5,1,2 --seed=0,1`."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from experiments import cli, settings
+from experiments.workdir import Run, claim, read_run, write_atomically, write_json
+
+FLAGS = flags.FLAGS
+
+
+def main() -> int:
+    members = settings.grid_members()
+    config = settings.shared_config()
+    name = f"{Path(config.dataset).stem}-{config.network}-{len(members)}members"
+    workdir = Path(FLAGS.workdir or f"sweeps/{name}")
+    if FLAGS.members_per_program is not None:
+        claim(workdir, settings.sweep_run(members, FLAGS.members_per_program))
+
+    from experiments import loop, report, results
+
+    cache = cli.use_cache()
+    if FLAGS.members_per_program is None:
+        claim(workdir, _planned_run(members, workdir, cache))
+    run = read_run(workdir)
+    session = loop.open_session(run, cache)
+    print(f"{loop.describe(session)}, {run.members_per_program} at a time; results in {workdir}", flush=True)
+
+    rows: list[dict[str, Any]] = []
+    pictures: list[report.Pictures] = []
+    for part in session.parts:
+        population, seconds = loop.train(session, part, workdir)
+        metrics = results.split_metrics(session, part, population.members.best)
+        for position, member in enumerate(part.members):
+            rows.append(
+                {
+                    "member": member,
+                    **dataclasses.asdict(run.members[member]),
+                    **{f"{s}_{k}": v for s in metrics for k, v in metrics[s][position].items()},
+                    "best_epoch": int(population.members.best.epoch[position]),
+                    "diverged": (loop.diverged(population, position) or (None,))[0],
+                    "seconds": seconds,
+                }
+            )
+            trained = results.trained_member(part, population, member)
+            pictures.append(report.member_pictures(session, trained))
+        del population
+    _write_tables(workdir, rows)
+    report.write(session, rows, pictures, workdir)
+    _print_ranking(run, rows)
+    print(f"table, rate-distortion picture and report in {workdir}")
+    return 0
+
+
+def _planned_run(members: tuple, workdir: Path, cache: Path) -> Run:
+    """The run with as many members at a time as fit; as recorded, where it has been planned before."""
+    if (workdir / "config.json").exists():
+        per_program = read_run(workdir).members_per_program
+        return settings.sweep_run(members, min(per_program, len(members)))
+
+    from cvae_jax import data, memory, sweep
+
+    config = settings.shared_config()
+    data_dir = Path(FLAGS.data_dir) if FLAGS.data_dir else None
+    dataset = data.load(config, data_dir=data_dir, cache_dir=cache)
+    model = sweep.build_model(config, dataset, members)
+    return settings.sweep_run(members, memory.members_that_fit(model, len(members)))
+
+
+def _write_tables(workdir: Path, rows: list[dict[str, Any]]) -> None:
+    """`results.csv` and `results.json`, a row per member."""
+    write_json(workdir / "results.json", rows)
+    text = io.StringIO()
+    table = csv.DictWriter(text, fieldnames=list(rows[0]))
+    table.writeheader()
+    table.writerows(rows)
+    write_atomically(workdir / "results.csv", lambda file: file.write_text(text.getvalue(), encoding="utf-8"))
+
+
+def _print_ranking(run: Run, rows: list[dict[str, Any]]) -> None:
+    """The members by validation bound, best first, with the settings that differ between them."""
+    differing = [
+        field.name
+        for field in dataclasses.fields(run.members[0])
+        if len({getattr(member, field.name) for member in run.members}) > 1
+    ]
+    columns = ["member", *differing, "validation_elbo", "test_elbo", "test_rate", "test_distortion"]
+    table = [columns]
+    for row in sorted(rows, key=ranking):
+        cells = [row[c] for c in columns]
+        table.append([f"{cell:.4g}" if isinstance(cell, float) and c in differing else
+                      f"{cell:.2f}" if isinstance(cell, float) else str(cell)
+                      for c, cell in zip(columns, cells, strict=True)])  # fmt: skip
+        if row["diverged"] is not None:
+            table[-1].append(f"diverged at step {row['diverged']}")
+    widths = [max(len(line[i]) for line in table if i < len(line)) for i in range(max(map(len, table)))]
+    for line in table:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=False)))
+
+
+def ranking(row: dict[str, Any]) -> tuple[bool, float]:
+    """Sorts rows best first, those that diverged last."""
+    elbo = row["validation_elbo"]
+    return row["diverged"] is not None or elbo != elbo, -elbo
+
+
+if __name__ == "__main__":
+    settings.define_shared_flags()
+    settings.define_grid_flags()
+    cli.define_cache_flags()
+    cli.run(main)
