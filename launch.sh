@@ -122,7 +122,7 @@ main() {
   local command=${1:-help} extra
   if (($#)); then shift; fi
   case $command in
-    train | sweep | evaluate | sample)
+    train | sweep | evaluate | sample | export_member)
       install experiments
       exec $venv/bin/python -m "experiments.$command" "$@"
       ;;
@@ -145,7 +145,7 @@ main() {
       say "$venv is ready, Python $(version_of $venv/bin/python)"
       ;;
     help | -h | --help) usage ;;
-    *) die "unknown command '$command', expected train, sweep, evaluate, sample, prepare, test, setup or help" ;;
+    *) die "unknown command '$command', see ./launch.sh help" ;;
   esac
 }
 

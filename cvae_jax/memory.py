@@ -57,9 +57,8 @@ def member_bytes(model: CVAE) -> int:
     settings = jax.eval_shape(lambda: hparams(member, capacity=model.capacity, steps_per_epoch=1))
     state = jax.eval_shape(lambda h: training.init(model, h), settings)
     batch_size = model.config.batch_size
-    batch = Batch(
-        jax.ShapeDtypeStruct((batch_size, *model.shape), jnp.float32),
-        jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+    batch = jax.eval_shape(
+        lambda: Batch(jnp.zeros((batch_size, *model.shape)), jnp.zeros(batch_size, jnp.int32))
     )
     step = jax.ShapeDtypeStruct((), jnp.int32)
     jaxpr = jax.make_jaxpr(lambda *args: training.train_step(model, *args))(state, batch, settings, step)

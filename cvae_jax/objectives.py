@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,23 @@ class Terms(NamedTuple):
     loss: Float[Array, " b"]
     distortion: Float[Array, " b"]
     rate: Float[Array, " b"]
+
+
+class Objective(Protocol):
+    """A training objective: the signature of `negative_beta_elbo`."""
+
+    def __call__(
+        self,
+        model: CVAE,
+        params: PyTree,
+        x: Float[Array, "b H W C"],
+        c: Int[Array, " b"],
+        keys: Key[Array, " b"],
+        hparams: Hparams,
+        beta: Float[Array, ""],
+    ) -> Terms:
+        """Loss and terms per example."""
+        ...
 
 
 def warmed_up_beta(hparams: Hparams, step: Int[Array, ""]) -> Float[Array, ""]:

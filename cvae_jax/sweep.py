@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from cvae_jax.config import Config, Hparams, Member, hparams
 from cvae_jax.cvae import CVAE
 from cvae_jax.dataset import Dataset
 from cvae_jax.evaluation import Examples
-from cvae_jax.objectives import Terms
+from cvae_jax.objectives import Objective, Terms, negative_beta_elbo
 from cvae_jax.randomness import Stream, stream
 from cvae_jax.training import Batch, TrainState
 
@@ -91,6 +91,28 @@ def init(model: CVAE, hparams: Hparams) -> Population:
     return Population(jnp.int32(0), jax.vmap(partial(training.init, model))(hparams))
 
 
+def without_masked_latents(state: TrainState, latent_dim: int) -> TrainState:
+    """One member's state with room for its own latents only, as its solo run has it.
+
+    Args:
+      state: of a member that uses the first `latent_dim` latents of a larger capacity.
+      latent_dim: its latents.
+
+    Returns:
+      The state, every array with an axis of latents cut to `latent_dim`.
+    """
+
+    def cut(path: tuple[Any, ...], leaf: Array) -> Array:
+        names = [str(getattr(key, "key", getattr(key, "name", ""))) for key in path]
+        if "to_latents" in names:
+            return leaf[..., :latent_dim]
+        if "FromLatents_0" in names and names[-1] == "kernel":
+            return leaf[:latent_dim]
+        return leaf
+
+    return jax.tree_util.tree_map_with_path(cut, state)
+
+
 def draw_batch(config: Config, data: TrainingData, rows: Int[Array, " b"], step: Int[Array, ""]) -> Batch:
     """The batch of one step: gathered, scaled, and binarized anew if the configuration says so."""
     x, c = data.examples.take(rows)
@@ -104,13 +126,96 @@ def draw_batch(config: Config, data: TrainingData, rows: Int[Array, " b"], step:
     return Batch(x, c)
 
 
+def train_steps(
+    model: CVAE,
+    state: TrainState,
+    hparams: Hparams,
+    data: TrainingData,
+    step: Int[Array, ""],
+    num_steps: Int[Array, ""] | int,
+    objective: Objective = negative_beta_elbo,
+) -> TrainState:
+    """Train one member for some steps of one epoch.
+
+    Order and binarization depend on `data` and the step alone: under `jax.vmap` over members each batch is made
+    once and shared.
+
+    Args:
+      model: the model.
+      state: the member's state.
+      hparams: its settings.
+      data: the training split.
+      step: number of updates made before, scalar int32.
+      num_steps: how many to make, not past the end of the epoch; traced, so that one program serves any.
+      objective: the loss.
+
+    Returns:
+      The state after these steps.
+    """
+    config = model.config
+    n = data.examples.c.shape[0]
+    per_epoch = n // config.batch_size
+    epoch, start = step // per_epoch, step % per_epoch
+    order = jax.random.permutation(jax.random.fold_in(data.order_key, epoch), n)
+
+    def one_step(i: Int[Array, ""], state: TrainState) -> TrainState:
+        rows = jax.lax.dynamic_slice(order, ((start + i) * config.batch_size,), (config.batch_size,))
+        batch = draw_batch(config, data, rows, step + i)
+        return training.train_step(model, state, batch, hparams, step + i, objective)
+
+    return jax.lax.fori_loop(0, num_steps, one_step, state)
+
+
+def make_train(
+    model: CVAE, *, num_steps: int, objective: Objective = negative_beta_elbo
+) -> Callable[[Hparams, TrainingData], TrainState]:
+    """A whole training as one pure function of settings and data: jit, vmap and shard it as you like.
+
+    Args:
+      model: a `CVAE`, or any flax module with its methods and the attributes `config`, `shape` and `likelihood`.
+      num_steps: number of updates.
+      objective: the loss, with the signature of `negative_beta_elbo`.
+
+    Returns:
+      A function from one member's `Hparams` and the training data to its state after the last step.
+
+    Example:
+      >>> import numpy as np
+      >>> from cvae_jax.dataset import Split
+      >>> config = Config(batch_size=4)
+      >>> split = Split(np.zeros((8, 4, 4, 1), np.uint8), np.arange(8, dtype=np.int32) % 2)
+      >>> dataset = Dataset("zeros", split, split, split, 255.0, ("a", "b"))
+      >>> members = [Member(beta=beta, latent_dim=2) for beta in (0.5, 1.0, 2.0)]
+      >>> model = build_model(config, dataset, members)
+      >>> settings = stack_hparams(members, capacity=2, steps_per_epoch=2)
+      >>> train = jax.jit(jax.vmap(make_train(model, num_steps=3), in_axes=(0, None)))
+      >>> train(settings, training_data(config, dataset)).diverged_step.shape
+      (3,)
+    """
+
+    def train(hparams: Hparams, data: TrainingData) -> TrainState:
+        per_epoch = data.examples.c.shape[0] // model.config.batch_size
+        epochs, rest = divmod(num_steps, per_epoch)
+
+        def steps(state: TrainState, first: Int[Array, ""], count: int) -> TrainState:
+            return train_steps(model, state, hparams, data, first, count, objective)
+
+        state = jax.lax.fori_loop(
+            0,
+            epochs,
+            lambda epoch, state: steps(state, epoch * per_epoch, per_epoch),
+            training.init(model, hparams),
+        )
+        return steps(state, jnp.int32(epochs * per_epoch), rest)
+
+    return train
+
+
 @partial(jax.jit, static_argnames="model", donate_argnames="population")
 def run_steps(
     model: CVAE, population: Population, hparams: Hparams, data: TrainingData, num_steps: Int[Array, ""]
 ) -> Population:
-    """Train every member for some steps of one epoch.
-
-    The number of steps is traced, so that one program serves any; they must not reach past the end of the epoch.
+    """`train_steps` of every member.
 
     Args:
       model: the model.
@@ -122,22 +227,10 @@ def run_steps(
     Returns:
       The population after these steps.
     """
-    config = model.config
-    n = data.examples.c.shape[0]
-    per_epoch = n // config.batch_size
-    epoch, start = population.step // per_epoch, population.step % per_epoch
-    order = jax.random.permutation(jax.random.fold_in(data.order_key, epoch), n)
-
-    def one_step(i: Int[Array, ""], population: Population) -> Population:
-        rows = jax.lax.dynamic_slice(order, ((start + i) * config.batch_size,), (config.batch_size,))
-        batch = draw_batch(config, data, rows, population.step)
-        step_member = partial(training.train_step, model, batch=batch, step=population.step)
-        members = jax.vmap(lambda state, hparams: step_member(state, hparams=hparams))(
-            population.members, hparams
-        )
-        return Population(population.step + 1, members)
-
-    return jax.lax.fori_loop(0, num_steps, one_step, population)
+    members = jax.vmap(
+        lambda state, hparams: train_steps(model, state, hparams, data, population.step, num_steps)
+    )(population.members, hparams)
+    return Population(population.step + num_steps, members)
 
 
 @partial(jax.jit, static_argnames="model", donate_argnames="population")

@@ -12,7 +12,7 @@ from flax import struct
 
 from cvae_jax.config import Hparams
 from cvae_jax.cvae import CVAE
-from cvae_jax.objectives import Terms, negative_beta_elbo, warmed_up_beta
+from cvae_jax.objectives import Objective, Terms, negative_beta_elbo, warmed_up_beta
 from cvae_jax.randomness import Stream, stream
 
 if TYPE_CHECKING:
@@ -101,7 +101,12 @@ def example_keys(key: Key[Array, ""], step: Int[Array, ""], batch_size: int) -> 
 
 
 def train_step(
-    model: CVAE, state: TrainState, batch: Batch, hparams: Hparams, step: Int[Array, ""]
+    model: CVAE,
+    state: TrainState,
+    batch: Batch,
+    hparams: Hparams,
+    step: Int[Array, ""],
+    objective: Objective = negative_beta_elbo,
 ) -> TrainState:
     """One update of one member.
 
@@ -114,6 +119,7 @@ def train_step(
       batch: x of shape (b, H, W, C), c of shape (b,).
       hparams: the member's settings.
       step: number of updates made so far.
+      objective: the loss.
 
     Returns:
       The new state; `sums` grows by the batch means of loss, distortion and rate, in nats per example.
@@ -122,7 +128,7 @@ def train_step(
     beta = warmed_up_beta(hparams, step)
 
     def loss_and_terms(params: PyTree) -> tuple[Array, Terms]:
-        per_example = negative_beta_elbo(model, params, batch.x, batch.c, keys, hparams, beta)
+        per_example = objective(model, params, batch.x, batch.c, keys, hparams, beta)
         terms = jax.tree.map(jnp.mean, per_example)
         return terms.loss, terms
 

@@ -95,16 +95,11 @@ def _page(
         "title": f"{session.dataset.name}: {len(rows)} conditional VAEs, {config.network}",
         "rows": rows,
         "pictures": [dataclasses.asdict(p) for p in pictures],
-        "rate_distortion": json.loads(_rate_distortion_figure(alive).to_json()),
-        "curves": json.loads(_curves_figure(rows, metrics).to_json()),
+        "rate_distortion": _rate_distortion_figure(alive).to_plotly_json(),
+        "curves": _curves_figure(rows, metrics).to_plotly_json(),
     }
     # "</" would end the script that holds the data.
-    data = (
-        json.dumps(content, allow_nan=True)
-        .replace("NaN", "null")
-        .replace("Infinity", "null")
-        .replace("</", "<\\/")
-    )
+    data = json.dumps(content, cls=PlotlyJSONEncoder).replace("</", "<\\/")
     template = _TEMPLATE.read_text(encoding="utf-8")
     return template.replace("/*PLOTLY*/", get_plotlyjs()).replace("/*DATA*/null", data)
 

@@ -19,7 +19,7 @@ from cvae_jax.sweep import Population
 from cvae_jax.training import Best
 from experiments.cli import UserError
 from experiments.loop import Part, Session, abstract_population
-from experiments.workdir import write_atomically
+from experiments.workdir import write_atomically, write_json
 
 _COLUMNS = 12
 _TRAVERSED_LATENTS = 16
@@ -79,9 +79,30 @@ def trained_member(part: Part, population: Population, member: int) -> Trained:
     return Trained(member, member_of(population.members.best, position), member_of(part.hparams, position))
 
 
-def num_params(trained: Trained) -> int:
-    """Number of parameters, those of masked latents included."""
-    return sum(leaf.size for leaf in jax.tree.leaves(trained.best.params))
+def stack_one(tree: Any) -> Any:
+    """A population of one."""
+    return jax.tree.map(lambda leaf: leaf[None], tree)
+
+
+def finish(session: Session, population: Population, seconds: float, workdir: Path) -> dict[str, Any]:
+    """Write an ordinary run's pictures, then its `summary.json`, and return the summary."""
+    (part,) = session.parts
+    trained = trained_member(part, population, 0)
+    metrics = split_metrics(session, part, population.members.best)
+    write_pictures(session, trained, workdir)
+    steps = int(population.step)
+    summary = {
+        "validation": metrics["validation"][0],
+        "test": metrics["test"][0],
+        "best_epoch": int(trained.best.epoch),
+        "epochs": steps // session.steps_per_epoch,
+        "steps": steps,
+        "seconds": seconds,
+        "examples_per_second": steps * session.run.config.batch_size / seconds,
+        "params": sum(leaf.size for leaf in jax.tree.leaves(trained.best.params)),
+    }
+    write_json(workdir / "summary.json", summary)
+    return summary
 
 
 def write_pictures(session: Session, trained: Trained, workdir: Path) -> None:

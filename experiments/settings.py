@@ -100,13 +100,15 @@ def define_grid_flags() -> None:
 def grid_members() -> tuple[Member, ...]:
     """The members that the flags of a sweep describe."""
     whole = {"latent_dim", "seed"}
-    axes = {name: lists.parse(name, FLAGS[name].value, whole=name in whole) for name in FIELDS}
+    axes = {name: lists.parse(name, str(FLAGS[name].value), whole=name in whole) for name in FIELDS}
     if FLAGS.num_random is not None:
         return random_members(FLAGS.num_random, seed=FLAGS.search_seed, **axes)
+    values = {}
     for name, axis in axes.items():
         if isinstance(axis, Uniform):
             raise UserError(f"{name} is {FLAGS[name].value!r}, a distribution: expected --num_random with it")
-    return grid(**axes)
+        values[name] = axis
+    return grid(**values)
 
 
 def sweep_run(members: tuple[Member, ...], members_per_program: int) -> Run:

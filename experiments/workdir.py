@@ -166,6 +166,13 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     return [record for line in lines if (record := _parse(line))]
 
 
+def test_line(summary: dict[str, Any]) -> str:
+    """A run's test metrics in a line."""
+    return "test elbo {elbo:.2f} (rate {rate:.2f}, distortion {distortion:.2f}) nats".format(
+        **summary["test"]
+    )
+
+
 class MetricsLog:
     """`metrics.jsonl`, a line per evaluation and member.
 

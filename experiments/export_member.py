@@ -1,0 +1,64 @@
+"""Write a sweep's member as an ordinary run: `python -m experiments.export_member --best --workdir=sweeps/...`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from absl import flags
+
+from experiments import cli
+from experiments.cli import UserError
+from experiments.workdir import (
+    MetricsLog,
+    chosen_member,
+    claim,
+    define_member_choice,
+    read_metrics,
+    read_run,
+    test_line,
+)
+
+FLAGS = flags.FLAGS
+
+
+def main() -> int:
+    workdir = Path(FLAGS.workdir)
+    run = read_run(workdir)
+    member = chosen_member(workdir, run)
+    if run.kind != "sweep":
+        raise UserError(f"{workdir} holds an ordinary run already, expected a sweep")
+    output = Path(FLAGS.output or f"{workdir}-member{member}")
+    if output.exists():
+        raise UserError(f"{output} exists already, expected a new folder: set --output")
+    single = dataclasses.replace(run, kind="train", members=(run.members[member],), members_per_program=1)
+
+    from cvae_jax import checkpoints
+    from cvae_jax.sweep import Population, without_masked_latents
+    from experiments import loop, results
+
+    cache = cli.use_cache()
+    session = loop.open_session(run, cache)
+    part = session.part_of(member)
+    population = results.load_population(session, part, workdir)
+    position = part.members.index(member)
+    state = results.member_of(population.members, position)
+    state = without_masked_latents(state, run.members[member].latent_dim)
+    alone = Population(population.step, results.stack_one(state))
+
+    claim(output, single)
+    with checkpoints.open_manager(output / "checkpoints") as manager:
+        checkpoints.save(manager, alone)
+    records = [record | {"member": 0} for record in read_metrics(workdir) if record["member"] == member]
+    MetricsLog(output, members=(0,), step=0).extend(records)
+    summary = results.finish(loop.open_session(single, cache), alone, records[-1]["seconds"], output)
+    print(f"member {member} is an ordinary run in {output}: {test_line(summary)}")
+    return 0
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("workdir", None, "Folder of the sweep.", required=True)
+    flags.DEFINE_string("output", None, "Folder of the new run; the sweep's with -memberN if not given.")
+    define_member_choice()
+    cli.define_cache_flags()
+    cli.run(main)
