@@ -16,6 +16,7 @@ usage: ./launch.sh COMMAND [FLAG...]
   sweep      train many as one program:  ./launch.sh sweep --help
   evaluate   evaluate a trained model
   sample     draw pictures from a trained model
+  export_member  write a sweep's member as an ordinary run
   prepare    download and prepare a TFDS dataset (installs TensorFlow)
   test       run the tests; arguments go to pytest
   setup      install only:  ./launch.sh setup [test] [bench] [prepare] [cuda]

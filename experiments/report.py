@@ -15,6 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
 from plotly.offline import get_plotlyjs
+from plotly.utils import PlotlyJSONEncoder
 from tensorboardX import SummaryWriter
 
 from cvae_jax import plots, sampling
