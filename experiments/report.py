@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
+from plotly.colors import qualitative
 from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 from tensorboardX import SummaryWriter
@@ -116,7 +117,7 @@ def _rate_distortion_figure(alive: list[dict[str, Any]]) -> go.Figure:
             figure.add_annotation(
                 x=x[0], y=y[0], text=f"{bound:g}", showarrow=False, font={"color": "#888", "size": 10}
             )
-    for latent_dim in sorted({row["latent_dim"] for row in alive}):
+    for i, latent_dim in enumerate(sorted({row["latent_dim"] for row in alive})):
         points = sorted(
             (r for r in alive if r["latent_dim"] == latent_dim), key=lambda r: (r["seed"], r["beta"])
         )
@@ -124,7 +125,7 @@ def _rate_distortion_figure(alive: list[dict[str, Any]]) -> go.Figure:
             x=[p["test_rate"] for p in points],
             y=[p["test_distortion"] for p in points],
             mode="markers",
-            marker={"size": 9},
+            marker={"size": 9, "color": qualitative.Plotly[i % 10]},
             name=f"{latent_dim} latents",
             customdata=[p["member"] for p in points],
             text=[
@@ -135,6 +136,7 @@ def _rate_distortion_figure(alive: list[dict[str, Any]]) -> go.Figure:
         )
     figure.update_layout(
         template="plotly_white", margin={"l": 60, "r": 10, "t": 10, "b": 45}, height=430,
+        legend={"x": 1, "xanchor": "right", "y": 0.98},
         xaxis_title="rate: KL, nats per example", yaxis_title="distortion: −log p(x|z,c), nats per example",
     )  # fmt: skip
     return figure

@@ -22,7 +22,7 @@ from experiments.loop import Part, Session, abstract_population
 from experiments.workdir import write_atomically, write_json
 
 _COLUMNS = 12
-_TRAVERSED_LATENTS = 16
+_TRAVERSED_LATENTS = 64
 
 
 @dataclasses.dataclass(frozen=True)

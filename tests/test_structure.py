@@ -18,7 +18,7 @@ LAYERS = [
     {"objectives", "evaluation", "sampling"},
     {"training"},
     {"sweep"},
-    {"checkpoints"},
+    {"checkpoints", "memory"},
 ]
 
 
