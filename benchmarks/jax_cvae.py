@@ -1,0 +1,69 @@
+"""This project's training as the benchmarks run it: any members, through `sweep.run_steps`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cvae_jax import sweep
+from cvae_jax.config import Config, Member, NetworkName
+from cvae_jax.dataset import Dataset, Split
+
+if TYPE_CHECKING:
+    from jaxtyping import Int, UInt8
+
+
+class Training:
+    """Members trained together on images of 256 grey levels."""
+
+    def __init__(
+        self,
+        network: str,
+        x: UInt8[np.ndarray, "n H W C"],
+        c: Int[np.ndarray, " n"],
+        members: Sequence[Member] = (Member(latent_dim=20),),
+    ) -> None:
+        """Initialize all members, 128 examples to a batch."""
+        config = Config(network=cast("NetworkName", network))
+        split = Split(x, c)
+        dataset = Dataset("synthetic", split, split, split, 255.0, tuple(map(str, range(10))))
+        self.steps_per_epoch = sweep.steps_per_epoch(config, dataset)
+        self.model = sweep.build_model(config, dataset, members)
+        self.hparams = sweep.stack_hparams(
+            members, capacity=self.model.capacity, steps_per_epoch=self.steps_per_epoch
+        )
+        self.data = sweep.training_data(config, dataset)
+        self.population = sweep.init(self.model, self.hparams)
+
+    @property
+    def num_params(self) -> int:
+        """Of one member."""
+        return sum(leaf[0].size for leaf in jax.tree.leaves(self.population.members.params))
+
+    def run(self, num_steps: int) -> None:
+        """Train for some steps, one call for each epoch they reach into."""
+        while num_steps:
+            chunk = min(num_steps, self.steps_per_epoch - int(self.population.step) % self.steps_per_epoch)
+            self.population = sweep.run_steps(
+                self.model, self.population, self.hparams, self.data, jnp.int32(chunk)
+            )
+            num_steps -= chunk
+        jax.block_until_ready(self.population)
+
+
+def matrix_product_gflops() -> float:
+    """Speed of a 4096×1024 by 1024×1024 float32 product, the best of ten."""
+    a, b = jnp.ones((4096, 1024)), jnp.ones((1024, 1024))
+    product = jax.jit(jnp.matmul)
+    jax.block_until_ready(product(a, b))
+    seconds = []
+    for _ in range(10):
+        start = time.perf_counter()
+        jax.block_until_ready(product(a, b))
+        seconds.append(time.perf_counter() - start)
+    return 2 * 4096 * 1024 * 1024 / min(seconds) / 1e9
