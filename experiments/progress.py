@@ -42,20 +42,25 @@ def progress(*, total: int, done: int, epochs: int, title: str = "") -> Iterator
 
 
 def _lines(*, total: int, done: int, epochs: int, title: str) -> Report:
-    start = time.perf_counter()
+    start, counted_from = None, done
     last = -float("inf")
 
     def update(examples: int, metrics: str) -> None:
-        nonlocal last
+        nonlocal start, counted_from, last
         now = time.perf_counter()
+        if start is None:  # The first call compiled the program: it says nothing about speed.
+            start, counted_from = now, examples
+            print(f"{title}compiled; {metrics}", flush=True)
+            return
         if now - last < _SECONDS_BETWEEN_LINES and examples < total:
             return
         last = now
-        rate = (examples - done) / max(now - start, 1e-9)
+        rate = (examples - counted_from) / max(now - start, 1e-9)
         left = (total - examples) / max(rate, 1e-9)
         epoch = examples * epochs / total
         print(
-            f"epoch {epoch:.1f}/{epochs}  {metrics}  {rate:,.0f} examples/s  {_clock(left)} left", flush=True
+            f"{title}epoch {epoch:.1f}/{epochs}  {metrics}  {rate:,.0f} examples/s  {_clock(left)} left",
+            flush=True,
         )
 
     return update
