@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ class Uniform:
     """A uniform distribution, of the logarithm if `log`; whole numbers for a setting that is one.
 
     Attributes:
-      low, high: the ends, low < high; whole numbers include both.
+      low, high: the ends, finite, low < high; whole numbers include both.
       log: whether the logarithm is uniform, with low > 0.
     """
 
@@ -29,9 +30,9 @@ class Uniform:
 
     def __post_init__(self) -> None:
         """Refuse ends that no number lies between."""
-        if not self.low < self.high or (self.log and self.low <= 0):
+        if not (0 if self.log else -math.inf) < self.low < self.high < math.inf:
             name, bound = ("loguniform", "0 < low < high") if self.log else ("uniform", "low < high")
-            raise SettingError(f"{name}({self.low:g},{self.high:g}) is empty, expected {bound}")
+            raise SettingError(f"{name}({self.low:g},{self.high:g}) is refused, expected finite {bound}")
 
     def draw(self, rng: np.random.Generator, *, whole: bool) -> float | int:
         """One number."""
@@ -63,12 +64,12 @@ def grid(**axes: Sequence[Any]) -> tuple[Member, ...]:
     return distinct(tuple(Member(**dict(zip(axes, values, strict=True))) for values in combinations))
 
 
-def random_members(num: int, *, seed: int, **axes: Sequence[Any] | Uniform) -> tuple[Member, ...]:
+def random_members(num: int, search_seed: int, /, **axes: Sequence[Any] | Uniform) -> tuple[Member, ...]:
     """Members whose settings are drawn independently: random search.
 
     Args:
       num: how many.
-      seed: of the draws; the first members do not depend on `num`.
+      search_seed: of the draws; the first members do not depend on `num`.
       **axes: by the name of a `Member` field, a `Uniform` or values to choose from.
 
     Returns:
@@ -82,8 +83,10 @@ def random_members(num: int, *, seed: int, **axes: Sequence[Any] | Uniform) -> t
     """
     if num < 1:
         raise SettingError(f"num_random is {num}, expected a whole number ≥ 1")
+    if search_seed < 0:
+        raise SettingError(f"search_seed is {search_seed}, expected a whole number ≥ 0")
     whole = {field.name: field.type == "int" for field in dataclasses.fields(Member)}
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(search_seed)
 
     def draw(name: str, axis: Sequence[Any] | Uniform) -> Any:
         if isinstance(axis, Uniform):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -40,6 +41,8 @@ def parse(name: str, text: str, *, whole: bool) -> list[Any] | Uniform:
     values = [_number(name, part, text, whole=False) for part in arguments.split(",")]
     if len(values) != count:
         raise UserError(f"{name} is {text!r}: {function} has {len(values)} arguments, expected {count}")
+    if not all(map(math.isfinite, values)):
+        raise UserError(f"{name} is {text!r}: expected finite arguments")
     made = make(name, text, *values)
     if isinstance(made, list) and whole:
         return list(dict.fromkeys(round(value) for value in made))

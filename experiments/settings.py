@@ -102,7 +102,7 @@ def grid_members() -> tuple[Member, ...]:
     whole = {"latent_dim", "seed"}
     axes = {name: lists.parse(name, str(FLAGS[name].value), whole=name in whole) for name in FIELDS}
     if FLAGS.num_random is not None:
-        return random_members(FLAGS.num_random, seed=FLAGS.search_seed, **axes)
+        return random_members(FLAGS.num_random, FLAGS.search_seed, **axes)
     values = {}
     for name, axis in axes.items():
         if isinstance(axis, Uniform):
