@@ -73,11 +73,20 @@ def _explain(error: Exception) -> str | None:
     return None
 
 
+def _report_unraisable(what: Any) -> None:
+    # When one array of a checkpoint fails, orbax closes the loop that its other reads and writes report to.
+    if str(what.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(what)
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Parse the flags, run `main`, and turn errors a person can mend into one line and exit status 1."""
 
     def guarded(argv: list[str]) -> Any:
         logging.set_verbosity(logging.WARNING)
+        # What fails in orbax's threads is raised here as well; its log of them is pages of tracebacks.
+        logging.get_absl_logger().setLevel("CRITICAL")
+        sys.unraisablehook = _report_unraisable
         if len(argv) > 1:
             print(f"error: unexpected argument {argv[1]!r}, expected flags only", file=sys.stderr)
             return 1

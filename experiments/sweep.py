@@ -10,8 +10,9 @@ from typing import Any
 
 from absl import flags
 
+from cvae_jax.config import Member
 from experiments import cli, settings
-from experiments.workdir import Run, claim, read_run, write_atomically, write_json
+from experiments.workdir import Run, claim, read_run, require_same_run, write_atomically, write_json
 
 FLAGS = flags.FLAGS
 
@@ -21,16 +22,15 @@ def main() -> int:
     config = settings.shared_config()
     name = f"{Path(config.dataset).stem}-{config.network}-{len(members)}members"
     workdir = Path(FLAGS.workdir or f"sweeps/{name}")
-    if FLAGS.members_per_program is not None:
-        claim(workdir, settings.sweep_run(members, FLAGS.members_per_program))
 
     from experiments import loop, report, results
 
     cache = cli.use_cache()
-    if FLAGS.members_per_program is None:
-        claim(workdir, _planned_run(members, workdir, cache))
-    run = read_run(workdir)
+    size = FLAGS.members_per_program
+    run = settings.sweep_run(members, _planned_size(members, workdir, cache) if size is None else size)
+    require_same_run(workdir, run)
     session = loop.open_session(run, cache)
+    claim(workdir, run)
     print(f"{loop.describe(session)}, {run.members_per_program} at a time; results in {workdir}", flush=True)
 
     rows: list[dict[str, Any]] = []
@@ -59,19 +59,17 @@ def main() -> int:
     return 0
 
 
-def _planned_run(members: tuple, workdir: Path, cache: Path) -> Run:
-    """The run with as many members at a time as fit; as recorded, where it has been planned before."""
+def _planned_size(members: tuple[Member, ...], workdir: Path, cache: Path) -> int:
+    """As many members at a time as fit; as recorded, where the sweep has been planned before."""
     if (workdir / "config.json").exists():
-        per_program = read_run(workdir).members_per_program
-        return settings.sweep_run(members, min(per_program, len(members)))
+        return min(read_run(workdir).members_per_program, len(members))
 
     from cvae_jax import data, memory, sweep
 
     config = settings.shared_config()
     data_dir = Path(FLAGS.data_dir) if FLAGS.data_dir else None
     dataset = data.load(config, data_dir=data_dir, cache_dir=cache)
-    model = sweep.build_model(config, dataset, members)
-    return settings.sweep_run(members, memory.members_that_fit(model, len(members)))
+    return memory.members_that_fit(sweep.build_model(config, dataset, members), len(members))
 
 
 def _write_tables(workdir: Path, rows: list[dict[str, Any]]) -> None:

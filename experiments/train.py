@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from experiments import cli, settings
-from experiments.workdir import claim, finished_summary, test_line
+from experiments.workdir import claim, finished_summary, require_same_run, test_line
 
 
 def main() -> int:
     run, workdir = settings.single_run()
-    claim(workdir, run)
+    require_same_run(workdir, run)
     if summary := finished_summary(workdir, run):
         print(f"{workdir} is finished: {summary['epochs']} epochs, {test_line(summary)}")
         return 0
@@ -16,6 +16,7 @@ def main() -> int:
     from experiments import loop, results
 
     session = loop.open_session(run, cli.use_cache())
+    claim(workdir, run)
     (part,) = session.parts
     print(f"{loop.describe(session)}; results in {workdir}", flush=True)
     population, seconds = loop.train(session, part, workdir)

@@ -110,8 +110,8 @@ def read_run(workdir: Path) -> Run:
         raise UserError(f"{path} does not describe a run of this version: {error}") from None
 
 
-def claim(workdir: Path, run: Run) -> None:
-    """Record a run in its workdir, or check that the run recorded there is this one.
+def require_same_run(workdir: Path, run: Run) -> None:
+    """Refuse a workdir that records another run.
 
     More epochs than recorded continue the run; anything else that differs is refused.
     """
@@ -124,6 +124,11 @@ def claim(workdir: Path, run: Run) -> None:
             )
     elif workdir.exists() and not workdir.is_dir():
         raise UserError(f"{workdir} is a file, expected a folder")
+
+
+def claim(workdir: Path, run: Run) -> None:
+    """Record a run in its workdir, unless the workdir records another run."""
+    require_same_run(workdir, run)
     write_json(
         workdir / "config.json",
         dataclasses.asdict(run),
