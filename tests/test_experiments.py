@@ -237,7 +237,8 @@ def test_evaluate_repeats_the_summary_to_the_last_digit(trained, result):
 
 def test_a_damaged_checkpoint_is_named_in_one_line(result):
     assert result("damaged").code == 0
-    (warning,) = result("damaged").err.splitlines()
+    warning = result("damaged").err.removesuffix("\n")
+    assert "\n" not in warning, warning
     assert f"checkpoint {STEPS} cannot be read" in warning
     assert json.loads(result("damaged").out)["best_epoch"] <= EPOCHS - 3
 
@@ -327,7 +328,8 @@ def test_a_full_disk_is_named(scripts, trained, tmp_path):
 
 def assert_one_line_error(result, *parts):
     assert result.code == 1, result
-    (line,) = result.err.splitlines()
+    line = result.err.removesuffix("\n")
+    assert "\n" not in line, result.err
     assert line.startswith("error: ")
     for part in parts:
         assert part in line
