@@ -269,7 +269,8 @@ def _records(
 def _write_scalars(board: SummaryWriter, record: dict[str, Any]) -> None:
     for split in ("train", "validation"):
         for name, value in record[split].items():
-            board.add_scalar(f"{split}/{name}", value, record["step"])
+            if np.isfinite(value):  # TensorBoard warns of anything else, at every evaluation of what diverged
+                board.add_scalar(f"{split}/{name}", value, record["step"])
 
 
 def _describe(records: list[dict[str, Any]]) -> str:

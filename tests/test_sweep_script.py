@@ -1,0 +1,470 @@
+"""`experiments.sweep` as a person runs it: tables, pictures, the report in a browser, and what follows a sweep."""
+
+import csv
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from plotly.offline import get_plotlyjs
+from tensorboardX.proto import event_pb2, plugin_hparams_pb2
+
+from cvae_jax.config import Member
+
+ROOT = Path(__file__).parents[1]
+EPOCHS = 3
+STEPS = EPOCHS * 10
+RATES = (2e-3, 1e6, 5e-4, 4e-3)  # one of them diverges
+DIVERGED = 1
+SWEEP = (
+    "--learning_rate=2e-3,1e6,5e-4,4e-3",
+    "--latent_dim=4",
+    f"--epochs={EPOCHS}",
+    "--checkpoint_every=1",
+    "--members_per_program=2",
+)
+METRICS = [f"{split}_{name}" for split in ("validation", "test") for name in ("elbo", "rate", "distortion")]
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+class Scripts:
+    """Starts scripts on one device, with one cache of compiled programs for all."""
+
+    def __init__(self, cache):
+        self._cache = cache
+
+    def start(self, script, *flags):
+        env = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "TF_CPP_MIN_LOG_LEVEL")}
+        command = [sys.executable, "-m", f"experiments.{script}", *flags, f"--cache_dir={self._cache}"]
+        return subprocess.Popen(
+            command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def run(self, script, *flags):
+        process = self.start(script, *flags)
+        out, err = process.communicate(timeout=240)
+        return Result(process.returncode, out, err)
+
+
+@pytest.fixture(scope="module")
+def scripts(tmp_path_factory):
+    return Scripts(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def swept(scripts, tmp_path_factory):
+    """The workdir of a finished sweep, and what its command said."""
+    workdir = tmp_path_factory.mktemp("sweeps") / "undisturbed"
+    result = scripts.run("sweep", *SWEEP, f"--workdir={workdir}")
+    assert result.code == 0, result.err
+    return workdir, result
+
+
+@pytest.fixture(scope="module")
+def launched(scripts, swept, tmp_path_factory):
+    """Results of the commands on a finished sweep by name, two at a time."""
+    workdir = f"--workdir={swept[0]}"
+    other = tmp_path_factory.mktemp("other")
+    exported = other / "exported"
+    look = ("--label=7", "--num=4")
+    chains = [
+        {
+            "export": ("export_member", workdir, "--member=3", f"--output={exported}"),
+            "sweep over a run": ("sweep", *SWEEP, f"--workdir={exported}"),
+            "train on": (
+                "train", "--learning_rate=4e-3", "--latent_dim=4", f"--epochs={EPOCHS + 2}", f"--workdir={exported}",
+            ),
+        },
+        {
+            "evaluate": ("evaluate", workdir, "--member=2"),
+            "sample": ("sample", workdir, "--best", *look, f"--output={other / 'seven.npz'}"),
+            "member out of range": ("evaluate", workdir, "--member=4"),
+            "train over a sweep": ("train", workdir),
+        },
+    ]  # fmt: skip
+
+    def run_chain(commands):
+        return {name: scripts.run(*command) for name, command in commands.items()}
+
+    with ThreadPoolExecutor(2) as pool:
+        results = {k: v for chain in pool.map(run_chain, chains) for k, v in chain.items()}
+    return results, other
+
+
+@pytest.fixture
+def result(launched):
+    return launched[0].__getitem__
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_table(workdir):
+    with (workdir / "results.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def without_seconds(records):
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
+
+
+def metrics_lines(workdir):
+    lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return without_seconds(json.loads(line) for line in lines)
+
+
+def ranked(rows):
+    """Members best first, those that diverged last."""
+    return [
+        r["member"] for r in sorted(rows, key=lambda r: (r["diverged"] is not None, -r["validation_elbo"]))
+    ]
+
+
+# What a sweep leaves behind
+
+
+def test_results_csv_has_a_row_per_member(swept):
+    table = read_table(swept[0])
+    settings = list(Member.__dataclass_fields__)
+    assert list(table[0]) == ["member", *settings, *METRICS, "best_epoch", "diverged", "seconds"]
+    assert [int(row["member"]) for row in table] == [0, 1, 2, 3]
+    assert [float(row["learning_rate"]) for row in table] == list(RATES)
+    for row in table:
+        assert (float(row["beta"]), int(row["latent_dim"]), float(row["clip_norm"])) == (1.0, 4, math.inf)
+        assert float(row["seconds"]) > 0
+        for split in ("validation", "test"):
+            elbo, rate, distortion = (float(row[f"{split}_{k}"]) for k in ("elbo", "rate", "distortion"))
+            assert elbo == -(rate + distortion)
+
+
+def test_results_json_says_the_same(swept):
+    rows = read(swept[0] / "results.json")
+    for row, line in zip(rows, read_table(swept[0]), strict=True):
+        assert list(row) == list(line)
+        for name, text in line.items():
+            number = float(text) if text else None
+            assert row[name] == (None if number == math.inf else number)
+
+
+def test_a_member_that_diverges_leaves_the_others_alone(swept):
+    rows = read(swept[0] / "results.json")
+    for row in rows:
+        if row["member"] == DIVERGED:
+            assert 0 < row["diverged"] < 10
+            assert row["best_epoch"] == 0
+        else:
+            assert row["diverged"] is None
+            assert row["best_epoch"] == EPOCHS
+            assert -40 < row["test_elbo"] < -20
+        assert all(math.isfinite(row[name]) for name in METRICS)
+
+
+def test_the_ranking_is_printed_best_first(swept):
+    workdir, said = swept
+    assert said.err == ""
+    rows = read(workdir / "results.json")
+    lines = said.out.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.split()[:1] == ["member"])
+    assert lines[at].split() == [
+        "member", "learning_rate", "validation_elbo", "test_elbo", "test_rate", "test_distortion"
+    ]  # fmt: skip
+    table = [line.split() for line in lines[at + 1 : at + 5]]
+    assert [int(cells[0]) for cells in table] == ranked(rows)
+    for cells in table:
+        row = rows[int(cells[0])]
+        assert float(cells[1]) == row["learning_rate"]
+        assert cells[2:6] == [f"{row[k]:.2f}" for k in lines[at].split()[2:]]
+    assert lines[at + 4].endswith(f"diverged at step {rows[DIVERGED]['diverged']}")
+
+
+def test_metrics_jsonl_has_a_line_per_member_and_epoch(swept):
+    lines = metrics_lines(swept[0])
+    parts = ((0, 1), (2, 3))
+    expected = [(m, e) for part in parts for e in range(1, EPOCHS + 1) for m in part]
+    assert [(line["member"], line["epoch"]) for line in lines] == expected
+
+
+def test_the_rate_distortion_picture_shows_something(swept):
+    from matplotlib.image import imread
+
+    picture = imread(swept[0] / "rate_distortion.png")
+    assert min(picture.shape[:2]) > 200
+    assert len(np.unique(picture[..., 0])) > 20
+
+
+def tensorboard_events(file):
+    """Events of a file: each a length, a checksum, a message and its checksum."""
+    content, at = file.read_bytes(), 0
+    while at < len(content):
+        (length,) = struct.unpack("<Q", content[at : at + 8])
+        yield event_pb2.Event.FromString(content[at + 12 : at + 12 + length])
+        at += 16 + length
+
+
+def test_tensorboard_has_the_members_as_hparams(swept):
+    settings, metrics = {}, {}
+    for file in (swept[0] / "tensorboard").rglob("events.out.*"):
+        run = file.parent.name
+        for event in tensorboard_events(file):
+            for value in event.summary.value:
+                if value.tag == "_hparams_/session_start_info":
+                    content = plugin_hparams_pb2.HParamsPluginData.FromString(
+                        value.metadata.plugin_data.content
+                    )
+                    settings[run] = {k: v.number_value for k, v in content.session_start_info.hparams.items()}
+                elif value.tag.startswith("test/"):
+                    metrics.setdefault(run, {})[value.tag] = value.simple_value
+    rows = read(swept[0] / "results.json")
+    assert set(settings) == set(metrics) == {f"member-{i:03d}" for i in range(4)}
+    for row in rows:
+        run = f"member-{row['member']:03d}"
+        assert settings[run]["learning_rate"] == row["learning_rate"]
+        assert settings[run]["latent_dim"] == 4
+        for name in ("elbo", "rate", "distortion"):
+            assert metrics[run][f"test/{name}"] == np.float32(row[f"test_{name}"])
+
+
+def test_no_temporary_files_are_left(swept):
+    names = {path.name for path in swept[0].iterdir()}
+    assert names == {
+        "checkpoints", "config.json", "metrics.jsonl", "rate_distortion.png", "report.html", "results.csv",
+        "results.json", "tensorboard",
+    }  # fmt: skip
+
+
+# A sweep that is disturbed
+
+
+def test_a_sweep_killed_in_mid_run_ends_as_an_undisturbed_one(scripts, swept, tmp_path):
+    workdir = tmp_path / "sweep"
+    command = ("sweep", *SWEEP, f"--workdir={workdir}")
+    killed = scripts.start(*command)
+    deadline = time.monotonic() + 120
+    metrics = workdir / "metrics.jsonl"
+    while not metrics.exists() or '{"member": 2, ' not in metrics.read_text(encoding="utf-8"):
+        assert killed.poll() is None, killed.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    killed.kill()
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    assert not (workdir / "results.csv").exists()
+
+    code, _, err = scripts.run(*command)
+    assert (code, err) == (0, "")
+    assert without_seconds(read_table(workdir)) == without_seconds(read_table(swept[0]))
+    assert metrics_lines(workdir) == metrics_lines(swept[0])
+
+
+# After a sweep
+
+
+def test_evaluate_repeats_a_members_row(swept, result):
+    assert result("evaluate").code == 0, result("evaluate").err
+    record, row = json.loads(result("evaluate").out), read(swept[0] / "results.json")[2]
+    assert {f"{s}_{k}": v for s in ("validation", "test") for k, v in record[s].items()} == {
+        name: row[name] for name in METRICS
+    }
+    assert record["best_epoch"] == row["best_epoch"]
+
+
+def test_the_best_member_is_sampled(launched):
+    results, other = launched
+    assert results["sample"].code == 0, results["sample"].err
+    with np.load(other / "seven.npz") as file:
+        assert file["x"].shape == (4, 8, 8, 1)
+        assert len({image.tobytes() for image in file["x"]}) == 4
+        np.testing.assert_array_equal(file["c"], 7)
+
+
+def test_an_exported_member_has_its_rows_metrics_and_continues(swept, launched):
+    results, other = launched
+    assert results["export"].code == 0, results["export"].err
+    row = read(swept[0] / "results.json")[3]
+    said = results["export"].out.splitlines()[-1]
+    assert said.startswith(f"member 3 is an ordinary run in {other / 'exported'}: test elbo ")
+    assert float(said.split("test elbo ")[1].split()[0]) == pytest.approx(row["test_elbo"], abs=0.0051)
+
+    assert results["train on"].code == 0, results["train on"].err
+    assert f"resuming at step {STEPS} of {STEPS + 20}" in results["train on"].out
+    lines = metrics_lines(other / "exported")
+    assert [line["epoch"] for line in lines] == list(range(1, EPOCHS + 3))
+    assert lines[:EPOCHS] == [line | {"member": 0} for line in metrics_lines(swept[0]) if line["member"] == 3]
+    assert lines[-1]["validation"]["elbo"] > lines[EPOCHS - 1]["validation"]["elbo"]
+
+
+# Errors
+
+ERRORS = {
+    "member out of range": ("member is 4, expected 0 to 3",),
+    "train over a sweep": ("it is a run of experiments.sweep there, not a run of experiments.train",),
+    "sweep over a run": ("it is a run of experiments.train there, not a run of experiments.sweep",),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_are_one_line_that_says_what_to_mend(result, name):
+    assert result(name).code == 1
+    (line,) = result(name).err.splitlines()
+    assert line.startswith("error: ")
+    for part in ERRORS[name]:
+        assert part in line
+
+
+# The report
+
+INTERACTIONS = """
+<script>
+window.addEventListener("load", () => setTimeout(() => {
+  const outcome = {};
+  const members = () => [...document.querySelectorAll("#body tr")].map(row => Number(row.cells[1].textContent));
+  const head = name => [...document.querySelectorAll("#head th")].find(cell => cell.textContent === name);
+  const cards = () => [...document.querySelectorAll("#chosen h3")].map(title => title.textContent);
+  const filter = text => {
+    const input = document.getElementById("filter");
+    input.value = text;
+    input.dispatchEvent(new Event("input", { bubbles: true }));
+    return [members(), document.getElementById("count").textContent];
+  };
+  outcome.start = [members(), cards()];
+  outcome.below = filter("learning_rate<0.003");
+  outcome.none = filter("learning_rate>1 test_elbo>0");
+  outcome.all = filter("");
+  head("learning_rate").click();
+  outcome.ascending = [members(), head("learning_rate").getAttribute("aria-sort")];
+  head("learning_rate").click();
+  outcome.descending = [members(), head("learning_rate").getAttribute("aria-sort")];
+  const boxes = () => [...document.querySelectorAll("#body input[type=checkbox]")];
+  boxes().find(box => !box.checked).click();
+  outcome.ticked = cards();
+  boxes().forEach(box => box.click());
+  outcome.unticked = cards();
+  const plot = document.getElementById("rate-distortion");
+  outcome.marks = plot.querySelectorAll("path.point").length;
+  outcome.hovered = plot.data.find(trace => trace.mode === "markers").customdata[1];
+  const mark = plot.querySelectorAll("path.point")[1];
+  mark.scrollIntoView({ block: "center" });
+  const box = mark.getBoundingClientRect();
+  const [clientX, clientY] = [box.x + box.width / 2, box.y + box.height / 2];
+  plot.querySelector(".nsewdrag").dispatchEvent(new MouseEvent("mousemove", { clientX, clientY, bubbles: true }));
+  setTimeout(() => {
+    outcome.pointed = document.querySelector("#pointed").textContent;
+    outcome.pictures = [...document.querySelectorAll("#pointed img")].map(image => image.naturalWidth);
+    outcome.fetched = performance.getEntriesByType("resource").map(e => e.name).filter(n => !n.startsWith("data:"));
+    outcome.errors = pageErrors;
+    document.body.append(Object.assign(document.createElement("pre"),
+      { id: "outcome", textContent: JSON.stringify(outcome) }));
+  }, 500);
+}, 1500));
+</script>
+"""
+ERROR_LISTENER = """<head>
+<script>
+const pageErrors = [];
+window.addEventListener("error", event => pageErrors.push(event.message));
+window.addEventListener("unhandledrejection", event => pageErrors.push(String(event.reason)));
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def dumped_dom(tmp_path_factory):
+    """A function from a page's path to the document that a browser makes of it."""
+    names = ("chromium", "google-chrome", "chromium-browser")
+    browser = next(filter(None, map(shutil.which, names)), None)
+    if browser is None:
+        pytest.skip(f"no browser: none of {', '.join(names)}")
+    options = (
+        "headless", "no-sandbox", "disable-gpu", "dump-dom", "virtual-time-budget=8000", "disable-quic",
+        "no-first-run", "disable-background-networking", "disable-component-update", "disable-sync",
+        "enable-logging=stderr",
+    )  # fmt: skip
+
+    def dom(page):
+        profile = tmp_path_factory.mktemp("profile")
+        command = [
+            browser,
+            *(f"--{option}" for option in options),
+            f"--user-data-dir={profile}",
+            page.as_uri(),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        assert "Uncaught" not in done.stderr
+        return done.stdout
+
+    return dom
+
+
+def test_the_report_is_one_small_file_that_fetches_nothing(swept):
+    page = swept[0] / "report.html"
+    assert page.stat().st_size < 10e6
+    text = page.read_text(encoding="utf-8")
+    assert get_plotlyjs() in text
+    own = text.replace(get_plotlyjs(), "")
+    assert not re.search(r"https?:|\bfetch\(|@import|<link|<script[^>]+src", own)
+
+
+def test_a_browser_shows_a_row_and_a_mark_per_member(swept, dumped_dom):
+    workdir, rows = swept[0], read(swept[0] / "results.json")
+    dom = dumped_dom(workdir / "report.html")
+    assert "<title>digits: 4 conditional VAEs, mlp</title>" in dom
+    head = re.findall(r"<th[^>]*>([^<]*)</th>", dom)
+    assert head[:4] == ["", "member", "learning_rate", "validation_elbo"]
+    table = re.findall(r"<td>([^<]*)</td>", dom[dom.index('<tbody id="body">') : dom.index("</tbody>")])
+    shown = [dict(zip(head[1:], table[i:], strict=False)) for i in range(0, len(table), len(head) - 1)]
+    assert [int(row["member"]) for row in shown] == sorted(
+        range(4), key=lambda i: -rows[i]["validation_elbo"]
+    )
+    for row in shown:
+        assert float(row["test_elbo"]) == pytest.approx(rows[int(row["member"])]["test_elbo"], rel=1e-3)
+    plot = dom[dom.index('<div id="rate-distortion"') : dom.index('<div id="pointed"')]
+    assert len(re.findall(r'<path class="point[ "]', plot)) == 3
+    curves = dom[dom.index('<div id="curves"') :]
+    assert len(re.findall(r'<path class="js-line"', curves)) == 3
+
+
+def test_the_report_answers_a_person(swept, dumped_dom, tmp_path):
+    rows = read(swept[0] / "results.json")
+    order = sorted(range(4), key=lambda i: -rows[i]["validation_elbo"])
+    text = (swept[0] / "report.html").read_text(encoding="utf-8")
+    assert text.count("</body>") == text.count("<head>") == 1
+    page = tmp_path / "page.html"
+    page.write_text(
+        text.replace("<head>", ERROR_LISTENER).replace("</body>", INTERACTIONS + "</body>"), encoding="utf-8"
+    )
+    found = re.search(r'<pre id="outcome">(.*?)</pre>', dumped_dom(page))
+    assert found is not None
+    outcome = json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    alive = [f"member {i}: β 1, 4 latents, seed 0" for i in range(4) if i != DIVERGED]
+    everyone = [f"member {i}: β 1, 4 latents, seed 0" for i in range(4)]
+    assert outcome["start"] == [order, alive]
+    assert outcome["below"] == [[i for i in order if RATES[i] < 0.003], "2 of 4 members"]
+    assert outcome["none"] == [[], "0 of 4 members"]
+    assert outcome["all"] == [order, "4 of 4 members"]
+    by_rate = sorted(range(4), key=RATES.__getitem__)
+    assert outcome["ascending"] == [by_rate, "ascending"]
+    assert outcome["descending"] == [by_rate[::-1], "descending"]
+    assert outcome["ticked"] == everyone
+    assert outcome["unticked"] == []
+    assert outcome["marks"] == 3
+    assert outcome["pointed"].startswith(f"member {outcome['hovered']}: β 1, 4 latents, seed 0test ELBO")
+    assert len(outcome["pictures"]) == 2
+    assert all(outcome["pictures"])
+    assert outcome["fetched"] == []
+    assert outcome["errors"] == []
