@@ -58,7 +58,7 @@ def restore(manager: ocp.CheckpointManager, like: PyTree) -> Population | None:
       like: a population of the same structure, shapes and types.
 
     Returns:
-      The population. A damaged checkpoint is named in a warning, removed, and the one before it is read.
+      The population. A damaged checkpoint is named in a warning, and the one before it is read.
 
     Raises:
       CheckpointError: if there are checkpoints but none can be read.
@@ -76,8 +76,6 @@ def restore(manager: ocp.CheckpointManager, like: PyTree) -> Population | None:
                 reason[0][:120] if reason else type(error).__name__,
             )
             continue
-        for damaged in steps[: steps.index(step)]:
-            manager.delete(damaged)
         return jax.tree.map(jax.numpy.asarray, restored)
     if steps:
         raise CheckpointError(
@@ -85,3 +83,9 @@ def restore(manager: ocp.CheckpointManager, like: PyTree) -> Population | None:
             "remove the directory to train anew"
         )
     return None
+
+
+def discard_after(manager: ocp.CheckpointManager, step: int) -> None:
+    """Remove checkpoints later than the one that training goes on from: they could not be read."""
+    for later in [other for other in manager.all_steps() if other > step]:
+        manager.delete(later)

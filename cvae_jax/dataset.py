@@ -81,7 +81,7 @@ def stratified_split(c: Int[np.ndarray, " n"], fraction: float) -> tuple[np.ndar
 
     Args:
       c: labels, shape (n,).
-      fraction: share to hold out, to the nearest example overall.
+      fraction: share to hold out, to the nearest example overall, but never all of a class.
 
     Returns:
       Rows kept and rows held out, both in ascending order.
@@ -96,6 +96,7 @@ def stratified_split(c: Int[np.ndarray, " n"], fraction: float) -> tuple[np.ndar
     quotas = np.floor(fraction * counts).astype(int)
     left_over = round(fraction * len(c)) - quotas.sum()
     quotas[np.argsort(quotas - fraction * counts, kind="stable")[:left_over]] += 1
+    quotas = np.minimum(quotas, counts - 1)
     held_out = np.zeros(len(c), bool)
     for label, quota in zip(labels, quotas, strict=True):
         held_out[rng.permutation(np.flatnonzero(c == label))[:quota]] = True

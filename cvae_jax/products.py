@@ -14,10 +14,8 @@ if TYPE_CHECKING:
 
 
 def kernel_gradient(x: Float[Array, "*b i"], g: Float[Array, "*b o"]) -> Float[Array, "i o"]:
-    """xᵀg over all leading axes; the longer side goes last, where the product is fastest."""
+    """xᵀg over all leading axes."""
     x, g = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
-    if x.shape[1] > g.shape[1]:
-        return jax.lax.dot_general(g, x, (((0,), (0,)), ((), ()))).T
     return jax.lax.dot_general(x, g, (((0,), (0,)), ((), ())))
 
 

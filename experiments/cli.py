@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,8 @@ def run(main: Callable[[], int | None]) -> None:
     def guarded(argv: list[str]) -> Any:
         logging.set_verbosity(logging.WARNING)
         # What fails in orbax's threads is raised here as well; its log of them is pages of tracebacks.
-        logging.get_absl_logger().setLevel("CRITICAL")
+        for name in ("absl", "asyncio"):
+            getLogger(name).setLevel("CRITICAL")
         sys.unraisablehook = _report_unraisable
         if len(argv) > 1:
             print(f"error: unexpected argument {argv[1]!r}, expected flags only", file=sys.stderr)

@@ -142,6 +142,7 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
             population = sweep.init(model, part.hparams)
         population = devices.by_member(population, session.mesh)
         step = int(population.step)
+        checkpoints.discard_after(manager, step)
         log = MetricsLog(workdir, members=part.members, step=step)
         last = [record for record in log.records if record["member"] in part.members][-len(part.members) :]
         seconds = last[-1]["seconds"] if last else 0.0

@@ -11,8 +11,12 @@ import pytest
 
 from cvae_jax import data, sweep
 from cvae_jax.config import Config, Member
+from experiments import cli
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+# The processes of a parallel run, and the next run, find each other's programs.
+jax.config.update("jax_compilation_cache_dir", os.fspath(cli.cache_dir() / "compiled"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 SHARED_TFDS = Path(__file__).parents[2] / "shared" / "data" / "tfds"
 

@@ -90,6 +90,12 @@ def test_stratified_split_holds_out_every_class_in_proportion(counts, fraction):
     np.testing.assert_array_equal(held_out, again[1])
 
 
+def test_stratified_split_leaves_every_class_an_example():
+    c = np.array([0] * 10 + [1] + [2] * 2)
+    kept, _ = stratified_split(c, 0.9)
+    assert set(c[kept]) == {0, 1, 2}
+
+
 def test_stratified_split_draws_within_a_class():
     _, held_out = stratified_split(np.zeros(1000, int), 0.5)
     assert 0.4 < np.mean(held_out < 500) < 0.6
