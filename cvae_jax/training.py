@@ -70,9 +70,8 @@ class TrainState:
 
 
 def optimizer(hparams: Hparams) -> optax.GradientTransformation:
-    """AdamW with a clipped gradient, every number of it traced."""
+    """AdamW, every number of it traced."""
     return optax.chain(
-        optax.clip_by_global_norm(hparams.clip_norm),  # pyright: ignore[reportArgumentType]
         optax.scale_by_adam(),
         optax.add_decayed_weights(hparams.weight_decay),  # pyright: ignore[reportArgumentType]
         optax.scale_by_learning_rate(hparams.learning_rate),
@@ -139,6 +138,9 @@ def train_step(
 
     # Freezing by a gradient and a learning rate of zero leaves the parameters' bits alone. Selecting between
     # old and new parameters would, too, but keeps XLA from updating them in place.
+    # Clipping comes before, so that it shares the norm of the gradient with the check above.
+    clip = optax.clip_by_global_norm(hparams.clip_norm)  # pyright: ignore[reportArgumentType]
+    gradient, _ = clip.update(gradient, clip.init(state.params))
     gradient = jax.tree.map(lambda g: jnp.where(runs, g, 0.0), gradient)
     hparams = dataclasses.replace(hparams, learning_rate=jnp.where(runs, hparams.learning_rate, 0.0))
     # optax raises a float to its int32 step count, which strict promotion would refuse.

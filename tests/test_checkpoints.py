@@ -100,8 +100,17 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, dam
     (warning,) = (r for r in caplog.records if r.name == "cvae_jax.checkpoints")
     assert warning.getMessage().startswith("checkpoint 20 cannot be read")
     # The run goes on from there and writes the damaged one anew.
+    with checkpoints.open_manager(tmp_path) as manager:
+        checkpoints.discard_after(manager, 10)
     save_all(tmp_path, [numbered(20)])
     assert_same_bits(restore(tmp_path, numbered(0)), numbered(20))
+
+
+def test_reading_a_damaged_checkpoint_does_not_remove_it(tmp_path):
+    save_all(tmp_path, map(numbered, (10, 20)))
+    truncate(tmp_path / "20")
+    assert_same_bits(restore(tmp_path, numbered(0)), numbered(10))
+    assert (tmp_path / "20").exists()
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -197,7 +197,7 @@ class Recorder:
 def visited(monkeypatch):
     """A function from a seed to the pixels and labels of three epochs' batches, shape (steps, 4)."""
 
-    def record(model, state, batch, hparams, step):
+    def record(model, state, batch, hparams, step, objective):
         return state.at[step].set(jnp.stack([batch.x[:, 0, 0, 0].astype(jnp.int32), batch.c]))
 
     def visit(data_seed):
