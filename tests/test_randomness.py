@@ -4,7 +4,7 @@ import itertools
 
 import jax
 
-from cvae_jax.randomness import Stream, draw_binary, stream
+from cvae_jax.randomness import Stream, stream
 
 
 def test_streams_have_different_keys():
