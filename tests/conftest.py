@@ -3,7 +3,12 @@
 import os
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+# Most of the time goes into compiling: the scripts, in processes of their own, run as XLA optimizes them.
+os.environ["XLA_FLAGS"] = " ".join((
+    os.environ.get("XLA_FLAGS", ""),
+    "--xla_force_host_platform_device_count=2",
+    "--xla_backend_optimization_level=0",
+))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import jax
