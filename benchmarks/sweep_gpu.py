@@ -107,8 +107,8 @@ def jax_peaks(on_gpu: bool) -> Record:
     return {"matrix_side": side, "matrix_product_tflops": tflops, "copy_gigabytes_per_second": copy}
 
 
-def jax_runner(network: str, dtype: str, num_members: int) -> tuple[Callable[[int], None], int, int]:
-    """A function that trains all members for some steps; most steps per call; parameters per member."""
+def jax_runner(network: str, dtype: str, num_members: int) -> tuple[Callable[[int], None], int, Record]:
+    """A function that trains all members for some steps; most steps per call; what a member's step takes."""
     import jax
     import jax.numpy as jnp
 
@@ -129,17 +129,26 @@ def jax_runner(network: str, dtype: str, num_members: int) -> tuple[Callable[[in
     hparams = sweep.stack_hparams(members, capacity=model.capacity, steps_per_epoch=per_epoch)
     data = sweep.training_data(config, dataset)
     population = jax.block_until_ready(sweep.init(model, hparams))
+    start = time.perf_counter()
+    run_steps = sweep.run_steps.lower(model, population, hparams, data, jnp.int32(1)).compile()
+    cost: dict[str, Any] = run_steps.cost_analysis() or {}
+    takes = {
+        "compile_seconds": time.perf_counter() - start,
+        "params": sum(leaf[0].size for leaf in jax.tree.leaves(population.members.params)),
+        # XLA counts a loop's body once.
+        "bytes_accessed": cost.get("bytes accessed", 0.0) / num_members,
+    }
     done = 0
 
     def run(num_steps: int) -> None:
         nonlocal population, done
         while num_steps:
             chunk = min(num_steps, per_epoch - done % per_epoch)
-            population = sweep.run_steps(model, population, hparams, data, jnp.int32(chunk))
+            population = run_steps(population, hparams, data, jnp.int32(chunk))
             num_steps, done = num_steps - chunk, done + chunk
         jax.block_until_ready(population)
 
-    return run, per_epoch, sum(leaf[0].size for leaf in jax.tree.leaves(population.members.params))
+    return run, per_epoch, takes
 
 
 def measure_jax(deadline: float) -> None:
@@ -163,7 +172,7 @@ def measure_jax(deadline: float) -> None:
                     say(result=what | {"skipped": "no time left"})
                     continue
                 try:
-                    run, most, num_params = jax_runner(network, dtype, size)
+                    run, most, takes = jax_runner(network, dtype, size)
                     result = measure(run, FLAGS.seconds, most)
                 except jax.errors.JaxRuntimeError as error:
                     if "RESOURCE_EXHAUSTED" not in str(error):
@@ -174,7 +183,8 @@ def measure_jax(deadline: float) -> None:
                 say(
                     result=what
                     | result
-                    | {"params": num_params, "peak_bytes_in_use_so_far": stats.get("peak_bytes_in_use")}
+                    | takes
+                    | {"peak_bytes_in_use_so_far": stats.get("peak_bytes_in_use")}
                 )
                 del run
                 jax.clear_caches()
@@ -305,7 +315,9 @@ def add_shares(found: Record) -> list[Record]:
         speed = r["member_steps_per_second"]
         flops, moved = step_flops(r["network"]) * speed, state_bytes(r["params"], r["dtype"]) * speed
         r["share_of_matrix_product"] = flops / 1e12 / found["peaks"]["matrix_product_tflops"][r["dtype"]]
-        r["share_of_copy"] = moved / 1e9 / found["peaks"]["copy_gigabytes_per_second"]
+        copy = 1e9 * found["peaks"]["copy_gigabytes_per_second"]
+        r["share_of_copy"] = moved / copy
+        r["share_of_copy_by_xla"] = r["bytes_accessed"] * speed / copy
         r["over_torch"] = {
             o["library"].removeprefix("torch "): speed / o["member_steps_per_second"]
             for o in alike
@@ -319,7 +331,17 @@ def add_shares(found: Record) -> list[Record]:
 def table(ours: list[Record]) -> str:
     """A line per configuration of this project."""
     modes = list(dict.fromkeys(mode for r in ours for mode in r["over_torch"]))
-    heads = ["network", "dtype", "members", "ms/step", "member-steps/s", "time/one", "% product", "% copy"]
+    heads = [
+        "network",
+        "dtype",
+        "members",
+        "ms/step",
+        "member-steps/s",
+        "time/one",
+        "% product",
+        "% copy",
+        "% xla",
+    ]
     lines = [[*heads, *(f"÷torch {mode}" for mode in modes)]]
     for r in ours:
         lines.append([
@@ -327,6 +349,7 @@ def table(ours: list[Record]) -> str:
             f"{r['member_steps_per_second']:,.0f}",
             f"{r['time_over_one']:.2f}" if r["time_over_one"] else "",
             f"{100 * r['share_of_matrix_product']:.1f}", f"{100 * r['share_of_copy']:.1f}",
+            f"{100 * r['share_of_copy_by_xla']:.1f}",
             *(f"{r['over_torch'][mode]:.2f}" if mode in r["over_torch"] else "" for mode in modes),
         ])  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -351,6 +374,7 @@ def main(argv: list[str]) -> None:
     print(
         f"products of side {peaks['matrix_side']}: {products}; copy {peaks['copy_gigabytes_per_second']:.0f} GB/s"
     )
+    print("% copy: bytes of parameters and optimizer alone; % xla: all bytes that XLA counts, caches or not")
     print(table(ours))
     for r in ours:
         if r["members"] == 64 and r["time_over_one"]:
@@ -368,7 +392,9 @@ if __name__ == "__main__":
     flags.DEFINE_list("members", ["1", "4", "16", "64", "256"], "Numbers of members.")
     flags.DEFINE_list("networks", ["mlp", "conv"], "mlp, conv or both.")
     flags.DEFINE_list("dtypes", list(DTYPES), "float32, bfloat16 or both.")
-    flags.DEFINE_float("seconds", 2.0, "About how long a measurement lasts.", lower_bound=0.01)
+    flags.DEFINE_float(
+        "seconds", 1.0, "About how long a measurement lasts, compiling apart.", lower_bound=0.01
+    )
     flags.DEFINE_float("minutes", 8.0, "No measurement begins in the last half minute of these.")
     flags.DEFINE_bool("torch", True, "Measure PyTorch, too.")
     flags.DEFINE_list(

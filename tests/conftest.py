@@ -4,11 +4,13 @@ import os
 from pathlib import Path
 
 # Most of the time goes into compiling: the scripts, in processes of their own, run as XLA optimizes them.
-os.environ["XLA_FLAGS"] = " ".join((
-    os.environ.get("XLA_FLAGS", ""),
-    "--xla_force_host_platform_device_count=2",
-    "--xla_backend_optimization_level=0",
-))
+os.environ["XLA_FLAGS"] = " ".join(
+    (
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=2",
+        "--xla_backend_optimization_level=0",
+    )
+)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import jax
@@ -19,6 +21,8 @@ from cvae_jax.config import Config, Member
 from experiments import cli
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+# A GPU would round the factors of a matrix product to TF32.
+jax.config.update("jax_default_matmul_precision", "highest")
 # The processes of a parallel run, and the next run, find each other's programs.
 jax.config.update("jax_compilation_cache_dir", os.fspath(cli.cache_dir() / "compiled"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
