@@ -72,9 +72,18 @@ def torch_seconds(epochs: int) -> float:
     """PyTorch eager, all members one after another in one process."""
     from benchmarks.torch_cvae import Training, train_one_after_another
 
-    train = data.load(Config(), data_dir=None, cache_dir=cache_dir()).train
+    digits = data.load(Config(), data_dir=None, cache_dir=cache_dir())
+    train = digits.train
     trainings = [
-        Training("mlp", train.x, train.c, latent_dim=m.latent_dim, beta=m.beta, seed=m.seed)
+        Training(
+            "mlp",
+            train.x,
+            train.c,
+            x_max=digits.x_max,
+            latent_dim=m.latent_dim,
+            beta=m.beta,
+            seed=m.seed,
+        )
         for m in grid(**AXES)
     ]
     return sum(train_one_after_another(trainings, epochs * (len(train) // Config().batch_size)))

@@ -201,10 +201,9 @@ def torch_runner(network: str, dtype: str, mode: str | None, device: str) -> Cal
 
     training = torch_cvae.Training(network, *synthetic_data(), latent_dim=LATENT_DIM)
     training.x, training.c = training.x.to(device), training.c.to(device)
-    height, width, channels = torch_cvae.SHAPE
 
     def loss_of(grey: Any, c: Any) -> Any:
-        x = torch.bernoulli(grey.float() / 255.0).reshape(-1, channels, height, width)
+        x = torch.bernoulli(grey.float() / 255.0).reshape(-1, *training.shape)
         noise = torch.randn(len(c), LATENT_DIM, device=device)
         with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
             return torch_cvae.negative_beta_elbo(training.model, x, c, noise, 1.0)

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Int, UInt8
 
-SHAPE = (28, 28, 1)
+Shape = tuple[int, int, int]  # height, width and channels, both sides multiples of 4
+MNIST: Shape = (28, 28, 1)
 NUM_CLASSES = 10
 BATCH_SIZE = 128
-NUM_PARAMS = {"mlp": 1_426_552, "conv": 369_801}  # with 20 latents
+NUM_PARAMS = {"mlp": 1_426_552, "conv": 369_801}  # on MNIST with 20 latents
 
 _EMBEDDING = 32
 _HIDDEN = 512
-_MIDDLE, _TOP = 16, (7, 7, 64)  # channels of the 14×14 stage; shape of the 7×7 stage
+_MIDDLE, _TOP = 16, 64  # channels at half and at a quarter of the size
 
 
 class Conditioned(nn.Module):
@@ -64,10 +65,10 @@ class MLPEncoder(nn.Module):
 
     features = _HIDDEN
 
-    def __init__(self) -> None:
+    def __init__(self, shape: Shape) -> None:
         """Make the layers."""
         super().__init__()
-        self.first = Conditioned(nn.Linear(math.prod(SHAPE), _HIDDEN), _HIDDEN)
+        self.first = Conditioned(nn.Linear(math.prod(shape), _HIDDEN), _HIDDEN)
         self.second = Conditioned(nn.Linear(_HIDDEN, _HIDDEN), _HIDDEN)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
@@ -78,31 +79,31 @@ class MLPEncoder(nn.Module):
 class MLPDecoder(nn.Module):
     """Dense layers from latents to the flattened image."""
 
-    def __init__(self, latent_dim: int) -> None:
+    def __init__(self, latent_dim: int, shape: Shape) -> None:
         """Make the layers."""
         super().__init__()
+        height, width, channels = shape
+        self.shape = channels, height, width
         self.first = Conditioned(nn.Linear(latent_dim, _HIDDEN), _HIDDEN)
         self.second = Conditioned(nn.Linear(_HIDDEN, _HIDDEN), _HIDDEN)
-        self.last = nn.Linear(_HIDDEN, math.prod(SHAPE))
+        self.last = nn.Linear(_HIDDEN, math.prod(shape))
 
     def forward(self, z: Tensor, e: Tensor) -> Tensor:
         """Logits (b, c, h, w)."""
-        height, width, channels = SHAPE
-        return self.last(self.second(self.first(z, e), e)).reshape(-1, channels, height, width)
+        return self.last(self.second(self.first(z, e), e)).reshape(-1, *self.shape)
 
 
 class ConvEncoder(nn.Module):
     """Two stride-2 convolutions, then a pointwise block."""
 
-    features = math.prod(_TOP)
-
-    def __init__(self) -> None:
+    def __init__(self, shape: Shape) -> None:
         """Make the layers."""
         super().__init__()
-        top = _TOP[-1]
-        self.first = Conditioned(nn.Conv2d(SHAPE[-1], _MIDDLE, 4, 2, padding=1), _MIDDLE)
-        self.second = Conditioned(nn.Conv2d(_MIDDLE, top, 4, 2, padding=1), top)
-        self.block = PointwiseBlock(top)
+        height, width, channels = shape
+        self.features = (height // 4) * (width // 4) * _TOP
+        self.first = Conditioned(nn.Conv2d(channels, _MIDDLE, 4, 2, padding=1), _MIDDLE)
+        self.second = Conditioned(nn.Conv2d(_MIDDLE, _TOP, 4, 2, padding=1), _TOP)
+        self.block = PointwiseBlock(_TOP)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """Features of images (b, c, h, w), ordered by row, column and channel: a view in channels_last."""
@@ -113,32 +114,33 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """A dense layer, a pointwise block, then two stride-2 transposed convolutions."""
 
-    def __init__(self, latent_dim: int) -> None:
+    def __init__(self, latent_dim: int, shape: Shape) -> None:
         """Make the layers."""
         super().__init__()
-        top = _TOP[-1]
-        self.first = Conditioned(nn.Linear(latent_dim, math.prod(_TOP)), math.prod(_TOP))
-        self.block = PointwiseBlock(top)
-        self.second = Conditioned(nn.ConvTranspose2d(top, _MIDDLE, 4, 2, padding=1), _MIDDLE)
-        self.last = nn.ConvTranspose2d(_MIDDLE, SHAPE[-1], 4, 2, padding=1)
+        height, width, channels = shape
+        self.top = height // 4, width // 4, _TOP
+        self.first = Conditioned(nn.Linear(latent_dim, math.prod(self.top)), math.prod(self.top))
+        self.block = PointwiseBlock(_TOP)
+        self.second = Conditioned(nn.ConvTranspose2d(_TOP, _MIDDLE, 4, 2, padding=1), _MIDDLE)
+        self.last = nn.ConvTranspose2d(_MIDDLE, channels, 4, 2, padding=1)
 
     def forward(self, z: Tensor, e: Tensor) -> Tensor:
         """Logits (b, c, h, w)."""
-        h = self.first(z, e).reshape(-1, *_TOP).permute(0, 3, 1, 2)
+        h = self.first(z, e).reshape(-1, *self.top).permute(0, 3, 1, 2)
         return self.last(self.second(self.block(h, e), e))
 
 
 class CVAE(nn.Module):
-    """A conditional variational autoencoder of 28×28×1 images with ten labels."""
+    """A conditional variational autoencoder of images with ten labels."""
 
-    def __init__(self, network: str, latent_dim: int = 20) -> None:
+    def __init__(self, network: str, latent_dim: int = 20, shape: Shape = MNIST) -> None:
         """Make the `mlp` or the `conv` network."""
         super().__init__()
         encoder, decoder = {"mlp": (MLPEncoder, MLPDecoder), "conv": (ConvEncoder, ConvDecoder)}[network]
         self.embedding = nn.Embedding(NUM_CLASSES, _EMBEDDING)
-        self.encoder = encoder()
-        self.to_latents = nn.Linear(encoder.features, 2 * latent_dim)  # mean and logvar in one product
-        self.decoder = decoder(latent_dim)
+        self.encoder = encoder(shape)
+        self.to_latents = nn.Linear(self.encoder.features, 2 * latent_dim)  # mean and logvar in one product
+        self.decoder = decoder(latent_dim, shape)
         if network == "conv":
             self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -180,15 +182,19 @@ class Training:
         c: Int[np.ndarray, " n"],
         *,
         latent_dim: int = 20,
+        x_max: float = 255.0,
         beta: float = 1.0,
         learning_rate: float = 1e-3,
         seed: int = 0,
     ) -> None:
         """Initialize the model; its images stay uint8."""
         torch.manual_seed(seed)
+        _, height, width, channels = x.shape
+        self.shape = channels, height, width
         self.x = torch.from_numpy(x).flatten(1)
+        self.x_max = x_max
         self.c = torch.from_numpy(c).long()
-        self.model = CVAE(network, latent_dim)
+        self.model = CVAE(network, latent_dim, (height, width, channels))
         self.latent_dim = latent_dim
         self.beta = beta
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=learning_rate, fused=True)
@@ -203,9 +209,8 @@ class Training:
     def step(self) -> None:
         """One update, left out if the loss or the gradient is not finite."""
         rows = next(self.batches)
-        height, width, channels = SHAPE
-        grey = self.x.index_select(0, rows).float() / 255.0
-        x = torch.bernoulli(grey).reshape(-1, channels, height, width)
+        grey = self.x.index_select(0, rows).float() / self.x_max
+        x = torch.bernoulli(grey).reshape(-1, *self.shape)
         noise = torch.randn(len(rows), self.latent_dim)
 
         self.optimizer.zero_grad(set_to_none=True)
