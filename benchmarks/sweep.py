@@ -124,6 +124,7 @@ def step_ratio(num_members: int, rounds: int) -> dict[str, float]:
 def compile_and_memory() -> dict[str, float]:
     """Compile seconds at 16 and 128 members, and bytes per member by XLA and by the plan."""
     jax.config.update("jax_enable_compilation_cache", False)
+    jax.clear_caches()
     result: dict[str, float] = {}
     sizes = {}
     for n in (16, 128):
@@ -149,6 +150,7 @@ def main(argv: list[str]) -> None:
     print(json.dumps(results, indent=2))
     print(f"sweep / processes: {results['sweep_seconds'] / results['processes_seconds']:.3f}")
     print(f"16 members / solo, per member-step: {results['step']['ratio']:.3f}")
+    print(f"sweep / PyTorch in one process: {results['sweep_seconds'] / results['torch_seconds']:.3f}")
     print(f"compile, 128 / 16: {results['compile_seconds_128'] / results['compile_seconds_16']:.3f}")
     print(f"memory, plan / XLA: {results['planned_bytes'] / results['measured_bytes']:.3f}")
     if FLAGS.output:
