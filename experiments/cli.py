@@ -70,7 +70,7 @@ def _explain(error: Exception) -> str | None:
     if "No space left on device" in text or "Disk quota exceeded" in text:
         return "cannot write: no space left on the device that holds the workdir"
     if "RESOURCE_EXHAUSTED" in text or isinstance(error, MemoryError):
-        return "out of memory: lower --batch_size"
+        return "out of memory: lower --members_per_program of a sweep, or --batch_size"
     return None
 
 

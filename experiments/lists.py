@@ -12,6 +12,7 @@ import numpy as np
 from cvae_jax.grid import Uniform
 from experiments.cli import UserError
 
+_MOST_VALUES = 1_000_000
 _CALL = re.compile(r"\s*([a-z]+)\s*\((.*)\)\s*")
 
 
@@ -62,8 +63,10 @@ def _number(name: str, part: str, text: str, *, whole: bool) -> Any:
 
 def _spaced(space: Callable[..., np.ndarray], *, positive: bool) -> Callable[..., list[float]]:
     def make(name: str, text: str, first: float, last: float, count: float) -> list[float]:
-        if count < 1 or count != int(count):
-            raise UserError(f"{name} is {text!r}: count is {count:g}, expected a whole number ≥ 1")
+        if not 1 <= count <= _MOST_VALUES or count != int(count):
+            raise UserError(
+                f"{name} is {text!r}: count is {count:g}, expected a whole number from 1 to {_MOST_VALUES:,}"
+            )
         if positive and min(first, last) <= 0:
             raise UserError(f"{name} is {text!r}: expected ends > 0")
         # Rounded, so that 0.1 to 10 in 9 steps has a 1 in the middle.
@@ -75,6 +78,8 @@ def _spaced(space: Callable[..., np.ndarray], *, positive: bool) -> Callable[...
 def _range(name: str, text: str, first: float, last: float) -> list[float]:
     if first != int(first) or last != int(last) or last < first:
         raise UserError(f"{name} is {text!r}: expected whole numbers, the first ≤ the last")
+    if last - first >= _MOST_VALUES:
+        raise UserError(f"{name} is {text!r}: expected {_MOST_VALUES:,} values at most")
     return [float(value) for value in range(int(first), int(last) + 1)]
 
 

@@ -199,7 +199,7 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
                     name = signal.Signals(signalled[0]).name
                     message = f"{name}: saved step {step}; the same command continues from there"
                     raise Interrupted(message, number=signalled[0])
-        return population, time.perf_counter() - start
+        return population, last[-1]["seconds"]
 
 
 @contextmanager
@@ -282,11 +282,11 @@ def _describe(records: list[dict[str, Any]]) -> str:
         return "elbo {elbo:.2f} rate {rate:.2f} distortion {distortion:.2f}".format(
             **records[0]["validation"]
         )
-    ordered = sorted(records, key=lambda record: _rank(record["validation"]["elbo"]))
-    best, worst = ordered[0]["validation"], ordered[-1]["validation"]
-    return f"best elbo {best['elbo']:.2f} (rate {best['rate']:.2f}), worst {worst['elbo']:.2f}"
-
-
-def _rank(elbo: float | None) -> float:
-    """Best first, what is not finite last."""
-    return -elbo if elbo is not None and np.isfinite(elbo) else np.inf
+    terms = [record["validation"] for record in records]
+    finite = [each for each in terms if each["elbo"] is not None and np.isfinite(each["elbo"])]
+    text = f"{len(terms) - len(finite)} diverged" if len(finite) < len(terms) else ""
+    if finite:
+        best, worst = (choose(finite, key=lambda each: each["elbo"]) for choose in (max, min))
+        bounds = f"best elbo {best['elbo']:.2f} (rate {best['rate']:.2f}), worst {worst['elbo']:.2f}"
+        text = f"{bounds}, {text}" if text else bounds
+    return text

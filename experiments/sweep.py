@@ -12,7 +12,15 @@ from absl import flags
 
 from cvae_jax.config import Member
 from experiments import cli, settings
-from experiments.workdir import Run, claim, read_run, require_same_run, write_atomically, write_json
+from experiments.workdir import (
+    Run,
+    claim,
+    finished_rows,
+    read_run,
+    require_same_run,
+    write_atomically,
+    write_json,
+)
 
 FLAGS = flags.FLAGS
 
@@ -29,11 +37,15 @@ def main() -> int:
     size = FLAGS.members_per_program
     run = settings.sweep_run(members, _planned_size(members, workdir, cache) if size is None else size)
     require_same_run(workdir, run)
+    if rows := finished_rows(workdir, run):
+        _print_ranking(run, rows)
+        print(f"{workdir} is finished: {rows[0]['epochs']} epochs")
+        return 0
     session = loop.open_session(run, cache)
     claim(workdir, run)
     print(f"{loop.describe(session)}, {run.members_per_program} at a time; results in {workdir}", flush=True)
 
-    rows: list[dict[str, Any]] = []
+    rows = []
     pictures: list[report.Pictures] = []
     for part in session.parts:
         population, seconds = loop.train(session, part, workdir)
@@ -44,6 +56,7 @@ def main() -> int:
                     "member": member,
                     **dataclasses.asdict(run.members[member]),
                     **{f"{s}_{k}": v for s in metrics for k, v in metrics[s][position].items()},
+                    "epochs": int(population.step) // session.steps_per_epoch,
                     "best_epoch": int(population.members.best.epoch[position]),
                     "diverged": (loop.diverged(population, position) or (None,))[0],
                     "seconds": seconds,
@@ -52,8 +65,8 @@ def main() -> int:
             trained = results.trained_member(part, population, member)
             pictures.append(report.member_pictures(session, trained))
         del population
-    _write_tables(workdir, rows)
     report.write(session, rows, pictures, workdir)
+    _write_tables(workdir, rows)
     _print_ranking(run, rows)
     print(f"table, rate-distortion picture and report in {workdir}")
     return 0
@@ -92,10 +105,7 @@ def _print_ranking(run: Run, rows: list[dict[str, Any]]) -> None:
     columns = ["member", *differing, "validation_elbo", "test_elbo", "test_rate", "test_distortion"]
     table = [columns]
     for row in sorted(rows, key=ranking):
-        cells = [row[c] for c in columns]
-        table.append([f"{cell:.4g}" if isinstance(cell, float) and c in differing else
-                      f"{cell:.2f}" if isinstance(cell, float) else str(cell)
-                      for c, cell in zip(columns, cells, strict=True)])  # fmt: skip
+        table.append([_cell(row[column], 4 if column in differing else None) for column in columns])
         if row["diverged"] is not None:
             table[-1].append(f"diverged at step {row['diverged']}")
     widths = [max(len(line[i]) for line in table if i < len(line)) for i in range(max(map(len, table)))]
@@ -103,10 +113,19 @@ def _print_ranking(run: Run, rows: list[dict[str, Any]]) -> None:
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=False)))
 
 
+def _cell(value: float | None, digits: int | None) -> str:
+    """A number with so many digits, or two after the point; nothing for what is not finite."""
+    if value is None or value != value:
+        return ""
+    return f"{value:.{digits}g}" if digits else f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
 def ranking(row: dict[str, Any]) -> tuple[bool, float]:
     """Sorts rows best first, those that diverged last."""
     elbo = row["validation_elbo"]
-    return row["diverged"] is not None or elbo != elbo, -elbo
+    if row["diverged"] is not None or elbo is None or elbo != elbo:
+        return True, 0.0
+    return False, -elbo
 
 
 if __name__ == "__main__":

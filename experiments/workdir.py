@@ -164,6 +164,18 @@ def finished_summary(workdir: Path, run: Run) -> dict[str, Any] | None:
     return summary if summary["epochs"] >= run.config.epochs else None
 
 
+def finished_rows(workdir: Path, run: Run) -> list[dict[str, Any]] | None:
+    """The results of a sweep that has all its epochs behind it, else None."""
+    try:
+        rows = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    if any(row["epochs"] < run.config.epochs for row in rows):
+        return None
+    # JSON holds no infinities.
+    return [row | dataclasses.asdict(member) for row, member in zip(rows, run.members, strict=True)]
+
+
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """The records of `metrics.jsonl`, without a last line that a crash cut short."""
     path = workdir / "metrics.jsonl"
@@ -241,7 +253,7 @@ def best_member(workdir: Path) -> int:
         rows = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{workdir} holds no results yet, expected a finished sweep for --best") from None
-    rows = [row for row in rows if row["diverged"] is None]
+    rows = [row for row in rows if row["diverged"] is None and row["validation_elbo"] is not None]
     if not rows:
         raise UserError(f"every member of {workdir} diverged, expected at least one that did not")
     return max(rows, key=lambda row: row["validation_elbo"])["member"]

@@ -86,6 +86,7 @@ def launched(scripts, swept, tmp_path_factory):
     chains = [
         {
             "export": ("export_member", workdir, "--member=3", f"--output={exported}"),
+            "evaluate exported": ("evaluate", f"--workdir={exported}"),
             "sweep over a run": ("sweep", *SWEEP, f"--workdir={exported}"),
             "train on": (
                 "train", "--learning_rate=4e-3", "--latent_dim=4", f"--epochs={EPOCHS + 2}", f"--workdir={exported}",
@@ -96,6 +97,7 @@ def launched(scripts, swept, tmp_path_factory):
             "sample": ("sample", workdir, "--best", *look, f"--output={other / 'seven.npz'}"),
             "member out of range": ("evaluate", workdir, "--member=4"),
             "train over a sweep": ("train", workdir),
+            "again": ("sweep", *SWEEP, workdir),
         },
     ]  # fmt: skip
 
@@ -143,7 +145,7 @@ def ranked(rows):
 def test_results_csv_has_a_row_per_member(swept):
     table = read_table(swept[0])
     settings = list(Member.__dataclass_fields__)
-    assert list(table[0]) == ["member", *settings, *METRICS, "best_epoch", "diverged", "seconds"]
+    assert list(table[0]) == ["member", *settings, *METRICS, "epochs", "best_epoch", "diverged", "seconds"]
     assert [int(row["member"]) for row in table] == [0, 1, 2, 3]
     assert [float(row["learning_rate"]) for row in table] == list(RATES)
     for row in table:
@@ -294,9 +296,22 @@ def test_the_best_member_is_sampled(launched):
         np.testing.assert_array_equal(file["c"], 7)
 
 
+def test_the_same_command_says_it_is_finished(swept, result):
+    workdir, said = swept
+    assert result("again").code == 0, result("again").err
+    *ranking, last = result("again").out.splitlines()
+    assert last == f"{workdir} is finished: {EPOCHS} epochs"
+    assert said.out.splitlines()[-1 - len(ranking) : -1] == ranking
+
+
 def test_an_exported_member_has_its_rows_metrics_and_continues(swept, launched):
     results, other = launched
     assert results["export"].code == 0, results["export"].err
+    row = read(swept[0] / "results.json")[3]
+    evaluated = json.loads(results["evaluate exported"].out)
+    for name in METRICS:
+        split, metric = name.split("_")
+        np.testing.assert_allclose(evaluated[split][metric], row[name], rtol=1e-5)
     row = read(swept[0] / "results.json")[3]
     said = results["export"].out.splitlines()[-1]
     assert said.startswith(f"member 3 is an ordinary run in {other / 'exported'}: test elbo ")
