@@ -9,6 +9,7 @@ from cvae_jax.losses import (
     elbo,
     gaussian_kl,
     gaussian_log_likelihood,
+    importance_weighted_bound,
     reparameterize,
     standard_normal_kl,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "elbo",
     "gaussian_kl",
     "gaussian_log_likelihood",
+    "importance_weighted_bound",
     "reparameterize",
     "standard_normal_kl",
 ]

@@ -22,6 +22,8 @@ ConditionName = Literal["label", "none"]
 LikelihoodName = Literal["bernoulli", "gaussian"]
 Binarize = Literal["dynamic", "static", "none"]
 ComputeDtype = Literal["float32", "bfloat16"]
+ObjectiveName = Literal["elbo", "free_bits", "capacity", "iwae", "dreg"]
+Schedule = Literal["linear", "cosine", "cyclical"]
 
 
 class SettingError(ValueError):
@@ -59,6 +61,9 @@ class Config:
       epochs: passes over the training split.
       data_seed: of the order of examples and their binarization, shared by all members.
       compute_dtype: of the matrix products; parameters, losses and the optimizer stay float32.
+      objective: what training minimizes, see `objectives.py`.
+      num_samples: draws of z per example of `iwae` and `dreg`.
+      schedule: how β rises over a member's `warmup_epochs`, or the target of `capacity`.
     """
 
     dataset: str = "digits"
@@ -71,6 +76,9 @@ class Config:
     epochs: int = 100
     data_seed: int = 0
     compute_dtype: ComputeDtype = "float32"
+    objective: ObjectiveName = "elbo"
+    num_samples: int = 1
+    schedule: Schedule = "linear"
 
     def __post_init__(self) -> None:
         """Refuse what no program can be built from."""
@@ -79,13 +87,21 @@ class Config:
         _require_one_of("likelihood", self.likelihood, get_args(LikelihoodName))
         _require_one_of("binarize", self.binarize, get_args(Binarize))
         _require_one_of("compute_dtype", self.compute_dtype, get_args(ComputeDtype))
+        _require_one_of("objective", self.objective, get_args(ObjectiveName))
+        _require_one_of("schedule", self.schedule, get_args(Schedule))
         _require_finite("sigma", self.sigma, 0.0, exclusive=True)
+        _require_integer("num_samples", self.num_samples, 1)
         _require_integer("batch_size", self.batch_size, 1)
         _require_integer("epochs", self.epochs, 1)
         _require_integer("data_seed", self.data_seed, 0)
         if self.binarize != "none" and self.likelihood != "bernoulli":
             raise SettingError(
                 f"binarize is {self.binarize!r}, expected none with the {self.likelihood} likelihood"
+            )
+        if self.num_samples > 1 and self.objective not in ("iwae", "dreg"):
+            raise SettingError(
+                f"num_samples is {self.num_samples}, expected 1 with the objective {self.objective}: "
+                "iwae and dreg take more"
             )
 
 
@@ -94,10 +110,13 @@ class Member:
     """The settings of one training that may differ between the members of a sweep.
 
     Attributes:
-      beta: weight of the KL in the training loss, ≥ 0.
+      beta: weight of the KL in the training loss, ≥ 0; of its distance to the target in `capacity`.
       latent_dim: number of latents, ≥ 1.
       learning_rate: of Adam, > 0.
-      warmup_epochs: epochs over which β rises linearly from 0; 0 starts at β.
+      warmup_epochs: epochs over which β rises from 0, or the target of `capacity`; 0 starts at its end. With a
+        cyclical schedule the length of a cycle.
+      free_bits: least KL per latent that `free_bits` asks for, nats, ≥ 0.
+      kl_target: KL that `capacity` ends at, nats, ≥ 0.
       weight_decay: decoupled, as in AdamW; 0 is Adam.
       clip_norm: largest global norm of the gradient; inf does not clip.
       seed: of the initialization and of the latent noise.
@@ -107,6 +126,8 @@ class Member:
     latent_dim: int = 16
     learning_rate: float = 1e-3
     warmup_epochs: float = 0.0
+    free_bits: float = 0.0
+    kl_target: float = 0.0
     weight_decay: float = 0.0
     clip_norm: float = math.inf
     seed: int = 0
@@ -117,6 +138,8 @@ class Member:
         _require_integer("latent_dim", self.latent_dim, 1)
         _require_finite("learning_rate", self.learning_rate, 0.0, exclusive=True)
         _require_finite("warmup_epochs", self.warmup_epochs, 0.0)
+        _require_finite("free_bits", self.free_bits, 0.0)
+        _require_finite("kl_target", self.kl_target, 0.0)
         _require_finite("weight_decay", self.weight_decay, 0.0)
         if math.isnan(self.clip_norm) or self.clip_norm <= 0:
             raise SettingError(f"clip_norm is {self.clip_norm}, expected a number > 0 (inf does not clip)")
@@ -128,8 +151,8 @@ class Hparams:
     """One member's settings as traced arrays; stack them and `jax.vmap` to sweep.
 
     Attributes:
-      beta, learning_rate, weight_decay, clip_norm: scalars, float32.
-      warmup_steps: steps over which β rises, scalar, float32.
+      beta, learning_rate, weight_decay, clip_norm, free_bits, kl_target: scalars, float32.
+      warmup_steps: of the schedule, scalar, float32.
       latent_mask: the latents in use, shape (capacity,), bool.
       key: the member's root key.
     """
@@ -138,6 +161,8 @@ class Hparams:
     learning_rate: Float[Array, ""]
     weight_decay: Float[Array, ""]
     clip_norm: Float[Array, ""]
+    free_bits: Float[Array, ""]
+    kl_target: Float[Array, ""]
     warmup_steps: Float[Array, ""]
     latent_mask: Bool[Array, " z"]
     key: Key[Array, ""]
@@ -168,6 +193,8 @@ def hparams(member: Member, *, capacity: int, steps_per_epoch: int) -> Hparams:
         learning_rate=jnp.float32(member.learning_rate),
         weight_decay=jnp.float32(member.weight_decay),
         clip_norm=jnp.float32(member.clip_norm),
+        free_bits=jnp.float32(member.free_bits),
+        kl_target=jnp.float32(member.kl_target),
         warmup_steps=jnp.float32(member.warmup_epochs * steps_per_epoch),
         latent_mask=jnp.arange(capacity) < member.latent_dim,
         key=jax.random.key(member.seed),

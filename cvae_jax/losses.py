@@ -22,6 +22,7 @@ __all__ = [
     "elbo",
     "gaussian_kl",
     "gaussian_log_likelihood",
+    "importance_weighted_bound",
     "reparameterize",
     "standard_normal_kl",
 ]
@@ -265,3 +266,27 @@ def beta_elbo(
     """
     _require_same_shape(log_likelihood=log_likelihood, kl=kl)
     return log_likelihood - jnp.asarray(beta, kl.dtype) * kl
+
+
+def importance_weighted_bound(log_weights: Float[Array, " k"]) -> Float[Array, ""]:
+    """Bound on log p(x|c) from k draws, up is better: with one draw the ELBO, tighter with more.
+
+    L_k = log (1/k) Σⱼ wⱼ,  wⱼ = p(x|zⱼ,c) p(zⱼ) / q(zⱼ|x,c),  zⱼ ~ q
+
+    With draws that were not trained on, −L_k of many draws estimates the negative log-likelihood.
+
+    Args:
+      log_weights: log wⱼ, shape (k,), nats.
+
+    Returns:
+      The bound, scalar, nats.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> round(float(importance_weighted_bound(jnp.log(jnp.array([0.2, 0.4])))), 4)  # log 0.3
+      -1.204
+
+    References:
+      Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016, equation 8.
+    """
+    return jax.nn.logsumexp(log_weights) - math.log(log_weights.shape[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -14,6 +15,7 @@ from jax.extend.core import Var
 from cvae_jax import training
 from cvae_jax.config import Member, hparams
 from cvae_jax.cvae import CVAE
+from cvae_jax.objectives import objective
 from cvae_jax.training import Batch
 
 if TYPE_CHECKING:
@@ -68,7 +70,8 @@ def member_bytes(model: CVAE) -> int:
         lambda: Batch(jnp.zeros((batch_size, *model.shape)), jnp.zeros(batch_size, jnp.int32))
     )
     step = jax.ShapeDtypeStruct((), jnp.int32)
-    jaxpr = jax.make_jaxpr(lambda *args: training.train_step(model, *args))(state, batch, settings, step)
+    step_of = partial(training.train_step, model, objective=objective(model.config))
+    jaxpr = jax.make_jaxpr(step_of)(state, batch, settings, step)
     return tree_bytes(state) + _peak_bytes(jaxpr.jaxpr)
 
 

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from flax import struct
 from jax.sharding import Mesh, NamedSharding
 
-from cvae_jax import devices, evaluation, training
+from cvae_jax import devices, evaluation, objectives, training
 from cvae_jax.config import Config, Hparams, Member, hparams
 from cvae_jax.cvae import CVAE
 from cvae_jax.dataset import Dataset
 from cvae_jax.evaluation import Examples
-from cvae_jax.objectives import Objective, Terms, negative_beta_elbo
+from cvae_jax.objectives import Objective, Terms
 from cvae_jax.randomness import Stream, stream
 from cvae_jax.training import Batch, TrainState
 
@@ -133,7 +133,7 @@ def train_steps(
     data: TrainingData,
     step: Int[Array, ""],
     num_steps: Int[Array, ""] | int,
-    objective: Objective = negative_beta_elbo,
+    objective: Objective | None = None,
 ) -> TrainState:
     """Train one member for some steps of one epoch.
 
@@ -147,12 +147,13 @@ def train_steps(
       data: the training split.
       step: number of updates made before, scalar int32.
       num_steps: how many to make, not past the end of the epoch; traced, so that one program serves any.
-      objective: the loss.
+      objective: the loss; the one that the configuration names if not given.
 
     Returns:
       The state after these steps.
     """
     config = model.config
+    objective = objective or objectives.objective(config)
     n = data.examples.c.shape[0]
     per_epoch = n // config.batch_size
     epoch, start = step // per_epoch, step % per_epoch
@@ -167,14 +168,15 @@ def train_steps(
 
 
 def make_train(
-    model: CVAE, *, num_steps: int, objective: Objective = negative_beta_elbo
+    model: CVAE, *, num_steps: int, objective: Objective | None = None
 ) -> Callable[[Hparams, TrainingData], TrainState]:
     """A whole training as one pure function of settings and data: jit, vmap and shard it as you like.
 
     Args:
       model: a `CVAE`, or any flax module with its methods and the attributes `config`, `shape` and `likelihood`.
       num_steps: number of updates.
-      objective: the loss, with the signature of `negative_beta_elbo`.
+      objective: the loss, with the signature of `negative_beta_elbo`; the one that the configuration names if not
+        given.
 
     Returns:
       A function from one member's `Hparams` and the training data to its state after the last step.
@@ -243,7 +245,7 @@ def end_epoch(
 ) -> tuple[Population, Terms, Terms]:
     """Validate every member, keep its best parameters, and close the epoch's sums.
 
-    Parameters are compared by distortion + β·rate at the final β: a warm-up never makes an early epoch look good.
+    Parameters are compared by `selection_loss`, at the final β: a warm-up never makes an early epoch look good.
 
     Args:
       model: the model.
@@ -263,7 +265,7 @@ def end_epoch(
             model, state.params, validation, hparams.latent_mask, evaluation.evaluation_key()
         )
         distortion, rate = jnp.mean(per_example.distortion), jnp.mean(per_example.rate)
-        loss = distortion + hparams.beta * rate
+        loss = objectives.selection_loss(model.config, hparams, distortion, rate)
         better = loss < state.best.loss
         best = jax.tree.map(
             lambda new, old: jnp.where(better, new, old),

@@ -12,7 +12,7 @@ from flax import struct
 
 from cvae_jax.config import Hparams
 from cvae_jax.cvae import CVAE
-from cvae_jax.objectives import Objective, Terms, negative_beta_elbo, warmed_up_beta
+from cvae_jax.objectives import Objective, Terms, annealed
 from cvae_jax.randomness import Stream, stream
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Best:
 
     Attributes:
       params: the model's variables.
-      loss: distortion + β·rate on the validation split at the final β, nats per example; inf before the first.
+      loss: `selection_loss` on the validation split, nats per example; inf before the first.
       epoch: epochs trained when they were taken.
     """
 
@@ -105,7 +105,7 @@ def train_step(
     batch: Batch,
     hparams: Hparams,
     step: Int[Array, ""],
-    objective: Objective = negative_beta_elbo,
+    objective: Objective,
 ) -> TrainState:
     """One update of one member.
 
@@ -124,10 +124,10 @@ def train_step(
       The new state; `sums` grows by the batch means of loss, distortion and rate, in nats per example.
     """
     keys = example_keys(hparams.key, step, batch.c.shape[0])
-    beta = warmed_up_beta(hparams, step)
+    at_step = annealed(model.config, hparams, step)
 
     def loss_and_terms(params: PyTree) -> tuple[Array, Terms]:
-        per_example = objective(model, params, batch.x, batch.c, keys, hparams, beta)
+        per_example = objective(model, params, batch.x, batch.c, keys, at_step)
         terms = jax.tree.map(jnp.mean, per_example)
         return terms.loss, terms
 

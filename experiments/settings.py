@@ -53,6 +53,16 @@ def define_shared_flags() -> None:
         "compute_dtype", default.compute_dtype, get_args(settings.ComputeDtype),
         "Of the matrix products; parameters and losses stay float32.",
     )  # fmt: skip
+    flags.DEFINE_enum(
+        "objective", default.objective, get_args(settings.ObjectiveName),
+        "elbo; free_bits: no latent's KL is pushed below --free_bits; capacity: beta times the KL's distance to "
+        "--kl_target; iwae: the bound of --num_samples draws; dreg: its doubly-reparameterized gradient.",
+    )  # fmt: skip
+    flags.DEFINE_integer("num_samples", default.num_samples, "Draws of z per example, with iwae and dreg.")
+    flags.DEFINE_enum(
+        "schedule", default.schedule, get_args(settings.Schedule),
+        "How beta (or the target of capacity) rises over --warmup_epochs; cyclical: again in every such cycle.",
+    )  # fmt: skip
     flags.DEFINE_string("workdir", None, "Folder of the results; a name made of the settings if not given.")
     flags.DEFINE_integer("checkpoint_every", 10, "Epochs between checkpoints; the end is always one.")
 
@@ -63,7 +73,11 @@ def define_member_flags() -> None:
     flags.DEFINE_float("beta", default.beta, "Weight of the KL, in a loss summed over pixels and latents.")
     flags.DEFINE_integer("latent_dim", default.latent_dim, "Number of latents.")
     flags.DEFINE_float("learning_rate", default.learning_rate, "Of Adam.")
-    flags.DEFINE_float("warmup_epochs", default.warmup_epochs, "Epochs over which beta rises from 0.")
+    flags.DEFINE_float(
+        "warmup_epochs", default.warmup_epochs, "Epochs over which beta rises, see --schedule."
+    )
+    flags.DEFINE_float("free_bits", default.free_bits, "Least KL per latent, nats, with that objective.")
+    flags.DEFINE_float("kl_target", default.kl_target, "KL to end at, nats, with the objective capacity.")
     flags.DEFINE_float("weight_decay", default.weight_decay, "Decoupled weight decay, as in AdamW.")
     flags.DEFINE_float(
         "clip_norm", default.clip_norm, "Largest global norm of the gradient; inf does not clip."
@@ -78,7 +92,9 @@ def define_grid_flags() -> None:
         ("beta", f"{default.beta:g}", "Weights of the KL."),
         ("latent_dim", str(default.latent_dim), "Numbers of latents."),
         ("learning_rate", f"{default.learning_rate:g}", "Learning rates of Adam."),
-        ("warmup_epochs", f"{default.warmup_epochs:g}", "Epochs over which beta rises from 0."),
+        ("warmup_epochs", f"{default.warmup_epochs:g}", "Epochs over which beta rises, see --schedule."),
+        ("free_bits", f"{default.free_bits:g}", "Least KLs per latent, nats, with that objective."),
+        ("kl_target", f"{default.kl_target:g}", "KLs to end at, nats, with the objective capacity."),
         ("weight_decay", f"{default.weight_decay:g}", "Decoupled weight decays."),
         ("clip_norm", f"{default.clip_norm:g}", "Largest global norms of the gradient; inf does not clip."),
         ("seed", str(default.seed), "Seeds of the initialization and the latent noise."),
@@ -130,6 +146,7 @@ def shared_config() -> Config:
         dataset=FLAGS.dataset, condition=FLAGS.condition, network=FLAGS.network, likelihood=FLAGS.likelihood,
         sigma=FLAGS.sigma, binarize=binarize, batch_size=FLAGS.batch_size, epochs=FLAGS.epochs,
         data_seed=FLAGS.data_seed, compute_dtype=FLAGS.compute_dtype,
+        objective=FLAGS.objective, num_samples=FLAGS.num_samples, schedule=FLAGS.schedule,
     )  # fmt: skip
 
 
@@ -137,7 +154,8 @@ def member() -> Member:
     """The member that the flags describe."""
     return Member(
         beta=FLAGS.beta, latent_dim=FLAGS.latent_dim, learning_rate=FLAGS.learning_rate,
-        warmup_epochs=FLAGS.warmup_epochs, weight_decay=FLAGS.weight_decay,
+        warmup_epochs=FLAGS.warmup_epochs, free_bits=FLAGS.free_bits, kl_target=FLAGS.kl_target,
+        weight_decay=FLAGS.weight_decay,
         clip_norm=math.inf if FLAGS.clip_norm is None else FLAGS.clip_norm, seed=FLAGS.seed,
     )  # fmt: skip
 

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvae_jax import devices, memory, sweep, training
+from cvae_jax import devices, memory, sweep
 from cvae_jax.config import Member
+from cvae_jax.objectives import negative_beta_elbo
 
 pytestmark = pytest.mark.skipif(len(jax.devices()) < 2, reason="needs two devices")
 
@@ -94,8 +95,8 @@ def test_make_train_is_the_scripts_loop(make_sweep):
 
 
 def test_make_train_takes_an_objective(make_sweep):
-    def distortion_alone(model, params, x, c, keys, hparams, beta):
-        terms = training.negative_beta_elbo(model, params, x, c, keys, hparams, jnp.zeros_like(beta))
+    def distortion_alone(model, params, x, c, keys, hparams):
+        terms = negative_beta_elbo(model, params, x, c, keys, hparams)
         return terms._replace(loss=terms.distortion)
 
     model, hparams, data = make_sweep(Member(latent_dim=4, beta=3.0))

@@ -97,8 +97,8 @@ def test_distributions():
         ("range(3)", False, ("range has 1 arguments, expected 2",)),
         ("uniform(1)", False, ("uniform has 1 arguments, expected 2",)),
         ("geomspace(1,2,3)", False, ("unknown geomspace, expected one of linspace, logspace, range",)),
-        ("linspace(0,1,0)", False, ("count is 0, expected a whole number ≥ 1",)),
-        ("linspace(0,1,2.5)", False, ("count is 2.5, expected a whole number ≥ 1",)),
+        ("linspace(0,1,0)", False, ("count is 0, expected a whole number from 1 to 1,000,000",)),
+        ("linspace(0,1,2.5)", False, ("count is 2.5, expected a whole number from 1 to 1,000,000",)),
         ("linspace(0,1,nan)", False, ("expected finite arguments",)),
         ("linspace(0,1,inf)", False, ("expected finite arguments",)),
         ("linspace(0,inf,3)", False, ("expected finite arguments",)),
@@ -107,6 +107,7 @@ def test_distributions():
         ("range(3,1)", True, ("expected whole numbers, the first ≤ the last",)),
         ("range(0.5,2)", True, ("expected whole numbers, the first ≤ the last",)),
         ("range(0,inf)", True, ("expected finite arguments",)),
+        ("range(0,1e12)", True, ("expected 1,000,000 values at most",)),
         ("uniform(0,inf)", False, ("expected finite arguments",)),
     ],
 )

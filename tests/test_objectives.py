@@ -1,0 +1,262 @@
+"""Objectives against their formulas, written once more in numpy or without the tricks."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from cvae_jax import objectives, sweep
+from cvae_jax.config import Config, Member, SettingError, hparams
+from cvae_jax.cvae import CVAE, decode, encode
+from cvae_jax.losses import reparameterize
+
+B, Z, USED = 4, 3, 2
+X = jnp.asarray(np.random.default_rng(0).integers(0, 2, (B, 8, 8, 1)), jnp.float32)
+C = jnp.arange(B)
+KEYS = jax.random.split(jax.random.key(1), B)
+
+
+def build(**config):
+    model = CVAE(Config(**config), shape=(8, 8, 1), num_classes=10, capacity=Z)
+    params = model.init(jax.random.key(0), X, C, jnp.ones(Z, bool), jax.random.key(2))
+    # The initial posterior is all but the prior: move it.
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.02 * jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), params
+    )
+    return model, params
+
+
+def settings(latent_dim=USED, **member):
+    return hparams(Member(latent_dim=latent_dim, **member), capacity=Z, steps_per_epoch=10)
+
+
+def terms(model, params, h, keys=KEYS):
+    return jax.jit(partial(objectives.objective(model.config), model))(params, X, C, keys, h)
+
+
+def kl_per_latent(model, params, h):
+    q = encode(model, params, X, C, h.latent_mask)
+    mean, variance = np.asarray(q.mean, np.float64), np.exp(np.asarray(q.logvar, np.float64))
+    return 0.5 * (mean**2 + variance - 1 - np.log(variance))
+
+
+# Schedules
+
+
+@pytest.mark.parametrize(
+    ("schedule", "values"),
+    [
+        ("linear", {0: 0.0, 1: 0.4, 5: 2.0, 9: 3.6, 10: 4.0, 11: 4.0, 1000: 4.0}),
+        ("cosine", {0: 0.0, 5: 2.0, 2: 2 - 2 * np.cos(0.2 * np.pi), 10: 4.0, 15: 4.0}),
+        ("cyclical", {0: 0.0, 1: 0.8, 5: 4.0, 9: 4.0, 10: 0.0, 11: 0.8, 25: 4.0}),
+    ],
+)
+def test_beta_follows_its_schedule(schedule, values):
+    h = settings(beta=4.0, warmup_epochs=1.0)
+    for step, value in values.items():
+        beta = objectives.annealed(Config(schedule=schedule), h, jnp.int32(step)).beta
+        np.testing.assert_allclose(beta, value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "cyclical"])
+def test_without_a_warm_up_beta_starts_at_its_value(schedule):
+    for step in (0, 1, 7):
+        assert objectives.annealed(Config(schedule=schedule), settings(beta=4.0), jnp.int32(step)).beta == 4.0
+
+
+def test_the_schedule_of_capacity_raises_its_target_alone():
+    h = settings(beta=4.0, kl_target=20.0, warmup_epochs=1.0)
+    at_step = objectives.annealed(Config(objective="capacity"), h, jnp.int32(5))
+    assert (float(at_step.kl_target), float(at_step.beta)) == (10.0, 4.0)
+
+
+# Free bits and capacity
+
+
+def test_free_bits_are_floors_of_the_batch_means_and_no_part_of_the_rate():
+    model, params = build(objective="free_bits")
+    kl = kl_per_latent(model, params, settings())[:, :USED]
+    means = kl.mean(axis=0)
+    floor = means.mean()  # between the two latents
+    assert means.min() < floor < means.max()
+    result = terms(model, params, settings(beta=3.0, free_bits=float(floor)))
+    expected = np.mean(result.distortion) + 3.0 * np.maximum(means, floor).sum()
+    np.testing.assert_allclose(np.mean(result.loss), expected, rtol=1e-5)
+    np.testing.assert_allclose(result.rate, kl.sum(axis=1), rtol=1e-4)
+
+
+def test_a_latent_below_its_floor_has_no_gradient_from_the_rate():
+    model, params = build(objective="free_bits")
+
+    def loss(params, free_bits):
+        h = settings(beta=1000.0, free_bits=free_bits)
+        return jnp.mean(objectives.free_bits_loss(model, params, X, C, KEYS, h).loss)
+
+    h = settings(beta=0.0)
+    floored = jax.grad(loss)(params, 100.0)
+    alone = jax.grad(lambda p: jnp.mean(objectives.negative_beta_elbo(model, p, X, C, KEYS, h).loss))(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), floored, alone)
+
+
+def test_no_free_bits_are_the_elbo():
+    model, params = build(objective="free_bits")
+    elbo, _ = build()
+    h = settings(beta=2.0)
+    for a, b in zip(terms(model, params, h), terms(elbo, params, h), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_capacity_is_the_distance_of_the_mean_rate_to_its_target():
+    model, params = build(objective="capacity")
+    rate = kl_per_latent(model, params, settings()).sum(axis=1).mean()
+    for target in (0.5 * rate, 2.0 * rate):
+        result = terms(model, params, settings(beta=7.0, kl_target=float(target)))
+        expected = np.mean(result.distortion) + 7.0 * abs(rate - target)
+        np.testing.assert_allclose(np.mean(result.loss), expected, rtol=1e-5)
+
+
+def test_selection_is_by_the_loss_at_the_end_of_the_schedule():
+    h = settings(beta=2.0, kl_target=20.0, warmup_epochs=5.0)
+    for name, expected in (("elbo", 80 + 2 * 15), ("iwae", 80 + 2 * 15), ("capacity", 80 + 2 * 5)):
+        config = Config(objective=name)
+        loss = objectives.selection_loss(config, h, jnp.float32(80), jnp.float32(15))
+        assert float(loss) == expected
+
+
+# Importance weighting
+
+
+def log_weights(model, params, h, keys, num_samples):
+    """log wⱼ of every example, by scipy, and the draws they belong to."""
+    q = encode(model, params, X, C, h.latent_mask)
+    keys = jax.vmap(lambda key: jax.random.split(key, num_samples))(keys)
+    z = np.stack([
+        np.stack([reparameterize(k, m, v) for k in row])
+        for row, m, v in zip(keys, q.mean, q.logvar, strict=True)
+    ])  # fmt: skip
+    rows = []
+    for j in range(num_samples):
+        logits = np.asarray(decode(model, params, jnp.asarray(z[:, j]), C, h.latent_mask), np.float64)
+        log_likelihood = stats.bernoulli.logpmf(X, 1 / (1 + np.exp(-logits))).sum(axis=(1, 2, 3))
+        used = z[:, j, :USED].astype(np.float64)
+        mean, scale = (np.asarray(a, np.float64)[:, :USED] for a in (q.mean, jnp.exp(0.5 * q.logvar)))
+        ratio = (stats.norm.logpdf(used) - stats.norm.logpdf(used, mean, scale)).sum(axis=1)
+        rows.append(log_likelihood + float(h.beta) * ratio)
+    return np.stack(rows, axis=1)
+
+
+@pytest.mark.parametrize("objective", ["iwae", "dreg"])
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_the_bound_is_the_mean_of_the_weights(objective, num_samples):
+    model, params = build(objective=objective, num_samples=num_samples)
+    h = settings(beta=1.5)
+    weights = log_weights(model, params, h, KEYS, num_samples)
+    expected = np.log(np.mean(np.exp(weights - weights.max()), axis=1)) + weights.max()
+    np.testing.assert_allclose(terms(model, params, h).loss, -expected, rtol=1e-5)
+
+
+def test_more_draws_tighten_the_bound():
+    model, params = build(objective="iwae", num_samples=1)
+    many = dataclasses.replace(model, config=Config(objective="iwae", num_samples=50))
+    means = [
+        np.mean(
+            [terms(m, params, settings(), jax.random.split(jax.random.key(i), B)).loss for i in range(20)]
+        )
+        for m in (model, many)
+    ]
+    assert means[1] < means[0] - 0.01
+
+
+def test_dreg_leaves_the_decoder_alone_and_squares_the_encoders_weights():
+    h = settings(beta=1.5)
+    model, params = build(objective="dreg", num_samples=3)
+    plain, _ = build(objective="iwae", num_samples=3)
+
+    def gradient(model):
+        return jax.grad(lambda p: jnp.mean(terms(model, p, h).loss))(params)["params"]
+
+    def by_hand(params):
+        """The estimator of the paper, with the weights as constants."""
+        frozen = jax.lax.stop_gradient(params)
+        q = encode(model, params, X, C, h.latent_mask)
+        keys = jax.vmap(lambda key: jax.random.split(key, 3))(KEYS)
+        z = jax.vmap(lambda keys, m, v: jax.vmap(reparameterize, (0, None, None))(keys, m, v))(keys, *q)
+        fixed = jax.lax.stop_gradient(q)
+
+        def log_weight(z):
+            logits = decode(model, frozen, z, C, h.latent_mask)
+            log_likelihood = jax.vmap(model.likelihood.log_prob)(logits, X)
+            log_prior = -0.5 * jnp.square(z)
+            log_q = -0.5 * (jnp.square(z - fixed.mean) * jnp.exp(-fixed.logvar) + fixed.logvar)
+            return log_likelihood + h.beta * jnp.sum(jnp.where(h.latent_mask, log_prior - log_q, 0.0), axis=1)
+
+        weights = jax.vmap(log_weight, 1, 1)(z)
+        normalized = jax.lax.stop_gradient(jax.nn.softmax(weights, axis=1))
+        return -jnp.mean(jnp.sum(jnp.square(normalized) * weights, axis=1))
+
+    ours, iwae, expected = gradient(model), gradient(plain), jax.grad(by_hand)(params)["params"]
+    close = partial(np.testing.assert_allclose, rtol=2e-4, atol=1e-5)
+    jax.tree.map(close, ours["decoder"], iwae["decoder"])
+    for part in ("encoder", "to_latents"):
+        jax.tree.map(close, ours[part], expected[part])
+    different = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), ours["to_latents"], iwae["to_latents"])
+    assert max(jax.tree.leaves(different)) > 1e-2
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"objective": "iwae", "num_samples": 0}, "num_samples is 0, expected a whole number ≥ 1"),
+        ({"num_samples": 5}, "num_samples is 5, expected 1 with the objective elbo"),
+        ({"objective": "vae"}, "objective is 'vae', expected one of elbo, free_bits"),
+        ({"schedule": "square"}, "schedule is 'square', expected one of linear"),
+    ],
+)
+def test_settings_that_no_objective_takes_are_refused(fields, message):
+    with pytest.raises(SettingError, match=message):
+        Config(**fields)
+
+
+@pytest.mark.parametrize("field", ["free_bits", "kl_target"])
+def test_negative_nats_are_refused(field):
+    with pytest.raises(SettingError, match=f"{field} is -1.0, expected a finite number ≥ 0"):
+        Member(**{field: -1.0})
+
+
+# In a sweep
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"objective": "free_bits"}, {"objective": "capacity"}, {"objective": "dreg", "num_samples": 2}],
+    ids=lambda fields: fields["objective"],
+)
+def test_a_member_equals_its_solo_run(make_sweep, fields):
+    members = [
+        Member(beta=2.0, latent_dim=2, free_bits=0.1, kl_target=3.0, warmup_epochs=0.1),
+        Member(beta=0.5, latent_dim=4, free_bits=0.5, kl_target=9.0, seed=1),
+    ]
+
+    def trained(*members):
+        model, h, data = make_sweep(*members, schedule="cosine", **fields)
+        return sweep.run_steps(model, sweep.init(model, h), h, data, jnp.int32(4)).members
+
+    together = trained(*members)
+    for i, member in enumerate(members):
+        alone = trained(member)
+        np.testing.assert_allclose(together.sums.loss[i], alone.sums.loss[0], rtol=1e-5)
+        cut = [
+            sweep.without_masked_latents(
+                jax.tree.map(lambda leaf, j=j: leaf[j], state), member.latent_dim
+            ).params
+            for state, j in ((together, i), (alone, 0))
+        ]
+        for a, b in zip(*map(jax.tree.leaves, cut), strict=True):
+            assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(b)
