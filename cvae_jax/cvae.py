@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from cvae_jax.conditions import LabelEmbedding
 from cvae_jax.config import Config
 from cvae_jax.likelihoods import Likelihood, likelihood
-from cvae_jax.losses import reparameterize
+from cvae_jax.losses import gaussian_log_likelihood, reparameterize
 from cvae_jax.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder, Shape, ToLatents
 
 if TYPE_CHECKING:
@@ -141,3 +141,56 @@ def decode(
       Logits or means, shape (b, H, W, C), float32.
     """
     return cast("Array", model.apply(params, z, c, latent_mask, method="decode"))
+
+
+class LogWeights(NamedTuple):
+    """The two parts of log w = log p(x|z,c) + log p(z) − log q(z|x,c), of k draws of z per example.
+
+    Attributes:
+      log_likelihood: log p(x|z,c), shape (b, k), nats.
+      log_ratio: log p(z) − log q(z|x,c) over the latents in use, shape (b, k), nats.
+    """
+
+    log_likelihood: Float[Array, "b k"]
+    log_ratio: Float[Array, "b k"]
+
+
+def log_weights(
+    model: CVAE,
+    params: PyTree,
+    x: Float[Array, "b H W C"],
+    c: Int[Array, " b"],
+    z: Float[Array, "b k z"],
+    q: Gaussian,
+    latent_mask: Bool[Array, " z"],
+) -> LogWeights:
+    """Importance weights of draws from the posterior, for bounds tighter than the ELBO.
+
+    Args:
+      model: the model.
+      params: its variables.
+      x: data, shape (b, H, W, C).
+      c: labels, shape (b,).
+      z: draws from q, shape (b, k, z).
+      q: the posterior of x and c.
+      latent_mask: the latents in use, shape (z,).
+
+    Returns:
+      log p(x|z,c), and log p(z) − log q(z|x,c), shape (b, k) each.
+
+    References:
+      Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016, equation 8.
+    """
+    b, k, _ = z.shape
+    output = decode(model, params, z.reshape(b * k, -1), jnp.repeat(c, k), latent_mask)
+    log_likelihood = jax.vmap(jax.vmap(model.likelihood.log_prob, (0, None)))(
+        output.reshape(b, k, *x.shape[1:]), x
+    )
+    log_density = jax.vmap(lambda m, z, v: gaussian_log_likelihood(m[None], z[None], v[None]))
+
+    def log_ratio(z: Array, mean: Array, logvar: Array) -> Array:
+        zeros = jnp.zeros_like(mean)
+        each = log_density(zeros, z, zeros) - log_density(mean, z, logvar)
+        return jnp.sum(jnp.where(latent_mask, each, 0.0))
+
+    return LogWeights(log_likelihood, jax.vmap(jax.vmap(log_ratio, (0, None, None)))(z, q.mean, q.logvar))

@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from cvae_jax.config import Config, Hparams
-from cvae_jax.cvae import CVAE, Gaussian, decode, encode
+from cvae_jax.cvae import CVAE, Gaussian, decode, encode, log_weights
 from cvae_jax.losses import (
     beta_elbo,
-    gaussian_log_likelihood,
     importance_weighted_bound,
     reparameterize,
     standard_normal_kl,
@@ -276,23 +275,10 @@ def importance_weighted_loss(
     if doubly_reparameterized:
         density = jax.lax.stop_gradient(q)
         z, extra = _weigh_gradient(z)
-    flat = z.reshape(-1, z.shape[-1])
-    output = decode(model, params, flat, jnp.repeat(c, num_samples), mask).reshape(*z.shape[:2], *x.shape[1:])
-    log_likelihood = jax.vmap(jax.vmap(model.likelihood.log_prob, (0, None)))(output, x)
-    ratio = jax.vmap(jax.vmap(partial(_log_prior_ratio, mask), (0, None, None)))(z, *density)
+    log_likelihood, ratio = log_weights(model, params, x, c, z, density, mask)
     bound = jax.vmap(importance_weighted_bound)(log_likelihood + hparams.beta * ratio + extra)
     rate = jax.vmap(standard_normal_kl)(q.mean, q.logvar)
     return Terms(-bound, -jnp.mean(log_likelihood, axis=1), rate)
-
-
-def _log_prior_ratio(
-    mask: Bool[Array, " z"], z: Float[Array, " z"], mean: Float[Array, " z"], logvar: Float[Array, " z"]
-) -> Float[Array, ""]:
-    """log p(z) − log q(z|x,c) over the latents in use."""
-    log_density = jax.vmap(lambda m, z, v: gaussian_log_likelihood(m[None], z[None], v[None]))
-    zeros = jnp.zeros_like(mean)
-    each = log_density(zeros, z, zeros) - log_density(mean, z, logvar)
-    return jnp.sum(jnp.where(mask, each, 0.0))
 
 
 @jax.custom_vjp

@@ -21,6 +21,7 @@ class Stream(enum.IntEnum):
     FIXED_BINARIZE = 4
     EVALUATION = 5
     SAMPLES = 6
+    IMPORTANCE = 7
 
 
 def stream(key: Key[Array, ""], name: Stream) -> Key[Array, ""]:

@@ -68,6 +68,16 @@ def split_metrics(session: Session, part: Part, best: Best) -> dict[str, list[di
     }
 
 
+def test_nll(session: Session, params: Any, latent_mask: Any, num_samples: int) -> np.ndarray:
+    """Negative log-likelihoods of the test split, by importance sampling; nats, shape (n,)."""
+    examples = evaluation.on_device(session.dataset.test, session.dataset.x_max)
+    key = stream(jax.random.key(0), Stream.IMPORTANCE)
+    nll = evaluation.importance_nll(
+        session.model, params, examples, latent_mask, key, num_samples=num_samples
+    )
+    return np.asarray(nll, np.float64)
+
+
 def member_of(tree: Any, position: int) -> Any:
     """One member of a stacked pytree."""
     return jax.tree.map(lambda leaf: leaf[position], tree)

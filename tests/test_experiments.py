@@ -82,7 +82,8 @@ def launched(scripts, trained, tmp_path_factory):
     again = ("train", *SETTINGS, f"--workdir={workdir}")
     look = (f"--workdir={workdir}", "--seed=3", "--num=5")
     commands = {
-        "evaluate": ("evaluate", f"--workdir={workdir}"),
+        "evaluate": ("evaluate", f"--workdir={workdir}", "--nll_samples=20"),
+        "no draws": ("evaluate", f"--workdir={workdir}", "--nll_samples=0"),
         "damaged": ("evaluate", f"--workdir={damaged}"),
         "png": ("sample", *look, "--label=7", f"--output={other / 'seven.png'}"),
         "npz": ("sample", *look, "--label=7", f"--output={other / 'seven.npz'}"),
@@ -232,7 +233,11 @@ def test_more_epochs_continue_the_run(trained, launched):
 def test_evaluate_repeats_the_summary_to_the_last_digit(trained, result):
     assert result("evaluate").code == 0, result("evaluate").err
     summary, metrics = read(trained[0] / "summary.json"), json.loads(result("evaluate").out)
+    nll, error, count = (metrics["test"].pop(f"nll{name}") for name in ("", "_standard_error", "_samples"))
     assert metrics == {name: summary[name] for name in ("validation", "test", "best_epoch")}
+    assert count == 20
+    assert 0 < error < 1
+    assert -metrics["test"]["elbo"] - 3 < nll < -metrics["test"]["elbo"]
 
 
 def test_a_damaged_checkpoint_is_named_in_one_line(result):
@@ -340,6 +345,7 @@ ERRORS = {
     "no latents": ("latent_dim is 0, expected a whole number ≥ 1",),
     "unknown dataset": ("unknown dataset 'fashion_mnits'", "did you mean fashion_mnist"),
     "diverging": (" is not finite at step ", "learning_rate"),
+    "no draws": ("nll_samples is 0, expected a whole number ≥ 1",),
     "a file": ("file is a file, expected a folder",),
     "other beta": ("beta is 1.0 there, not 2.0", "expected the same, or another --workdir"),
     "unknown label": ("label is ten, expected one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",),
