@@ -6,6 +6,7 @@ The losses are re-exported here; the rest is imported by module: `from cvae_jax 
 from cvae_jax.losses import (
     bernoulli_log_likelihood,
     beta_elbo,
+    continuous_bernoulli_log_likelihood,
     elbo,
     gaussian_kl,
     gaussian_log_likelihood,
@@ -17,6 +18,7 @@ from cvae_jax.losses import (
 __all__ = [
     "bernoulli_log_likelihood",
     "beta_elbo",
+    "continuous_bernoulli_log_likelihood",
     "elbo",
     "gaussian_kl",
     "gaussian_log_likelihood",

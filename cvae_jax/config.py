@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NetworkName = Literal["mlp", "conv"]
 ConditionName = Literal["label", "none"]
-LikelihoodName = Literal["bernoulli", "gaussian"]
+LikelihoodName = Literal["bernoulli", "continuous_bernoulli", "gaussian"]
 Binarize = Literal["dynamic", "static", "none"]
 ComputeDtype = Literal["float32", "bfloat16"]
 ObjectiveName = Literal["elbo", "free_bits", "capacity", "iwae", "dreg"]
@@ -54,7 +54,8 @@ class Config:
       dataset: `digits`, a TFDS name, or the path of an `.npz` file.
       condition: `label`, or `none` for a plain VAE.
       network: `mlp` or `conv`.
-      likelihood: p(x|z,c): `bernoulli`, or `gaussian` with fixed `sigma`.
+      likelihood: p(x|z,c): `bernoulli` of binary pixels, `continuous_bernoulli` of grey ones, or `gaussian` with
+        fixed `sigma`.
       sigma: standard deviation of the Gaussian likelihood, in units of x.
       binarize: `dynamic` redraws binary pixels at every step, `static` once, `none` keeps grey.
       batch_size: examples per step.

@@ -50,10 +50,12 @@ def _check(dataset: Dataset, config: Config) -> None:
                 bad = int(np.flatnonzero(~np.isfinite(split.x).all(axis=(1, 2, 3)))[0])
                 raise DataError(f"{dataset.name}: x_{name}[{bad}] has NaN or infinite pixels")
             low, high = float(split.x.min()), float(split.x.max())
-            if config.likelihood == "bernoulli" and (low < 0 or high > dataset.x_max):
+            if config.likelihood in ("bernoulli", "continuous_bernoulli") and (
+                low < 0 or high > dataset.x_max
+            ):
                 raise DataError(
-                    f"{dataset.name}: x_{name} lies in [{low:g}, {high:g}], expected [0, 1] under the bernoulli "
-                    "likelihood"
+                    f"{dataset.name}: x_{name} lies in [{low:g}, {high:g}], expected [0, 1] under the "
+                    f"{config.likelihood} likelihood"
                 )
         if config.condition == "label" and split.c.min() < 0:
             raise DataError(f"{dataset.name}: c_{name} has label {split.c.min()}, expected labels ≥ 0")

@@ -36,7 +36,8 @@ def define_shared_flags() -> None:
     )  # fmt: skip
     flags.DEFINE_enum(
         "likelihood", default.likelihood, get_args(settings.LikelihoodName),
-        "p(x|z,c): bernoulli (cross entropy) or gaussian with fixed --sigma (squared error, normalized).",
+        "p(x|z,c): bernoulli (cross entropy of binary pixels), continuous_bernoulli (the same of grey pixels, "
+        "normalized) or gaussian with fixed --sigma (squared error, normalized).",
     )  # fmt: skip
     flags.DEFINE_float(
         "sigma", default.sigma, "Standard deviation of the gaussian likelihood, pixels in [0, 1]."
