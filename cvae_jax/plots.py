@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 matplotlib.use("Agg", force=False)
+
+
+# Of a rate–distortion picture, as a share of its width.
+_MARGIN = 0.1
 
 
 def tile(images: Float[np.ndarray, "r n H W C"]) -> Float[np.ndarray, "y x C"]:
@@ -96,7 +101,8 @@ def iso_elbo_lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[list[float],
     """
     rates = np.array([row["test_rate"] for row in rows])
     bounds = rates + np.array([row["test_distortion"] for row in rows])
-    left, right = max(0.0, float(rates.min() - 0.05 * np.ptp(rates))), float(rates.max() * 1.05 + 0.1)
+    margin = 1.5 * _MARGIN * float(np.ptp(rates)) + 0.1
+    left, right = max(0.0, float(rates.min()) - margin), float(rates.max()) + margin
     constants = MaxNLocator(nbins=6).tick_values(float(bounds.min()), float(bounds.max()))
     return [([left, right], [k - left, k - right], float(k)) for k in constants]
 
@@ -112,6 +118,7 @@ def rate_distortion(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """
     figure = Figure(figsize=(7.5, 5.5), dpi=150, layout="constrained", facecolor="white")
     axes = figure.add_subplot()
+    axes.margins(x=_MARGIN)  # room for the labels
     for i, latent_dim in enumerate(sorted({row["latent_dim"] for row in rows})):
         color = f"C{i % 10}"
         points = [row for row in rows if row["latent_dim"] == latent_dim]
@@ -130,8 +137,9 @@ def rate_distortion(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.plot(*np.array(means).T, color=color, label=f"{latent_dim} latents")
         for beta, mean in zip(betas, means, strict=True):
             axes.annotate(
-                f"β {beta:.3g}", mean, xytext=(5, 5), textcoords="offset points", fontsize=7, color=color
-            )
+                f"β {beta:.3g}", mean, xytext=(5, 5), textcoords="offset points", fontsize=7, color=color,
+                path_effects=[withStroke(linewidth=1.5, foreground="white")],
+            )  # fmt: skip
     limits = axes.get_xlim(), axes.get_ylim()
     for x, y, bound in iso_elbo_lines(rows):
         axes.plot(x, y, color="0.75", linewidth=0.7, linestyle=":", zorder=0)
