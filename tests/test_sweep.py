@@ -10,6 +10,7 @@ import pytest
 
 from cvae_jax import evaluation, sweep, training
 from cvae_jax.config import Config, Member
+from cvae_jax.objectives import negative_beta_elbo
 from cvae_jax.sweep import Population
 
 MEMBERS = {
@@ -153,7 +154,8 @@ def test_the_loop_makes_the_steps_of_train_step(mlp):
     rows = jax.random.permutation(jax.random.fold_in(data.order_key, 0), 1318)[:32]
     batch = jax.jit(partial(sweep.draw_batch, model.config))(data, rows, jnp.int32(0))
     one = jax.tree.map(lambda leaf: leaf[1], (start.members, h))
-    alone = jax.jit(partial(training.train_step, model))(one[0], batch, one[1], jnp.int32(0))
+    train_step = partial(training.train_step, model, objective=negative_beta_elbo)
+    alone = jax.jit(train_step)(one[0], batch, one[1], jnp.int32(0))
     looped = steps(model, start, h, data, 1).members
     for name, value in alone.sums._asdict().items():
         np.testing.assert_allclose(getattr(looped.sums, name)[1], value, rtol=1e-6)
