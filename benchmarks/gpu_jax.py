@@ -51,7 +51,6 @@ def jax_peaks(on_gpu: bool) -> Record:
 class Programs(NamedTuple):
     """What trains a number of members, compiled."""
 
-    config: Config
     hparams: Any
     init: Callable[..., Any]
     run_steps: Callable[..., Any]
@@ -80,7 +79,7 @@ def jax_programs(data: Any, dataset: Any, network: str, dtype: str, num_members:
         # XLA counts a loop's body once.
         "bytes_accessed": cost.get("bytes accessed", 0.0) / num_members,
     }
-    return Programs(config, hparams, init, run_steps, takes)
+    return Programs(hparams, init, run_steps, takes)
 
 
 def tree_size(tree: Any) -> int:

@@ -145,6 +145,7 @@ def importance_nll(
     n = examples.c.shape[0]
     batch = min(_NLL_BATCH, n)
     rows = jnp.arange(-(-n // batch) * batch)
+    chunk = min(chunk, num_samples)
     draws = jnp.arange(-(-num_samples // chunk) * chunk).reshape(-1, chunk)
 
     def one_batch(rows: Int[Array, " b"]) -> Float[Array, " b"]:

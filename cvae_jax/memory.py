@@ -28,7 +28,7 @@ _SHARE = 0.8
 # wherever it is used.
 _OWN_MEMORY = (
     "concatenate",
-    "conv",
+    "conv_general",
     "cum",
     "dot",
     "dynamic",

@@ -284,7 +284,7 @@ def _describe(records: list[dict[str, Any]]) -> str:
         )
     terms = [record["validation"] for record in records]
     finite = [each for each in terms if each["elbo"] is not None and np.isfinite(each["elbo"])]
-    text = f"{len(terms) - len(finite)} diverged" if len(finite) < len(terms) else ""
+    text = f"{len(terms) - len(finite)} not finite" if len(finite) < len(terms) else ""
     if finite:
         best, worst = (choose(finite, key=lambda each: each["elbo"]) for choose in (max, min))
         bounds = f"best elbo {best['elbo']:.2f} (rate {best['rate']:.2f}), worst {worst['elbo']:.2f}"
