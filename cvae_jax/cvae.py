@@ -143,6 +143,45 @@ def decode(
     return cast("Array", model.apply(params, z, c, latent_mask, method="decode"))
 
 
+class Draw(NamedTuple):
+    """The posterior of a batch, and the likelihood of the data at one draw of it.
+
+    Attributes:
+      q: q(z|x,c), shapes (b, z).
+      log_likelihood: log p(x|z,c) for z ~ q, shape (b,), nats.
+    """
+
+    q: Gaussian
+    log_likelihood: Float[Array, " b"]
+
+
+def draw(
+    model: CVAE,
+    params: PyTree,
+    x: Float[Array, "b H W C"],
+    c: Int[Array, " b"],
+    keys: Key[Array, " b"],
+    latent_mask: Bool[Array, " z"],
+) -> Draw:
+    """Encode, draw one z per example, decode, and compare with x: the parts of the ELBO.
+
+    Args:
+      model: the model.
+      params: its variables.
+      x: data, shape (b, H, W, C), float32.
+      c: labels, shape (b,), int32.
+      keys: one key per example, shape (b,).
+      latent_mask: the latents in use, shape (z,), bool.
+
+    Returns:
+      The posterior, and log p(x|z,c) per example, nats.
+    """
+    q = encode(model, params, x, c, latent_mask)
+    z = jax.vmap(reparameterize)(keys, q.mean, q.logvar)
+    output = decode(model, params, z, c, latent_mask)
+    return Draw(q, jax.vmap(model.likelihood.log_prob)(output, x))
+
+
 class LogWeights(NamedTuple):
     """The two parts of log w = log p(x|z,c) + log p(z) − log q(z|x,c), of k draws of z per example.
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from cvae_jax.cvae import CVAE, decode, encode, log_weights
+from cvae_jax.cvae import CVAE, draw, encode, log_weights
 from cvae_jax.dataset import Split
 from cvae_jax.losses import reparameterize, standard_normal_kl
 from cvae_jax.randomness import Stream, stream
@@ -87,14 +87,9 @@ def elbo_terms(
 
     def one_batch(rows: Int[Array, " b"]) -> ElboTerms:
         x, c = examples.take(jnp.minimum(rows, n - 1))
-        q = encode(model, params, x, c, latent_mask)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
-        z = jax.vmap(reparameterize)(keys, q.mean, q.logvar)
-        output = decode(model, params, z, c, latent_mask)
-        return ElboTerms(
-            distortion=-jax.vmap(model.likelihood.log_prob)(output, x),
-            rate=jax.vmap(standard_normal_kl)(q.mean, q.logvar),
-        )
+        q, log_likelihood = draw(model, params, x, c, keys, latent_mask)
+        return ElboTerms(distortion=-log_likelihood, rate=jax.vmap(standard_normal_kl)(q.mean, q.logvar))
 
     terms = jax.lax.map(one_batch, rows.reshape(-1, batch))
     return jax.tree.map(lambda a: a.reshape(-1)[:n], terms)
@@ -154,11 +149,11 @@ def importance_nll(
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
 
         def add_chunk(total: Float[Array, " b"], draws: Int[Array, " k"]) -> tuple[Float[Array, " b"], None]:
-            def draw(key: Key[Array, ""], mean: Array, logvar: Array) -> Float[Array, "k z"]:
+            def draw_some(key: Key[Array, ""], mean: Array, logvar: Array) -> Float[Array, "k z"]:
                 each = jax.vmap(jax.random.fold_in, (None, 0))(key, draws)
                 return jax.vmap(reparameterize, (0, None, None))(each, mean, logvar)
 
-            z = jax.vmap(draw)(keys, q.mean, q.logvar)
+            z = jax.vmap(draw_some)(keys, q.mean, q.logvar)
             weights = sum(log_weights(model, params, x, c, z, q, latent_mask))
             weights = jnp.where(draws < num_samples, weights, -jnp.inf)
             return jnp.logaddexp(total, jax.nn.logsumexp(weights, axis=1)), None

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cvae_jax.config import Config, Hparams
-from cvae_jax.cvae import CVAE, Gaussian, decode, encode, log_weights
+from cvae_jax.cvae import CVAE, draw, encode, log_weights
 from cvae_jax.losses import (
     beta_elbo,
     importance_weighted_bound,
@@ -19,7 +19,7 @@ from cvae_jax.losses import (
 )
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+    from jaxtyping import Array, Float, Int, Key, PyTree
 
 
 class Terms(NamedTuple):
@@ -121,26 +121,6 @@ def selection_loss(
     return distortion + hparams.beta * rate
 
 
-class _Draw(NamedTuple):
-    q: Gaussian
-    log_likelihood: Float[Array, " b"]
-
-
-def _draw(
-    model: CVAE,
-    params: PyTree,
-    x: Float[Array, "b H W C"],
-    c: Int[Array, " b"],
-    keys: Key[Array, " b"],
-    latent_mask: Bool[Array, " z"],
-) -> _Draw:
-    """The posterior, and log p(x|z,c) at one draw of it per example."""
-    q = encode(model, params, x, c, latent_mask)
-    z = jax.vmap(reparameterize)(keys, q.mean, q.logvar)
-    output = decode(model, params, z, c, latent_mask)
-    return _Draw(q, jax.vmap(model.likelihood.log_prob)(output, x))
-
-
 def negative_beta_elbo(
     model: CVAE,
     params: PyTree,
@@ -167,7 +147,7 @@ def negative_beta_elbo(
     References:
       Higgins et al., β-VAE, 2017; Sohn, Lee & Yan, 2015, equation 4.
     """
-    q, log_likelihood = _draw(model, params, x, c, keys, hparams.latent_mask)
+    q, log_likelihood = draw(model, params, x, c, keys, hparams.latent_mask)
     rate = jax.vmap(standard_normal_kl)(q.mean, q.logvar)
     return Terms(-beta_elbo(log_likelihood, rate, hparams.beta), -log_likelihood, rate)
 
@@ -196,7 +176,7 @@ def free_bits_loss(
     References:
       Kingma et al., Improving Variational Inference with Inverse Autoregressive Flow, 2016, equation 15.
     """
-    q, log_likelihood = _draw(model, params, x, c, keys, hparams.latent_mask)
+    q, log_likelihood = draw(model, params, x, c, keys, hparams.latent_mask)
     kl = jax.vmap(jax.vmap(lambda m, v: standard_normal_kl(m[None], v[None])))(q.mean, q.logvar)
     counts = hparams.latent_mask & (jnp.mean(kl, axis=0) > hparams.free_bits)
     floor = jnp.where(hparams.latent_mask, hparams.free_bits, 0.0)
@@ -226,7 +206,7 @@ def capacity_loss(
     References:
       Burgess et al., Understanding Disentangling in β-VAE, 2018, equation 8.
     """
-    q, log_likelihood = _draw(model, params, x, c, keys, hparams.latent_mask)
+    q, log_likelihood = draw(model, params, x, c, keys, hparams.latent_mask)
     rate = jax.vmap(standard_normal_kl)(q.mean, q.logvar)
     distance = jnp.abs(jnp.mean(rate) - hparams.kl_target)
     return Terms(hparams.beta * distance - log_likelihood, -log_likelihood, rate)

@@ -21,6 +21,7 @@ from cvae_jax import checkpoints, data, devices, evaluation, sweep
 from cvae_jax.config import Hparams
 from cvae_jax.cvae import CVAE
 from cvae_jax.dataset import Dataset
+from cvae_jax.evaluation import Examples
 from cvae_jax.objectives import Terms
 from cvae_jax.sweep import Population
 from cvae_jax.training import DIVERGED_TERMS
@@ -181,16 +182,11 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
                 num_steps = max(1, round(_SECONDS_PER_CALL / per_step))
 
                 if step % per_epoch == 0:
-                    population, train_terms, validation_terms = sweep.end_epoch(
-                        model, population, part.hparams, validation, jnp.int32(per_epoch)
-                    )
-                    epoch = step // per_epoch
-                    place = {"step": step, "epoch": epoch, "seconds": round(time.perf_counter() - start, 3)}
-                    last = _records(place, part, train_terms, validation_terms)
+                    population, last = _end_epoch(session, part, population, validation, start)
                     log.extend(last)
                     for record, board in zip(last, boards, strict=True):
                         _write_scalars(board, record)
-                    if epoch % run.checkpoint_every == 0 or step == total_steps:
+                    if step // per_epoch % run.checkpoint_every == 0 or step == total_steps:
                         checkpoints.save(manager, population)
                 report(step * examples_per_step, _describe(last))
                 if signalled:
@@ -200,6 +196,23 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
                     message = f"{name}: saved step {step}; the same command continues from there"
                     raise Interrupted(message, number=signalled[0])
         return population, last[-1]["seconds"]
+
+
+def _end_epoch(
+    session: Session, part: Part, population: Population, validation: Examples, start: float
+) -> tuple[Population, list[dict[str, Any]]]:
+    """Validate, keep each member's best, and describe the epoch in records for `metrics.jsonl`."""
+    per_epoch = session.steps_per_epoch
+    population, train_terms, validation_terms = sweep.end_epoch(
+        session.model, population, part.hparams, validation, jnp.int32(per_epoch)
+    )
+    step = int(population.step)
+    place = {
+        "step": step,
+        "epoch": step // per_epoch,
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+    return population, _records(place, part, train_terms, validation_terms)
 
 
 @contextmanager

@@ -4,53 +4,20 @@ import json
 import os
 import shutil
 import signal
-import struct
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
-from tensorboardX.proto import event_pb2
+from scripts import Scripts, metrics_lines, read_json, tensorboard_events
 
 from cvae_jax.config import Config, Member
-from experiments.cli import UserError
-from experiments.workdir import MetricsLog, Run, claim, finished_summary, read_run, write_json
+from experiments.workdir import read_run
 
-ROOT = Path(__file__).parents[1]
 EPOCHS = 30
 STEPS = EPOCHS * 10
 SETTINGS = ("--latent_dim=4", f"--epochs={EPOCHS}", "--checkpoint_every=3")
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-class Scripts:
-    """Starts scripts on one device, with one cache of compiled programs for all."""
-
-    def __init__(self, cache):
-        self._cache = cache
-
-    def start(self, script, *flags):
-        env = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "TF_CPP_MIN_LOG_LEVEL")}
-        command = [sys.executable, "-m", f"experiments.{script}", f"--cache_dir={self._cache}", *flags]
-        return subprocess.Popen(
-            command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-
-    def end(self, process):
-        out, err = process.communicate(timeout=240)
-        return Result(process.returncode, out, err)
-
-    def run(self, script, *flags):
-        return self.end(self.start(script, *flags))
 
 
 @pytest.fixture(scope="module")
@@ -107,16 +74,6 @@ def result(launched):
     return launched[0]
 
 
-def read(path):
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def records(workdir):
-    """Lines of `metrics.jsonl`, without the seconds, which no run repeats."""
-    lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
-
-
 def repeatable(summary):
     return {k: v for k, v in summary.items() if k not in ("seconds", "examples_per_second")}
 
@@ -132,7 +89,7 @@ def test_config_json_describes_the_run(trained):
 
 
 def test_metrics_jsonl_has_a_line_per_epoch(trained):
-    lines = records(trained[0])
+    lines = metrics_lines(trained[0])
     assert [line["epoch"] for line in lines] == list(range(1, EPOCHS + 1))
     assert [line["step"] for line in lines] == list(range(10, STEPS + 1, 10))
     for line in lines:
@@ -145,12 +102,12 @@ def test_metrics_jsonl_has_a_line_per_epoch(trained):
 
 
 def test_summary_json_is_of_the_best_epoch(trained):
-    summary = read(trained[0] / "summary.json")
+    summary = read_json(trained[0] / "summary.json")
     assert set(summary) == {
         "validation", "test", "best_epoch", "epochs", "steps", "seconds", "examples_per_second", "params"
     }  # fmt: skip
     assert (summary["epochs"], summary["steps"]) == (EPOCHS, STEPS)
-    elbos = [line["validation"]["elbo"] for line in records(trained[0])]
+    elbos = [line["validation"]["elbo"] for line in metrics_lines(trained[0])]
     assert summary["best_epoch"] == 1 + int(np.argmax(elbos))
     np.testing.assert_allclose(summary["validation"]["elbo"], max(elbos), rtol=1e-5)
     for split in ("validation", "test"):
@@ -160,25 +117,16 @@ def test_summary_json_is_of_the_best_epoch(trained):
     np.testing.assert_allclose(summary["examples_per_second"] * summary["seconds"], STEPS * 128)
 
 
-def tensorboard_events(workdir):
-    """Events of a run: each a length, a checksum, a message and its checksum."""
-    (file,) = (workdir / "tensorboard").iterdir()
-    content, at = file.read_bytes(), 0
-    while at < len(content):
-        (length,) = struct.unpack("<Q", content[at : at + 8])
-        yield event_pb2.Event.FromString(content[at + 12 : at + 12 + length])
-        at += 16 + length
-
-
 def test_tensorboard_shows_what_metrics_jsonl_says(trained):
+    (file,) = (trained[0] / "tensorboard").iterdir()
     shown = {
         (event.step, value.tag): value.simple_value
-        for event in tensorboard_events(trained[0])
+        for event in tensorboard_events(file)
         for value in event.summary.value
     }
     expected = {
         (line["step"], f"{split}/{name}"): np.float32(value)
-        for line in records(trained[0])
+        for line in metrics_lines(trained[0])
         for split in ("train", "validation")
         for name, value in line[split].items()
     }
@@ -205,7 +153,7 @@ def test_no_temporary_files_are_left(trained):
 
 def test_a_run_says_its_result(trained):
     workdir, said = trained
-    elbo = read(workdir / "summary.json")["test"]["elbo"]
+    elbo = read_json(workdir / "summary.json")["test"]["elbo"]
     assert f"test elbo {elbo:.2f}" in said.out.splitlines()[-1]
     assert said.err == ""
 
@@ -223,16 +171,16 @@ def test_more_epochs_continue_the_run(trained, launched):
     result, other = launched
     assert result("continued").code == 0, result("continued").err
     assert f"resuming at step {STEPS} of {STEPS + 20}" in result("continued").out
-    assert read(other / "continued" / "summary.json")["epochs"] == EPOCHS + 2
+    assert read_json(other / "continued" / "summary.json")["epochs"] == EPOCHS + 2
     assert read_run(other / "continued").config.epochs == EPOCHS + 2
-    lines = records(other / "continued")
+    lines = metrics_lines(other / "continued")
     assert len(lines) == EPOCHS + 2
-    assert lines[:EPOCHS] == records(trained[0])
+    assert lines[:EPOCHS] == metrics_lines(trained[0])
 
 
 def test_evaluate_repeats_the_summary_to_the_last_digit(trained, result):
     assert result("evaluate").code == 0, result("evaluate").err
-    summary, metrics = read(trained[0] / "summary.json"), json.loads(result("evaluate").out)
+    summary, metrics = read_json(trained[0] / "summary.json"), json.loads(result("evaluate").out)
     nll, error, count = (metrics["test"].pop(f"nll{name}") for name in ("", "_standard_error", "_samples"))
     assert metrics == {name: summary[name] for name in ("validation", "test", "best_epoch")}
     assert count == 20
@@ -289,12 +237,12 @@ def test_a_run_killed_and_terminated_ends_as_an_undisturbed_one(scripts, trained
     wait_until(lambda: checkpoints.exists() and any(f.name.isdigit() for f in checkpoints.iterdir()), killed)
     killed.kill()
     assert scripts.end(killed).code == -signal.SIGKILL
-    epoch = len(records(workdir))
+    epoch = len(metrics_lines(workdir))
     assert 3 <= epoch < EPOCHS - 5
     assert not (workdir / "summary.json").exists()
 
     terminated = scripts.start(*command)
-    wait_until(lambda: len(records(workdir)) > epoch, terminated)
+    wait_until(lambda: len(metrics_lines(workdir)) > epoch, terminated)
     terminated.send_signal(signal.SIGTERM)
     code, out, err = scripts.end(terminated)
     assert (code, err) == (128 + signal.SIGTERM, "")
@@ -310,8 +258,8 @@ def test_a_run_killed_and_terminated_ends_as_an_undisturbed_one(scripts, trained
     assert (code, err) == (0, "")
     assert f"resuming at step {step} of {STEPS}" in out
     undisturbed = trained[0]
-    assert records(workdir) == records(undisturbed)
-    summaries = [repeatable(read(folder / "summary.json")) for folder in (workdir, undisturbed)]
+    assert metrics_lines(workdir) == metrics_lines(undisturbed)
+    summaries = [repeatable(read_json(folder / "summary.json")) for folder in (workdir, undisturbed)]
     assert summaries[0] == summaries[1]
 
 
@@ -370,78 +318,3 @@ def test_settings_that_are_refused_leave_no_workdir(launched, name, folder):
     result, other = launched
     assert result(name).code == 1
     assert not (other / folder).exists()
-
-
-# Workdirs, without starting a script
-
-
-def a_run(**fields):
-    config = {k: fields.pop(k) for k in list(fields) if k in Config.__dataclass_fields__}
-    return Run(
-        kind="train",
-        config=Config(**config),
-        members=(Member(**fields),),
-        members_per_program=1,
-        data_dir=None,
-        checkpoint_every=10,
-    )
-
-
-def test_a_run_is_read_as_it_was_written(tmp_path):
-    run = a_run(beta=0.1, clip_norm=5.0, epochs=3)
-    for i, each in enumerate((run, a_run())):
-        claim(tmp_path / str(i), each)
-        assert read_run(tmp_path / str(i)) == each
-
-
-@pytest.mark.parametrize(
-    ("field", "value"), [("beta", 2.0), ("seed", 1), ("epochs", 99), ("network", "conv"), ("clip_norm", 1.0)]
-)
-def test_another_setting_in_the_same_workdir_is_refused_by_name(tmp_path, field, value):
-    claim(tmp_path, a_run())
-    with pytest.raises(UserError, match=rf"other settings: {field} is \S+ there, not {value}; expected"):
-        claim(tmp_path, a_run(**{field: value}))
-    assert read_run(tmp_path) == a_run()
-
-
-def test_more_epochs_are_accepted_and_recorded(tmp_path):
-    claim(tmp_path, a_run())
-    claim(tmp_path, a_run(epochs=101))
-    assert read_run(tmp_path).config.epochs == 101
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"config": {"depth": 3}}'])
-def test_a_damaged_config_json_is_named(tmp_path, text):
-    (tmp_path / "config.json").write_text(text)
-    with pytest.raises(UserError, match=r"config\.json (is no JSON|does not describe a run)"):
-        read_run(tmp_path)
-
-
-def test_a_folder_without_a_run_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"holds no run, expected a config\.json"):
-        read_run(tmp_path)
-
-
-@pytest.mark.parametrize("text", ["", "{", '{"epochs": 99}'])
-def test_a_summary_that_is_damaged_or_of_fewer_epochs_finishes_nothing(tmp_path, text):
-    (tmp_path / "summary.json").write_text(text)
-    assert finished_summary(tmp_path, a_run()) is None
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path):
-    write_json(tmp_path / "a.json", {"x": 1.0, "y": float("inf")})
-    assert read(tmp_path / "a.json") == {"x": 1.0, "y": None}
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "a.json", {"x": object()})
-    assert read(tmp_path / "a.json") == {"x": 1.0, "y": None}
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
-
-
-def test_a_resumed_log_drops_what_lies_after_its_step(tmp_path):
-    log = MetricsLog(tmp_path, members=range(1), step=0)
-    log.extend([{"member": 0, "step": step, "epoch": step // 10} for step in (10, 20, 30)])
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"member": 0, "st')
-    resumed = MetricsLog(tmp_path, members=range(1), step=20)
-    resumed.extend([{"member": 0, "step": 30, "epoch": 4}])
-    assert [(line["step"], line["epoch"]) for line in records(tmp_path)] == [(10, 1), (20, 2), (30, 4)]

@@ -3,26 +3,21 @@
 import csv
 import json
 import math
-import os
 import re
 import shutil
 import signal
-import struct
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
-from tensorboardX.proto import event_pb2, plugin_hparams_pb2
+from scripts import Scripts, metrics_lines, read_json, tensorboard_events, without_seconds
+from tensorboardX.proto import plugin_hparams_pb2
 
 from cvae_jax.config import Member
 
-ROOT = Path(__file__).parents[1]
 EPOCHS = 3
 STEPS = EPOCHS * 10
 RATES = (2e-3, 1e6, 5e-4, 4e-3)  # one of them diverges
@@ -35,31 +30,6 @@ SWEEP = (
     "--members_per_program=2",
 )
 METRICS = [f"{split}_{name}" for split in ("validation", "test") for name in ("elbo", "rate", "distortion")]
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-class Scripts:
-    """Starts scripts on one device, with one cache of compiled programs for all."""
-
-    def __init__(self, cache):
-        self._cache = cache
-
-    def start(self, script, *flags):
-        env = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "TF_CPP_MIN_LOG_LEVEL")}
-        command = [sys.executable, "-m", f"experiments.{script}", *flags, f"--cache_dir={self._cache}"]
-        return subprocess.Popen(
-            command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-
-    def run(self, script, *flags):
-        process = self.start(script, *flags)
-        out, err = process.communicate(timeout=240)
-        return Result(process.returncode, out, err)
 
 
 @pytest.fixture(scope="module")
@@ -114,22 +84,9 @@ def result(launched):
     return launched[0].__getitem__
 
 
-def read(path):
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def read_table(workdir):
     with (workdir / "results.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def without_seconds(records):
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
-
-
-def metrics_lines(workdir):
-    lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return without_seconds(json.loads(line) for line in lines)
 
 
 def ranked(rows):
@@ -157,7 +114,7 @@ def test_results_csv_has_a_row_per_member(swept):
 
 
 def test_results_json_says_the_same(swept):
-    rows = read(swept[0] / "results.json")
+    rows = read_json(swept[0] / "results.json")
     for row, line in zip(rows, read_table(swept[0]), strict=True):
         assert list(row) == list(line)
         for name, text in line.items():
@@ -166,7 +123,7 @@ def test_results_json_says_the_same(swept):
 
 
 def test_a_member_that_diverges_leaves_the_others_alone(swept):
-    rows = read(swept[0] / "results.json")
+    rows = read_json(swept[0] / "results.json")
     for row in rows:
         if row["member"] == DIVERGED:
             assert 0 < row["diverged"] < 10
@@ -181,7 +138,7 @@ def test_a_member_that_diverges_leaves_the_others_alone(swept):
 def test_the_ranking_is_printed_best_first(swept):
     workdir, said = swept
     assert said.err == ""
-    rows = read(workdir / "results.json")
+    rows = read_json(workdir / "results.json")
     lines = said.out.splitlines()
     at = next(i for i, line in enumerate(lines) if line.split()[:1] == ["member"])
     assert lines[at].split() == [
@@ -211,15 +168,6 @@ def test_the_rate_distortion_picture_shows_something(swept):
     assert len(np.unique(picture[..., 0])) > 20
 
 
-def tensorboard_events(file):
-    """Events of a file: each a length, a checksum, a message and its checksum."""
-    content, at = file.read_bytes(), 0
-    while at < len(content):
-        (length,) = struct.unpack("<Q", content[at : at + 8])
-        yield event_pb2.Event.FromString(content[at + 12 : at + 12 + length])
-        at += 16 + length
-
-
 def test_tensorboard_has_the_members_as_hparams(swept):
     settings, metrics = {}, {}
     for file in (swept[0] / "tensorboard").rglob("events.out.*"):
@@ -233,7 +181,7 @@ def test_tensorboard_has_the_members_as_hparams(swept):
                     settings[run] = {k: v.number_value for k, v in content.session_start_info.hparams.items()}
                 elif value.tag.startswith("test/"):
                     metrics.setdefault(run, {})[value.tag] = value.simple_value
-    rows = read(swept[0] / "results.json")
+    rows = read_json(swept[0] / "results.json")
     assert set(settings) == set(metrics) == {f"member-{i:03d}" for i in range(4)}
     for row in rows:
         run = f"member-{row['member']:03d}"
@@ -280,7 +228,7 @@ def test_a_sweep_killed_in_mid_run_ends_as_an_undisturbed_one(scripts, swept, tm
 
 def test_evaluate_repeats_a_members_row(swept, result):
     assert result("evaluate").code == 0, result("evaluate").err
-    record, row = json.loads(result("evaluate").out), read(swept[0] / "results.json")[2]
+    record, row = json.loads(result("evaluate").out), read_json(swept[0] / "results.json")[2]
     assert {f"{s}_{k}": v for s in ("validation", "test") for k, v in record[s].items()} == {
         name: row[name] for name in METRICS
     }
@@ -307,12 +255,12 @@ def test_the_same_command_says_it_is_finished(swept, result):
 def test_an_exported_member_has_its_rows_metrics_and_continues(swept, launched):
     results, other = launched
     assert results["export"].code == 0, results["export"].err
-    row = read(swept[0] / "results.json")[3]
+    row = read_json(swept[0] / "results.json")[3]
     evaluated = json.loads(results["evaluate exported"].out)
     for name in METRICS:
         split, metric = name.split("_")
         np.testing.assert_allclose(evaluated[split][metric], row[name], rtol=1e-5)
-    row = read(swept[0] / "results.json")[3]
+    row = read_json(swept[0] / "results.json")[3]
     said = results["export"].out.splitlines()[-1]
     assert said.startswith(f"member 3 is an ordinary run in {other / 'exported'}: test elbo ")
     assert float(said.split("test elbo ")[1].split()[0]) == pytest.approx(row["test_elbo"], abs=0.0051)
@@ -436,7 +384,7 @@ def test_the_report_is_one_small_file_that_fetches_nothing(swept):
 
 
 def test_a_browser_shows_a_row_and_a_mark_per_member(swept, dumped_dom):
-    workdir, rows = swept[0], read(swept[0] / "results.json")
+    workdir, rows = swept[0], read_json(swept[0] / "results.json")
     dom = dumped_dom(workdir / "report.html")
     assert "<title>digits: 4 conditional VAEs, mlp</title>" in dom
     head = re.findall(r"<th[^>]*>([^<]*)</th>", dom)
@@ -455,7 +403,7 @@ def test_a_browser_shows_a_row_and_a_mark_per_member(swept, dumped_dom):
 
 
 def test_the_report_answers_a_person(swept, dumped_dom, tmp_path):
-    rows = read(swept[0] / "results.json")
+    rows = read_json(swept[0] / "results.json")
     order = sorted(range(4), key=lambda i: -rows[i]["validation_elbo"])
     text = (swept[0] / "report.html").read_text(encoding="utf-8")
     assert text.count("</body>") == text.count("<head>") == 1

@@ -1,0 +1,80 @@
+"""The files of a run: written whole or not at all, read back as they were, refused by name."""
+
+import pytest
+from scripts import metrics_lines, read_json
+
+from cvae_jax.config import Config, Member
+from experiments.cli import UserError
+from experiments.workdir import MetricsLog, Run, claim, finished_summary, read_run, write_json
+
+
+def a_run(**fields):
+    config = {k: fields.pop(k) for k in list(fields) if k in Config.__dataclass_fields__}
+    return Run(
+        kind="train",
+        config=Config(**config),
+        members=(Member(**fields),),
+        members_per_program=1,
+        data_dir=None,
+        checkpoint_every=10,
+    )
+
+
+def test_a_run_is_read_as_it_was_written(tmp_path):
+    run = a_run(beta=0.1, clip_norm=5.0, epochs=3)
+    for i, each in enumerate((run, a_run())):
+        claim(tmp_path / str(i), each)
+        assert read_run(tmp_path / str(i)) == each
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("beta", 2.0), ("seed", 1), ("epochs", 99), ("network", "conv"), ("clip_norm", 1.0)]
+)
+def test_another_setting_in_the_same_workdir_is_refused_by_name(tmp_path, field, value):
+    claim(tmp_path, a_run())
+    with pytest.raises(UserError, match=rf"other settings: {field} is \S+ there, not {value}; expected"):
+        claim(tmp_path, a_run(**{field: value}))
+    assert read_run(tmp_path) == a_run()
+
+
+def test_more_epochs_are_accepted_and_recorded(tmp_path):
+    claim(tmp_path, a_run())
+    claim(tmp_path, a_run(epochs=101))
+    assert read_run(tmp_path).config.epochs == 101
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"config": {"depth": 3}}'])
+def test_a_damaged_config_json_is_named(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json (is no JSON|does not describe a run)"):
+        read_run(tmp_path)
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"holds no run, expected a config\.json"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"epochs": 99}'])
+def test_a_summary_that_is_damaged_or_of_fewer_epochs_finishes_nothing(tmp_path, text):
+    (tmp_path / "summary.json").write_text(text)
+    assert finished_summary(tmp_path, a_run()) is None
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    write_json(tmp_path / "a.json", {"x": 1.0, "y": float("inf")})
+    assert read_json(tmp_path / "a.json") == {"x": 1.0, "y": None}
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"x": object()})
+    assert read_json(tmp_path / "a.json") == {"x": 1.0, "y": None}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_resumed_log_drops_what_lies_after_its_step(tmp_path):
+    log = MetricsLog(tmp_path, members=range(1), step=0)
+    log.extend([{"member": 0, "step": step, "epoch": step // 10} for step in (10, 20, 30)])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"member": 0, "st')
+    resumed = MetricsLog(tmp_path, members=range(1), step=20)
+    resumed.extend([{"member": 0, "step": 30, "epoch": 4}])
+    assert [(line["step"], line["epoch"]) for line in metrics_lines(tmp_path)] == [(10, 1), (20, 2), (30, 4)]
