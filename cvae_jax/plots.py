@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from jaxtyping import Float
+    from matplotlib.axes import Axes
 
 matplotlib.use("Agg", force=False)
 
 
-# Of a rate–distortion picture, as a share of its width.
+# Of a rate–distortion picture, as a share of its width; of a label, of width and height.
 _MARGIN = 0.1
+_LABEL = np.array([0.04, 0.015])
 
 
 def tile(images: Float[np.ndarray, "r n H W C"]) -> Float[np.ndarray, "y x C"]:
@@ -119,6 +121,7 @@ def rate_distortion(rows: Sequence[Mapping[str, Any]]) -> Figure:
     figure = Figure(figsize=(7.5, 5.5), dpi=150, layout="constrained", facecolor="white")
     axes = figure.add_subplot()
     axes.margins(x=_MARGIN)  # room for the labels
+    labels: list[tuple[str, np.ndarray, str]] = []
     for i, latent_dim in enumerate(sorted({row["latent_dim"] for row in rows})):
         color = f"C{i % 10}"
         points = [row for row in rows if row["latent_dim"] == latent_dim]
@@ -135,18 +138,15 @@ def rate_distortion(rows: Sequence[Mapping[str, Any]]) -> Figure:
             for beta in betas
         ]
         axes.plot(*np.array(means).T, color=color, label=f"{latent_dim} latents")
-        for beta, mean in zip(betas, means, strict=True):
-            axes.annotate(
-                f"β {beta:.3g}", mean, xytext=(5, 5), textcoords="offset points", fontsize=7, color=color,
-                path_effects=[withStroke(linewidth=1.5, foreground="white")],
-            )  # fmt: skip
+        labels += [(f"β {beta:.3g}", mean, color) for beta, mean in zip(betas, means, strict=True)]
     limits = axes.get_xlim(), axes.get_ylim()
+    _write_labels(axes, labels, size=np.ptp(limits, axis=1))
     for x, y, bound in iso_elbo_lines(rows):
         axes.plot(x, y, color="0.75", linewidth=0.7, linestyle=":", zorder=0)
         # Where the line meets the top or the left edge of the picture.
         (left, right), (_, top) = limits
-        start = max(left, bound - top)
-        if left <= start <= right and bound - start <= top:
+        start = max(left, 0.0, bound - top)
+        if start <= right and bound - start <= top:
             axes.annotate(f"{bound:g}", (start, bound - start), fontsize=6, color="0.5", xytext=(2, -7),
                           textcoords="offset points")  # fmt: skip
     axes.set(xlim=limits[0], ylim=limits[1])
@@ -155,3 +155,16 @@ def rate_distortion(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_title("test split; dotted: equal −ELBO", fontsize=9)
     axes.legend(frameon=False)
     return figure
+
+
+def _write_labels(axes: Axes, labels: Sequence[tuple[str, np.ndarray, str]], *, size: np.ndarray) -> None:
+    """Write texts beside their points, but none on top of one already written."""
+    written: list[np.ndarray] = []
+    for text, point, color in labels:
+        if any((np.abs(point - other) < _LABEL * size).all() for other in written):
+            continue
+        written.append(point)
+        axes.annotate(
+            text, tuple(point), xytext=(5, 5), textcoords="offset points", fontsize=7, color=color,
+            path_effects=[withStroke(linewidth=1.5, foreground="white")],
+        )  # fmt: skip

@@ -1,7 +1,7 @@
 """The model: shapes, parameter counts, what reaches what, and latents that are masked."""
 
 import itertools
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from cvae_jax.cvae import CVAE
 NETWORKS = ("mlp", "conv")
 
 
+@cache
 def make(network="mlp", shape=(8, 8, 1), capacity=4, **fields):
     model = CVAE(Config(network=network, **fields), shape, 10, capacity)
     x = jax.random.uniform(jax.random.key(0), (3, *shape))

@@ -23,7 +23,7 @@ KEYS = jax.random.split(jax.random.key(1), B)
 @cache
 def build(**config):
     model = CVAE(Config(**config), shape=(8, 8, 1), num_classes=10, capacity=Z)
-    params = model.init(jax.random.key(0), X, C, jnp.ones(Z, bool), jax.random.key(2))
+    params = jax.jit(model.init)(jax.random.key(0), X, C, jnp.ones(Z, bool), jax.random.key(2))
     # The initial posterior is all but the prior: move it.
     params = jax.tree.map(
         lambda leaf: leaf + 0.02 * jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), params
