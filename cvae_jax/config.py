@@ -22,7 +22,18 @@ ConditionName = Literal["label", "none"]
 LikelihoodName = Literal["bernoulli", "continuous_bernoulli", "gaussian"]
 Binarize = Literal["dynamic", "static", "none"]
 ComputeDtype = Literal["float32", "bfloat16"]
-ObjectiveName = Literal["elbo", "free_bits", "capacity", "iwae", "dreg"]
+ObjectiveName = Literal[
+    "elbo",
+    "free_bits",
+    "capacity",
+    "iwae",
+    "dreg",
+    "tcvae",
+    "dipvae_i",
+    "dipvae_ii",
+    "factorvae",
+    "multirate",
+]
 Schedule = Literal["linear", "cosine", "cyclical"]
 
 
@@ -65,6 +76,8 @@ class Config:
       objective: what training minimizes, see `objectives.py`.
       num_samples: draws of z per example of `iwae` and `dreg`.
       schedule: how β rises over a member's `warmup_epochs`, or the target of `capacity`.
+      stratified: whether `tcvae` estimates q(z) from a batch by stratified weights, without bias.
+      discriminator_width: of the six layers of `factorvae`'s discriminator.
     """
 
     dataset: str = "digits"
@@ -80,6 +93,8 @@ class Config:
     objective: ObjectiveName = "elbo"
     num_samples: int = 1
     schedule: Schedule = "linear"
+    stratified: bool = True
+    discriminator_width: int = 1000
 
     def __post_init__(self) -> None:
         """Refuse what no program can be built from."""
@@ -92,6 +107,7 @@ class Config:
         _require_one_of("schedule", self.schedule, get_args(Schedule))
         _require_finite("sigma", self.sigma, 0.0, exclusive=True)
         _require_integer("num_samples", self.num_samples, 1)
+        _require_integer("discriminator_width", self.discriminator_width, 1)
         _require_integer("batch_size", self.batch_size, 1)
         _require_integer("epochs", self.epochs, 1)
         _require_integer("data_seed", self.data_seed, 0)
@@ -104,6 +120,11 @@ class Config:
                 f"num_samples is {self.num_samples}, expected 1 with the objective {self.objective}: "
                 "iwae and dreg take more"
             )
+        if self.batch_size < 2 and self.objective in ("tcvae", "dipvae_i", "dipvae_ii", "factorvae"):
+            raise SettingError(
+                f"batch_size is {self.batch_size}, expected ≥ 2 with the objective {self.objective}: "
+                "it compares the latents of a batch"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,13 +132,19 @@ class Member:
     """The settings of one training that may differ between the members of a sweep.
 
     Attributes:
-      beta: weight of the KL in the training loss, ≥ 0; of its distance to the target in `capacity`.
+      beta: weight of the KL in the training loss, ≥ 0; of its distance to the target in `capacity`; of the total
+        correlation in `tcvae`; what a `multirate` model is evaluated and sampled at.
       latent_dim: number of latents, ≥ 1.
       learning_rate: of Adam, > 0.
       warmup_epochs: epochs over which β rises from 0, or the target of `capacity`; 0 starts at its end. With a
         cyclical schedule the length of a cycle.
       free_bits: least KL per latent that `free_bits` asks for, nats, ≥ 0.
       kl_target: KL that `capacity` ends at, nats, ≥ 0.
+      mi_weight, marginal_weight: of the mutual information and of the marginals' KL in `tcvae`, ≥ 0.
+      dip_off_diagonal, dip_diagonal: of the two parts of the penalty in `dipvae_i` and `dipvae_ii`, ≥ 0.
+      tc_weight: of the total correlation in `factorvae`, ≥ 0.
+      discriminator_learning_rate: of `factorvae`'s discriminator, > 0.
+      beta_min, beta_max: the range of β that `multirate` trains for, > 0.
       weight_decay: decoupled, as in AdamW; 0 is Adam.
       clip_norm: largest global norm of the gradient; inf does not clip.
       seed: of the initialization and of the latent noise.
@@ -129,6 +156,14 @@ class Member:
     warmup_epochs: float = 0.0
     free_bits: float = 0.0
     kl_target: float = 0.0
+    mi_weight: float = 1.0
+    marginal_weight: float = 1.0
+    dip_off_diagonal: float = 10.0
+    dip_diagonal: float = 10.0
+    tc_weight: float = 10.0
+    discriminator_learning_rate: float = 1e-4
+    beta_min: float = 0.1
+    beta_max: float = 10.0
     weight_decay: float = 0.0
     clip_norm: float = math.inf
     seed: int = 0
@@ -141,6 +176,12 @@ class Member:
         _require_finite("warmup_epochs", self.warmup_epochs, 0.0)
         _require_finite("free_bits", self.free_bits, 0.0)
         _require_finite("kl_target", self.kl_target, 0.0)
+        for name in ("mi_weight", "marginal_weight", "dip_off_diagonal", "dip_diagonal", "tc_weight"):
+            _require_finite(name, getattr(self, name), 0.0)
+        for name in ("discriminator_learning_rate", "beta_min", "beta_max"):
+            _require_finite(name, getattr(self, name), 0.0, exclusive=True)
+        if self.beta_min >= self.beta_max:
+            raise SettingError(f"beta_min is {self.beta_min}, expected less than beta_max {self.beta_max}")
         _require_finite("weight_decay", self.weight_decay, 0.0)
         if math.isnan(self.clip_norm) or self.clip_norm <= 0:
             raise SettingError(f"clip_norm is {self.clip_norm}, expected a number > 0 (inf does not clip)")
@@ -152,21 +193,29 @@ class Hparams:
     """One member's settings as traced arrays; stack them and `jax.vmap` to sweep.
 
     Attributes:
-      beta, learning_rate, weight_decay, clip_norm, free_bits, kl_target: scalars, float32.
       warmup_steps: of the schedule, scalar, float32.
       latent_mask: the latents in use, shape (capacity,), bool.
       key: the member's root key.
+      the others: as in `Member`, scalars, float32.
     """
 
-    beta: Float[Array, ""]
-    learning_rate: Float[Array, ""]
-    weight_decay: Float[Array, ""]
-    clip_norm: Float[Array, ""]
-    free_bits: Float[Array, ""]
-    kl_target: Float[Array, ""]
     warmup_steps: Float[Array, ""]
     latent_mask: Bool[Array, " z"]
     key: Key[Array, ""]
+    beta: Float[Array, ""]
+    learning_rate: Float[Array, ""]
+    free_bits: Float[Array, ""]
+    kl_target: Float[Array, ""]
+    mi_weight: Float[Array, ""]
+    marginal_weight: Float[Array, ""]
+    dip_off_diagonal: Float[Array, ""]
+    dip_diagonal: Float[Array, ""]
+    tc_weight: Float[Array, ""]
+    discriminator_learning_rate: Float[Array, ""]
+    beta_min: Float[Array, ""]
+    beta_max: Float[Array, ""]
+    weight_decay: Float[Array, ""]
+    clip_norm: Float[Array, ""]
 
 
 def hparams(member: Member, *, capacity: int, steps_per_epoch: int) -> Hparams:
@@ -189,14 +238,33 @@ def hparams(member: Member, *, capacity: int, steps_per_epoch: int) -> Hparams:
     """
     if member.latent_dim > capacity:
         raise SettingError(f"latent_dim is {member.latent_dim}, expected at most the capacity {capacity}")
-    return Hparams(
-        beta=jnp.float32(member.beta),
-        learning_rate=jnp.float32(member.learning_rate),
-        weight_decay=jnp.float32(member.weight_decay),
-        clip_norm=jnp.float32(member.clip_norm),
-        free_bits=jnp.float32(member.free_bits),
-        kl_target=jnp.float32(member.kl_target),
-        warmup_steps=jnp.float32(member.warmup_epochs * steps_per_epoch),
-        latent_mask=jnp.arange(capacity) < member.latent_dim,
-        key=jax.random.key(member.seed),
-    )
+    made_of_others = {
+        "warmup_steps": jnp.float32(member.warmup_epochs * steps_per_epoch),
+        "latent_mask": jnp.arange(capacity) < member.latent_dim,
+        "key": jax.random.key(member.seed),
+    }
+    same = {
+        field.name: jnp.float32(getattr(member, field.name))
+        for field in dataclasses.fields(Hparams)
+        if field.name not in made_of_others
+    }
+    return Hparams(**made_of_others, **same)
+
+
+def require_compatible(config: Config, member: Member) -> None:
+    """Refuse a member that the configured objective cannot train.
+
+    Raises:
+      SettingError: naming the setting.
+    """
+    if config.objective == "multirate":
+        if not member.beta_min <= member.beta <= member.beta_max:
+            raise SettingError(
+                f"beta is {member.beta}, expected between beta_min {member.beta_min} and beta_max "
+                f"{member.beta_max} with the objective multirate"
+            )
+        if member.warmup_epochs > 0:
+            raise SettingError(
+                f"warmup_epochs is {member.warmup_epochs}, expected 0 with the objective multirate: "
+                "it trains every beta at once"
+            )

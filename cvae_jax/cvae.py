@@ -12,7 +12,15 @@ from cvae_jax.conditions import LabelEmbedding
 from cvae_jax.config import Config
 from cvae_jax.likelihoods import Likelihood, likelihood
 from cvae_jax.losses import gaussian_log_likelihood, reparameterize
-from cvae_jax.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder, Shape, ToLatents
+from cvae_jax.networks import (
+    Context,
+    ConvDecoder,
+    ConvEncoder,
+    MLPDecoder,
+    MLPEncoder,
+    Shape,
+    ToLatents,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, Key, PyTree
@@ -72,15 +80,23 @@ class CVAE(nn.Module):
         self.encoder = encoder(dtype)
         self.to_latents = ToLatents(self.capacity)
         self.decoder = decoder(self.shape, dtype)
+        self.log_beta = (
+            self.variable("setting", "log_beta", jnp.zeros, ())
+            if self.config.objective == "multirate"
+            else None
+        )
 
-    def _embed(self, c: Int[Array, " b"]) -> Float[Array, "b e"] | None:
-        return None if self.embedding is None else self.embedding(c)
+    def _context(self, c: Int[Array, " b"]) -> Context:
+        return Context(
+            None if self.embedding is None else self.embedding(c),
+            None if self.log_beta is None else self.log_beta.value,
+        )
 
     def encode(
         self, x: Float[Array, "b H W C"], c: Int[Array, " b"], latent_mask: Bool[Array, " z"]
     ) -> Gaussian:
         """The posterior q(z|x,c) of a batch."""
-        mean, logvar = self.to_latents(self.encoder(x, self._embed(c)))
+        mean, logvar = self.to_latents(self.encoder(x, self._context(c)))
         return Gaussian(jnp.where(latent_mask, mean, 0.0), jnp.where(latent_mask, logvar, 0.0))
 
     def decode(
@@ -88,7 +104,7 @@ class CVAE(nn.Module):
     ) -> Float[Array, "b H W C"]:
         """The output that `likelihood` turns into p(x|z,c), in float32."""
         z = jnp.where(latent_mask, z, 0.0)
-        return self.decoder(z, self._embed(c), latent_mask).astype(jnp.float32)
+        return self.decoder(z, self._context(c), latent_mask).astype(jnp.float32)
 
     def __call__(
         self,
@@ -144,14 +160,16 @@ def decode(
 
 
 class Draw(NamedTuple):
-    """The posterior of a batch, and the likelihood of the data at one draw of it.
+    """The posterior of a batch, one draw of it, and the likelihood of the data there.
 
     Attributes:
       q: q(z|x,c), shapes (b, z).
+      z: the draw, shape (b, z).
       log_likelihood: log p(x|z,c) for z ~ q, shape (b,), nats.
     """
 
     q: Gaussian
+    z: Float[Array, "b z"]
     log_likelihood: Float[Array, " b"]
 
 
@@ -174,12 +192,12 @@ def draw(
       latent_mask: the latents in use, shape (z,), bool.
 
     Returns:
-      The posterior, and log p(x|z,c) per example, nats.
+      The posterior, the draw, and log p(x|z,c) per example, nats.
     """
     q = encode(model, params, x, c, latent_mask)
     z = jax.vmap(reparameterize)(keys, q.mean, q.logvar)
     output = decode(model, params, z, c, latent_mask)
-    return Draw(q, jax.vmap(model.likelihood.log_prob)(output, x))
+    return Draw(q, z, jax.vmap(model.likelihood.log_prob)(output, x))
 
 
 class LogWeights(NamedTuple):

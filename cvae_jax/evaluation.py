@@ -88,7 +88,7 @@ def elbo_terms(
     def one_batch(rows: Int[Array, " b"]) -> ElboTerms:
         x, c = examples.take(jnp.minimum(rows, n - 1))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
-        q, log_likelihood = draw(model, params, x, c, keys, latent_mask)
+        q, _, log_likelihood = draw(model, params, x, c, keys, latent_mask)
         return ElboTerms(distortion=-log_likelihood, rate=jax.vmap(standard_normal_kl)(q.mean, q.logvar))
 
     terms = jax.lax.map(one_batch, rows.reshape(-1, batch))

@@ -70,7 +70,7 @@ def member_bytes(model: CVAE) -> int:
         lambda: Batch(jnp.zeros((batch_size, *model.shape)), jnp.zeros(batch_size, jnp.int32))
     )
     step = jax.ShapeDtypeStruct((), jnp.int32)
-    step_of = partial(training.train_step, model, objective=objective(model.config))
+    step_of = partial(training.train_step, model, objective=objective(model.config, model.config.batch_size))
     jaxpr = jax.make_jaxpr(step_of)(state, batch, settings, step)
     return tree_bytes(state) + _peak_bytes(jaxpr.jaxpr)
 

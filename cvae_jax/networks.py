@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -21,21 +21,43 @@ MAX_CHANNELS = 128
 Shape = tuple[int, int, int]
 
 
-class AddCondition(nn.Module):
-    """Add a learned per-channel term of the condition; nothing without a condition.
+class Context(NamedTuple):
+    """What every layer of both bodies is told beside its input.
 
-    By linearity this equals concatenating the condition to a layer's input, without the planes it would take.
+    Attributes:
+      e: embedding of the condition, shape (b, e), or None without one.
+      log_beta: the β that a multi-rate model is at, a scalar or shape (b,), or None for any other model.
+    """
+
+    e: Float[Array, "b e"] | None
+    log_beta: Float[Array, ...] | None = None
+
+
+class AddCondition(nn.Module):
+    """Add a learned per-channel term of the condition, and gate each channel by β where a model is told one.
+
+    By linearity the sum equals concatenating the condition to a layer's input, without the planes it would take. The
+    gate is 2σ(w log β + v) per channel, 1 before training.
+
+    References:
+      Bae et al., Multi-Rate VAE: Train Once, Get the Full Rate-Distortion Curve, 2022, equation 5, of the gate.
     """
 
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, h: Float[Array, "b *hw f"], e: Float[Array, "b e"] | None) -> Float[Array, "b *hw f"]:
-        """Condition a batch of activations `h` on embeddings `e`."""
-        if e is None:
-            return h
-        term = Dense(h.shape[-1], use_bias=False, dtype=self.dtype)(e)
-        return h + jnp.expand_dims(term, tuple(range(1, h.ndim - 1)))
+    def __call__(self, h: Float[Array, "b *hw f"], context: Context) -> Float[Array, "b *hw f"]:
+        """Condition a batch of activations."""
+        per_channel = (1,) * (h.ndim - 2) + (h.shape[-1],)
+        if context.e is not None:
+            term = Dense(h.shape[-1], use_bias=False, dtype=self.dtype)(context.e)
+            h = h + term.reshape(-1, *per_channel)
+        if context.log_beta is not None:
+            slope = self.param("gate_slope", nn.initializers.zeros, (h.shape[-1],))
+            shift = self.param("gate_shift", nn.initializers.zeros, (h.shape[-1],))
+            gate = 2.0 * nn.sigmoid(context.log_beta.reshape(-1, 1) * slope + shift)
+            h = h * gate.reshape(-1, *per_channel).astype(self.dtype)
+        return h
 
 
 class ToLatents(nn.Module):
@@ -93,12 +115,12 @@ class MLPEncoder(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b H W C"], e: Float[Array, "b e"] | None) -> Float[Array, "b f"]:
+    def __call__(self, x: Float[Array, "b H W C"], context: Context) -> Float[Array, "b f"]:
         """Features of a batch of images."""
         h = x.reshape(x.shape[0], -1)
         for width in HIDDEN:
             h = Dense(width, dtype=self.dtype)(h)
-            h = nn.silu(AddCondition(self.dtype)(h, e))
+            h = nn.silu(AddCondition(self.dtype)(h, context))
         return h
 
 
@@ -110,15 +132,15 @@ class MLPDecoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, z: Float[Array, "b z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+        self, z: Float[Array, "b z"], context: Context, latent_mask: Bool[Array, " z"]
     ) -> Float[Array, "b H W C"]:
         """Parameters of p(x|z,c) for a batch of latents."""
         first, *rest = reversed(HIDDEN)
         h = FromLatents(first)(z, latent_mask).astype(self.dtype)
-        h = nn.silu(AddCondition(self.dtype)(h, e))
+        h = nn.silu(AddCondition(self.dtype)(h, context))
         for width in rest:
             h = Dense(width, dtype=self.dtype)(h)
-            h = nn.silu(AddCondition(self.dtype)(h, e))
+            h = nn.silu(AddCondition(self.dtype)(h, context))
         h = Dense(math.prod(self.shape), dtype=self.dtype)(h)
         return h.reshape(-1, *self.shape)
 
@@ -146,10 +168,10 @@ class PointwiseBlock(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, h: Float[Array, "b h w f"], e: Float[Array, "b e"] | None) -> Float[Array, "b h w f"]:
+    def __call__(self, h: Float[Array, "b h w f"], context: Context) -> Float[Array, "b h w f"]:
         """Refine a batch of feature maps."""
         inner = Dense(2 * h.shape[-1], dtype=self.dtype)(h)
-        inner = nn.silu(AddCondition(self.dtype)(inner, e))
+        inner = nn.silu(AddCondition(self.dtype)(inner, context))
         return h + Dense(h.shape[-1], dtype=self.dtype)(inner)
 
 
@@ -159,13 +181,13 @@ class ConvEncoder(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b H W C"], e: Float[Array, "b e"] | None) -> Float[Array, "b f"]:
+    def __call__(self, x: Float[Array, "b H W C"], context: Context) -> Float[Array, "b f"]:
         """Features of a batch of images."""
         h = x
         for _, _, channels in pyramid((x.shape[1], x.shape[2], x.shape[3]))[1:]:
             h = Downsample(channels, self.dtype)(h)
-            h = nn.silu(AddCondition(self.dtype)(h, e))
-        h = PointwiseBlock(self.dtype)(h, e)
+            h = nn.silu(AddCondition(self.dtype)(h, context))
+        h = PointwiseBlock(self.dtype)(h, context)
         return h.reshape(h.shape[0], -1)
 
 
@@ -177,15 +199,15 @@ class ConvDecoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, z: Float[Array, "b z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+        self, z: Float[Array, "b z"], context: Context, latent_mask: Bool[Array, " z"]
     ) -> Float[Array, "b H W C"]:
         """Parameters of p(x|z,c) for a batch of latents."""
         *below, top = pyramid(self.shape)
         h = FromLatents(math.prod(top))(z, latent_mask).astype(self.dtype)
-        h = nn.silu(AddCondition(self.dtype)(h, e))
-        h = PointwiseBlock(self.dtype)(h.reshape(-1, *top), e)
+        h = nn.silu(AddCondition(self.dtype)(h, context))
+        h = PointwiseBlock(self.dtype)(h.reshape(-1, *top), context)
         for height, width, channels in reversed(below[1:]):
             h = Upsample(channels, self.dtype)(h)[:, :height, :width]
-            h = nn.silu(AddCondition(self.dtype)(h, e))
+            h = nn.silu(AddCondition(self.dtype)(h, context))
         height, width, channels = self.shape
         return Upsample(channels, self.dtype)(h)[:, :height, :width]

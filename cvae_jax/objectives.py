@@ -4,56 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
 from cvae_jax.config import Config, Hparams
-from cvae_jax.cvae import CVAE, draw, encode, log_weights
-from cvae_jax.losses import (
-    beta_elbo,
-    importance_weighted_bound,
-    reparameterize,
-    standard_normal_kl,
-)
+from cvae_jax.cvae import CVAE, draw
+from cvae_jax.dipvae import moment_matching_loss
+from cvae_jax.factorvae import density_ratio_loss, init_discriminator
+from cvae_jax.importance import importance_weighted_loss
+from cvae_jax.losses import beta_elbo, standard_normal_kl
+from cvae_jax.multirate import at_beta, multirate_loss
+from cvae_jax.randomness import Stream, stream
+from cvae_jax.tcvae import total_correlation_loss
+from cvae_jax.terms import Objective, Terms
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, Key, PyTree
 
 
-class Terms(NamedTuple):
-    """What one objective says of a batch, per example, in nats.
-
-    Attributes:
-      loss: what training minimizes, shape (b,); only its mean over the batch is meant.
-      distortion: −log p(x|z,c) for z ~ q, shape (b,).
-      rate: KL(q(z|x,c) ‖ p(z)), unweighted and without any floor, shape (b,).
-    """
-
-    loss: Float[Array, " b"]
-    distortion: Float[Array, " b"]
-    rate: Float[Array, " b"]
-
-
-class Objective(Protocol):
-    """A training objective: the signature of `negative_beta_elbo`."""
-
-    def __call__(
-        self,
-        model: CVAE,
-        params: PyTree,
-        x: Float[Array, "b H W C"],
-        c: Int[Array, " b"],
-        keys: Key[Array, " b"],
-        hparams: Hparams,
-    ) -> Terms:
-        """Loss and terms per example."""
-        ...
-
-
-def objective(config: Config) -> Objective:
-    """The objective a configuration names."""
+def objective(config: Config, num_examples: int) -> Objective:
+    """The objective a configuration names, for a training split of so many examples."""
     match config.objective:
         case "elbo":
             return negative_beta_elbo
@@ -67,10 +39,42 @@ def objective(config: Config) -> Objective:
                 num_samples=config.num_samples,
                 doubly_reparameterized=name == "dreg",
             )
+        case "tcvae":
+            return partial(total_correlation_loss, num_examples=num_examples, stratified=config.stratified)
+        case "dipvae_i" | "dipvae_ii" as name:
+            return partial(moment_matching_loss, of_aggregate=name == "dipvae_ii")
+        case "factorvae":
+            return density_ratio_loss
+        case "multirate":
+            return multirate_loss
+
+
+def part_names(config: Config) -> tuple[str, ...]:
+    """What the configured objective reports beside loss, distortion and rate: the names of its `Terms.parts`."""
+    match config.objective:
+        case "tcvae":
+            return ("mutual_information", "total_correlation", "marginal_kl")
+        case "dipvae_i" | "dipvae_ii":
+            return ("penalty",)
+        case "factorvae":
+            return ("total_correlation", "discriminator_loss")
+        case _:
+            return ()
+
+
+def extra_variables(model: CVAE, hparams: Hparams) -> dict[str, PyTree]:
+    """Variables beside the model's own that the configured objective trains or reads, before the first step."""
+    match model.config.objective:
+        case "factorvae":
+            return {"discriminator": init_discriminator(model, hparams)}
+        case "multirate":
+            return at_beta({}, hparams.beta)
+        case _:
+            return {}
 
 
 def annealed(config: Config, hparams: Hparams, step: Int[Array, ""]) -> Hparams:
-    """The settings as they are at a step: β on its way up, or the target of `capacity` on its.
+    """The settings as they are at a step: β on its way up, or the target of `capacity` on its, and the step's key.
 
     With t steps of N = `warmup_steps` made, the fraction reached is min(t/N, 1) with a linear schedule,
     ½ (1 − cos(π min(t/N, 1))) with a cosine, and min(2 frac(t/N), 1) with a cyclical one: each cycle of N steps rises
@@ -82,7 +86,8 @@ def annealed(config: Config, hparams: Hparams, step: Int[Array, ""]) -> Hparams:
       step: number of updates made so far, scalar int32.
 
     Returns:
-      The settings, with `beta` or `kl_target` times that fraction.
+      The settings, with `beta` or `kl_target` times that fraction, and `key` for what an objective draws for the
+      batch as a whole at this step.
 
     References:
       Sønderby et al., Ladder Variational Autoencoders, 2016, section 3; Fu et al., Cyclical Annealing Schedule, 2019,
@@ -97,6 +102,8 @@ def annealed(config: Config, hparams: Hparams, step: Int[Array, ""]) -> Hparams:
         case "cyclical":
             fraction = jnp.minimum(2.0 * (turns - jnp.floor(turns)), 1.0)
     fraction = jnp.where(hparams.warmup_steps > 0.0, fraction, 1.0)
+    key = jax.random.fold_in(stream(hparams.key, Stream.OBJECTIVE), step)
+    hparams = dataclasses.replace(hparams, key=key)
     if config.objective == "capacity":
         return dataclasses.replace(hparams, kl_target=hparams.kl_target * fraction)
     return dataclasses.replace(hparams, beta=hparams.beta * fraction)
@@ -114,8 +121,11 @@ def selection_loss(
       rate: likewise.
 
     Returns:
-      Scalar, nats per example: distortion + β·rate, or distortion + β·|rate − target|.
+      Scalar, nats per example: distortion + β·rate, or distortion + β·|rate − target|, or distortion + rate where β
+      weighs the total correlation, which a validation split has no value of per example.
     """
+    if config.objective == "tcvae":
+        return distortion + rate
     if config.objective == "capacity":
         return distortion + hparams.beta * jnp.abs(rate - hparams.kl_target)
     return distortion + hparams.beta * rate
@@ -147,7 +157,7 @@ def negative_beta_elbo(
     References:
       Higgins et al., β-VAE, 2017; Sohn, Lee & Yan, 2015, equation 4.
     """
-    q, log_likelihood = draw(model, params, x, c, keys, hparams.latent_mask)
+    q, _, log_likelihood = draw(model, params, x, c, keys, hparams.latent_mask)
     rate = jax.vmap(standard_normal_kl)(q.mean, q.logvar)
     return Terms(-beta_elbo(log_likelihood, rate, hparams.beta), -log_likelihood, rate)
 
@@ -176,7 +186,7 @@ def free_bits_loss(
     References:
       Kingma et al., Improving Variational Inference with Inverse Autoregressive Flow, 2016, equation 15.
     """
-    q, log_likelihood = draw(model, params, x, c, keys, hparams.latent_mask)
+    q, _, log_likelihood = draw(model, params, x, c, keys, hparams.latent_mask)
     kl = jax.vmap(jax.vmap(lambda m, v: standard_normal_kl(m[None], v[None])))(q.mean, q.logvar)
     counts = hparams.latent_mask & (jnp.mean(kl, axis=0) > hparams.free_bits)
     floor = jnp.where(hparams.latent_mask, hparams.free_bits, 0.0)
@@ -206,80 +216,7 @@ def capacity_loss(
     References:
       Burgess et al., Understanding Disentangling in β-VAE, 2018, equation 8.
     """
-    q, log_likelihood = draw(model, params, x, c, keys, hparams.latent_mask)
+    q, _, log_likelihood = draw(model, params, x, c, keys, hparams.latent_mask)
     rate = jax.vmap(standard_normal_kl)(q.mean, q.logvar)
     distance = jnp.abs(jnp.mean(rate) - hparams.kl_target)
     return Terms(hparams.beta * distance - log_likelihood, -log_likelihood, rate)
-
-
-def importance_weighted_loss(
-    model: CVAE,
-    params: PyTree,
-    x: Float[Array, "b H W C"],
-    c: Int[Array, " b"],
-    keys: Key[Array, " b"],
-    hparams: Hparams,
-    *,
-    num_samples: int,
-    doubly_reparameterized: bool,
-) -> Terms:
-    """The loss of an importance-weighted autoencoder, from several draws of z per example.
-
-    loss = −log (1/k) Σⱼ wⱼ,  log wⱼ = log p(x|zⱼ,c) + β (log p(zⱼ) − log q(zⱼ|x,c)),  zⱼ ~ q(z|x,c)
-
-    With one draw and β = 1 it is the ELBO with a sampled KL. Doubly reparameterized, the value and the decoder's
-    gradient are the same; the encoder's reaches it through z alone, each draw's weighted by the square of its
-    normalized weight, which takes out the score's noise and leaves the expectation.
-
-    Args:
-      model, params, x, c, keys: see `negative_beta_elbo`.
-      hparams: `beta` and `latent_mask` are read.
-      num_samples: k, ≥ 1.
-      doubly_reparameterized: whether the encoder takes the gradient of Tucker et al.
-
-    Returns:
-      Loss; distortion, the mean over the draws; and rate, in closed form; per example, nats.
-
-    References:
-      Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016, equations 8 and 14; Tucker et al., Doubly
-      Reparameterized Gradient Estimators for Monte Carlo Objectives, 2019, equation 8.
-    """
-    mask = hparams.latent_mask
-    q = encode(model, params, x, c, mask)
-    keys = jax.vmap(lambda key: jax.random.split(key, num_samples))(keys)
-    z = jax.vmap(lambda keys, m, v: jax.vmap(reparameterize, (0, None, None))(keys, m, v))(
-        keys, q.mean, q.logvar
-    )
-    density = q
-    extra = jnp.zeros(z.shape[:2])
-    if doubly_reparameterized:
-        density = jax.lax.stop_gradient(q)
-        z, extra = _weigh_gradient(z)
-    log_likelihood, ratio = log_weights(model, params, x, c, z, density, mask)
-    bound = jax.vmap(importance_weighted_bound)(log_likelihood + hparams.beta * ratio + extra)
-    rate = jax.vmap(standard_normal_kl)(q.mean, q.logvar)
-    return Terms(-bound, -jnp.mean(log_likelihood, axis=1), rate)
-
-
-@jax.custom_vjp
-def _weigh_gradient(z: Float[Array, "b k z"]) -> tuple[Float[Array, "b k z"], Float[Array, "b k"]]:
-    """z itself, and zeros to add to its log-weights: on the way back z's gradient is weighed once more.
-
-    The gradient that reaches the zeros is that of the log-weights: normalized over the draws, the weights
-    themselves.
-    """
-    return z, jnp.zeros(z.shape[:2], z.dtype)
-
-
-def _weigh_forward(z: Array) -> tuple[tuple[Array, Array], None]:
-    return _weigh_gradient(z), None
-
-
-def _weigh_backward(_: None, gradients: tuple[Array, Array]) -> tuple[Array]:
-    of_z, of_log_weights = gradients
-    total = jnp.sum(of_log_weights, axis=1, keepdims=True)
-    weights = of_log_weights / jnp.where(total == 0.0, 1.0, total)
-    return (of_z * weights[..., None],)
-
-
-_weigh_gradient.defvjp(_weigh_forward, _weigh_backward)

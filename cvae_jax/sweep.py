@@ -13,12 +13,12 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding
 
 from cvae_jax import devices, evaluation, objectives, training
-from cvae_jax.config import Config, Hparams, Member, hparams
+from cvae_jax.config import Config, Hparams, Member, hparams, require_compatible
 from cvae_jax.cvae import CVAE
 from cvae_jax.dataset import Dataset
 from cvae_jax.evaluation import Examples
-from cvae_jax.objectives import Objective, Terms
 from cvae_jax.randomness import Stream, stream
+from cvae_jax.terms import Objective, Terms
 from cvae_jax.training import Batch, TrainState
 
 if TYPE_CHECKING:
@@ -56,7 +56,13 @@ class TrainingData:
 
 
 def build_model(config: Config, dataset: Dataset, members: Sequence[Member]) -> CVAE:
-    """The model that all members share, with room for the largest latent size."""
+    """The model that all members share, with room for the largest latent size.
+
+    Raises:
+      SettingError: if the configured objective cannot train one of the members.
+    """
+    for member in members:
+        require_compatible(config, member)
     capacity = max(member.latent_dim for member in members)
     return CVAE(config, dataset.shape, dataset.num_classes, capacity)
 
@@ -153,8 +159,8 @@ def train_steps(
       The state after these steps.
     """
     config = model.config
-    objective = objective or objectives.objective(config)
     n = data.examples.c.shape[0]
+    objective = objective or objectives.objective(config, n)
     per_epoch = n // config.batch_size
     epoch, start = step // per_epoch, step % per_epoch
     order = jax.random.permutation(jax.random.fold_in(data.order_key, epoch), n)

@@ -12,8 +12,9 @@ from flax import struct
 
 from cvae_jax.config import Hparams
 from cvae_jax.cvae import CVAE
-from cvae_jax.objectives import Objective, Terms, annealed
+from cvae_jax.objectives import annealed, extra_variables, part_names
 from cvae_jax.randomness import Stream, stream
+from cvae_jax.terms import Objective, Terms
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, Key, PyTree
@@ -53,12 +54,12 @@ class TrainState:
     """All that one member's training changes.
 
     Attributes:
-      params: the model's variables.
-      opt_state: the optimizer's.
+      params: the model's variables, and those that the objective adds.
+      opt_state: of each of the `optimizers`.
       best: the best parameters so far, by validation.
       diverged_step: the step whose loss or gradient was not finite, −1 if none; from there on `params` are frozen.
       diverged_term: which it was, an index into `DIVERGED_TERMS`.
-      sums: loss, distortion and rate summed over the steps of this epoch.
+      sums: loss, distortion, rate and the objective's other parts summed over the steps of this epoch.
     """
 
     params: PyTree
@@ -69,13 +70,23 @@ class TrainState:
     sums: Terms
 
 
-def optimizer(hparams: Hparams) -> optax.GradientTransformation:
-    """AdamW, every number of it traced."""
-    return optax.chain(
-        optax.scale_by_adam(),
-        optax.add_decayed_weights(hparams.weight_decay),  # pyright: ignore[reportArgumentType]
-        optax.scale_by_learning_rate(hparams.learning_rate),
-    )
+def optimizers(hparams: Hparams) -> dict[str, optax.GradientTransformation]:
+    """AdamW for the model and Adam for a discriminator, by collection of variables, every number traced.
+
+    Collections without an optimizer stay as they are.
+    """
+    return {
+        "params": optax.chain(
+            optax.scale_by_adam(),
+            optax.add_decayed_weights(hparams.weight_decay),  # pyright: ignore[reportArgumentType]
+            optax.scale_by_learning_rate(hparams.learning_rate),
+        ),
+        # Kim & Mnih, 2018, appendix A
+        "discriminator": optax.chain(
+            optax.scale_by_adam(b1=0.5, b2=0.9),
+            optax.scale_by_learning_rate(hparams.discriminator_learning_rate),
+        ),
+    }
 
 
 def init(model: CVAE, hparams: Hparams) -> TrainState:
@@ -83,14 +94,15 @@ def init(model: CVAE, hparams: Hparams) -> TrainState:
     x = jnp.zeros((1, *model.shape))
     c = jnp.zeros(1, jnp.int32)
     params = model.init(stream(hparams.key, Stream.INIT), x, c, hparams.latent_mask, hparams.key)
+    params = {**params, **extra_variables(model, hparams)}
     zero = jnp.zeros(())
     return TrainState(
         params=params,
-        opt_state=optimizer(hparams).init(params),
+        opt_state={name: tx.init(params[name]) for name, tx in optimizers(hparams).items() if name in params},
         best=Best(params=params, loss=jnp.float32(jnp.inf), epoch=jnp.int32(0)),
         diverged_step=jnp.int32(-1),
         diverged_term=jnp.int32(0),
-        sums=Terms(zero, zero, zero),
+        sums=Terms(zero, zero, zero, dict.fromkeys(part_names(model.config), zero) or None),
     )
 
 
@@ -121,7 +133,7 @@ def train_step(
       objective: the loss.
 
     Returns:
-      The new state; `sums` grows by the batch means of loss, distortion and rate, in nats per example.
+      The new state; `sums` grows by the batch means of the objective's terms, in nats per example.
     """
     keys = example_keys(hparams.key, step, batch.c.shape[0])
     at_step = annealed(model.config, hparams, step)
@@ -140,15 +152,24 @@ def train_step(
     # old and new parameters would, too, but keeps XLA from updating them in place.
     # Clipping comes before, so that it shares the norm of the gradient with the check above.
     clip = optax.clip_by_global_norm(hparams.clip_norm)  # pyright: ignore[reportArgumentType]
-    gradient, _ = clip.update(gradient, clip.init(state.params))
-    gradient = jax.tree.map(lambda g: jnp.where(runs, g, 0.0), gradient)
-    hparams = dataclasses.replace(hparams, learning_rate=jnp.where(runs, hparams.learning_rate, 0.0))
-    # optax raises a float to its int32 step count, which strict promotion would refuse.
-    with jax.numpy_dtype_promotion("standard"):
-        updates, opt_state = optimizer(hparams).update(gradient, state.opt_state, state.params)
+    clipped, _ = clip.update(gradient["params"], clip.init(state.params["params"]))
+    gradient = jax.tree.map(lambda g: jnp.where(runs, g, 0.0), {**gradient, "params": clipped})
+    hparams = dataclasses.replace(
+        hparams,
+        learning_rate=jnp.where(runs, hparams.learning_rate, 0.0),
+        discriminator_learning_rate=jnp.where(runs, hparams.discriminator_learning_rate, 0.0),
+    )
+    params, opt_state = dict(state.params), dict(state.opt_state)
+    for name in opt_state:
+        # optax raises a float to its int32 step count, which strict promotion would refuse.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state[name] = optimizers(hparams)[name].update(
+                gradient[name], opt_state[name], params[name]
+            )
+        params[name] = optax.apply_updates(params[name], updates)
     return dataclasses.replace(
         state,
-        params=optax.apply_updates(state.params, updates),
+        params=params,
         opt_state=opt_state,
         diverged_step=jnp.where(fails_now, step, state.diverged_step),
         diverged_term=jnp.where(fails_now, jnp.argmax(failures), state.diverged_term).astype(jnp.int32),

@@ -22,8 +22,8 @@ from cvae_jax.config import Hparams
 from cvae_jax.cvae import CVAE
 from cvae_jax.dataset import Dataset
 from cvae_jax.evaluation import Examples
-from cvae_jax.objectives import Terms
 from cvae_jax.sweep import Population
+from cvae_jax.terms import Terms
 from cvae_jax.training import DIVERGED_TERMS
 from experiments.cli import Interrupted, UserError
 from experiments.progress import progress
@@ -266,8 +266,9 @@ def _records(
     train_host, validation_host = jax.tree.map(np.asarray, (train_terms, validation_terms))
 
     def metrics(terms: Terms, i: int) -> dict[str, float]:
-        loss, distortion, rate = (float(term[i]) for term in terms)
-        return {"elbo": -(distortion + rate), "rate": rate, "distortion": distortion, "loss": loss}
+        loss, distortion, rate = (float(term[i]) for term in terms[:3])
+        parts = {name: float(values[i]) for name, values in (terms.parts or {}).items()}
+        return {"elbo": -(distortion + rate), "rate": rate, "distortion": distortion, "loss": loss} | parts
 
     return [
         {
