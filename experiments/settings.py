@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import get_args
@@ -57,9 +58,18 @@ def define_shared_flags() -> None:
     flags.DEFINE_enum(
         "objective", default.objective, get_args(settings.ObjectiveName),
         "elbo; free_bits: no latent's KL is pushed below --free_bits; capacity: beta times the KL's distance to "
-        "--kl_target; iwae: the bound of --num_samples draws; dreg: its doubly-reparameterized gradient.",
+        "--kl_target; iwae: the bound of --num_samples draws; dreg: its doubly-reparameterized gradient; "
+        "tcvae: beta weighs the total correlation; dipvae_i, dipvae_ii: the latents' covariance is drawn to the "
+        "identity; factorvae: total correlation by a discriminator; multirate: one network for all betas from "
+        "--beta_min to --beta_max.",
     )  # fmt: skip
     flags.DEFINE_integer("num_samples", default.num_samples, "Draws of z per example, with iwae and dreg.")
+    flags.DEFINE_bool(
+        "stratified", default.stratified, "With tcvae, whether q(z) is estimated from a batch without bias."
+    )
+    flags.DEFINE_integer(
+        "discriminator_width", default.discriminator_width, "Of each of its six layers, with factorvae."
+    )
     flags.DEFINE_enum(
         "schedule", default.schedule, get_args(settings.Schedule),
         "How beta (or the target of capacity) rises over --warmup_epochs; cyclical: again in every such cycle.",
@@ -79,6 +89,20 @@ def define_member_flags() -> None:
     )
     flags.DEFINE_float("free_bits", default.free_bits, "Least KL per latent, nats, with that objective.")
     flags.DEFINE_float("kl_target", default.kl_target, "KL to end at, nats, with the objective capacity.")
+    flags.DEFINE_float("mi_weight", default.mi_weight, "Weight of the mutual information, with tcvae.")
+    flags.DEFINE_float("marginal_weight", default.marginal_weight, "Weight of the marginals' KL, with tcvae.")
+    flags.DEFINE_float(
+        "dip_off_diagonal", default.dip_off_diagonal, "Weight of the squared covariances, with dipvae."
+    )
+    flags.DEFINE_float(
+        "dip_diagonal", default.dip_diagonal, "Weight of the variances' squared distance to 1, with dipvae."
+    )
+    flags.DEFINE_float("tc_weight", default.tc_weight, "Weight of the total correlation, with factorvae.")
+    flags.DEFINE_float(
+        "discriminator_learning_rate", default.discriminator_learning_rate, "Of Adam, with factorvae."
+    )
+    flags.DEFINE_float("beta_min", default.beta_min, "Least beta that multirate trains for.")
+    flags.DEFINE_float("beta_max", default.beta_max, "Largest beta that multirate trains for.")
     flags.DEFINE_float("weight_decay", default.weight_decay, "Decoupled weight decay, as in AdamW.")
     flags.DEFINE_float(
         "clip_norm", default.clip_norm, "Largest global norm of the gradient; inf does not clip."
@@ -96,6 +120,18 @@ def define_grid_flags() -> None:
         ("warmup_epochs", f"{default.warmup_epochs:g}", "Epochs over which beta rises, see --schedule."),
         ("free_bits", f"{default.free_bits:g}", "Least KLs per latent, nats, with that objective."),
         ("kl_target", f"{default.kl_target:g}", "KLs to end at, nats, with the objective capacity."),
+        ("mi_weight", f"{default.mi_weight:g}", "Weights of the mutual information, with tcvae."),
+        ("marginal_weight", f"{default.marginal_weight:g}", "Weights of the marginals' KL, with tcvae."),
+        ("dip_off_diagonal", f"{default.dip_off_diagonal:g}", "Weights of the covariances, with dipvae."),
+        ("dip_diagonal", f"{default.dip_diagonal:g}", "Weights of the variances, with dipvae."),
+        ("tc_weight", f"{default.tc_weight:g}", "Weights of the total correlation, with factorvae."),
+        (
+            "discriminator_learning_rate",
+            f"{default.discriminator_learning_rate:g}",
+            "Learning rates of Adam, with factorvae.",
+        ),
+        ("beta_min", f"{default.beta_min:g}", "Least betas that multirate trains for."),
+        ("beta_max", f"{default.beta_max:g}", "Largest betas that multirate trains for."),
         ("weight_decay", f"{default.weight_decay:g}", "Decoupled weight decays."),
         ("clip_norm", f"{default.clip_norm:g}", "Largest global norms of the gradient; inf does not clip."),
         ("seed", str(default.seed), "Seeds of the initialization and the latent noise."),
@@ -143,22 +179,15 @@ def sweep_run(members: tuple[Member, ...], members_per_program: int) -> Run:
 def shared_config() -> Config:
     """The configuration that the flags describe."""
     binarize = FLAGS.binarize or ("dynamic" if FLAGS.likelihood == "bernoulli" else "none")
-    return Config(
-        dataset=FLAGS.dataset, condition=FLAGS.condition, network=FLAGS.network, likelihood=FLAGS.likelihood,
-        sigma=FLAGS.sigma, binarize=binarize, batch_size=FLAGS.batch_size, epochs=FLAGS.epochs,
-        data_seed=FLAGS.data_seed, compute_dtype=FLAGS.compute_dtype,
-        objective=FLAGS.objective, num_samples=FLAGS.num_samples, schedule=FLAGS.schedule,
-    )  # fmt: skip
+    values = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Config)}
+    return Config(**values | {"binarize": binarize})
 
 
 def member() -> Member:
     """The member that the flags describe."""
-    return Member(
-        beta=FLAGS.beta, latent_dim=FLAGS.latent_dim, learning_rate=FLAGS.learning_rate,
-        warmup_epochs=FLAGS.warmup_epochs, free_bits=FLAGS.free_bits, kl_target=FLAGS.kl_target,
-        weight_decay=FLAGS.weight_decay,
-        clip_norm=math.inf if FLAGS.clip_norm is None else FLAGS.clip_norm, seed=FLAGS.seed,
-    )  # fmt: skip
+    values = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Member)}
+    # absl reads inf as no value.
+    return Member(**values | {"clip_norm": math.inf if FLAGS.clip_norm is None else FLAGS.clip_norm})
 
 
 def single_run() -> tuple[Run, Path]:

@@ -188,7 +188,7 @@ def test_a_step_is_that_of_adamw_by_hand(model, init, batch, train_step, terms_o
     with jax.numpy_dtype_promotion("standard"):
         updates, opt_state = tx.update(clipped, tx.init(state.params), state.params)
     after = train_step(state, batch, h, jnp.int32(0))
-    adam = after.opt_state[0]
+    adam = after.opt_state["params"][0]
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-7), adam.mu, opt_state[0].mu
     )
