@@ -16,6 +16,7 @@ usage: ./launch.sh COMMAND [FLAG...]
   sweep      train many as one program:  ./launch.sh sweep --help
   evaluate   evaluate a trained model
   sample     draw pictures from a trained model
+  reproduce  repeat a published result:  ./launch.sh reproduce --experiment=iwae-k1 --stages=4
   export_member  write a sweep's member as an ordinary run
   prepare    download and prepare a TFDS dataset (installs TensorFlow)
   test       run the tests; arguments go to pytest
@@ -123,7 +124,7 @@ main() {
   local command=${1:-help} extra
   if (($#)); then shift; fi
   case $command in
-    train | sweep | evaluate | sample | export_member)
+    train | sweep | evaluate | sample | reproduce | export_member)
       install experiments
       exec $venv/bin/python -m "experiments.$command" "$@"
       ;;

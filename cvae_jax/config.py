@@ -35,6 +35,8 @@ ObjectiveName = Literal[
     "multirate",
 ]
 Schedule = Literal["linear", "cosine", "cyclical"]
+ActivationName = Literal["silu", "tanh"]
+LearningRateSchedule = Literal["constant", "iwae"]
 
 
 class SettingError(ValueError):
@@ -78,6 +80,9 @@ class Config:
       schedule: how β rises over a member's `warmup_epochs`, or the target of `capacity`.
       stratified: whether `tcvae` estimates q(z) from a batch by stratified weights, without bias.
       discriminator_width: of the six layers of `factorvae`'s discriminator.
+      hidden: widths of the encoder's dense layers, mirrored in the decoder; of `mlp`.
+      activation: after each of them.
+      learning_rate_schedule: `constant`, or `iwae`, which lowers the rate in stages of 1, 3, 9, … epochs.
     """
 
     dataset: str = "digits"
@@ -95,6 +100,9 @@ class Config:
     schedule: Schedule = "linear"
     stratified: bool = True
     discriminator_width: int = 1000
+    hidden: tuple[int, ...] = (512, 512)
+    activation: ActivationName = "silu"
+    learning_rate_schedule: LearningRateSchedule = "constant"
 
     def __post_init__(self) -> None:
         """Refuse what no program can be built from."""
@@ -105,6 +113,8 @@ class Config:
         _require_one_of("compute_dtype", self.compute_dtype, get_args(ComputeDtype))
         _require_one_of("objective", self.objective, get_args(ObjectiveName))
         _require_one_of("schedule", self.schedule, get_args(Schedule))
+        _require_one_of("activation", self.activation, get_args(ActivationName))
+        _require_one_of("learning_rate_schedule", self.learning_rate_schedule, get_args(LearningRateSchedule))
         _require_finite("sigma", self.sigma, 0.0, exclusive=True)
         _require_integer("num_samples", self.num_samples, 1)
         _require_integer("discriminator_width", self.discriminator_width, 1)
@@ -125,6 +135,17 @@ class Config:
                 f"batch_size is {self.batch_size}, expected ≥ 2 with the objective {self.objective}: "
                 "it compares the latents of a batch"
             )
+        if not self.hidden:
+            raise SettingError("hidden is empty, expected at least one width")
+        for width in self.hidden:
+            _require_integer("hidden", width, 1)
+        for name in ("hidden", "activation"):
+            default = Config.__dataclass_fields__[name].default
+            if self.network != "mlp" and getattr(self, name) != default:
+                raise SettingError(
+                    f"{name} is {getattr(self, name)}, expected {default} with the {self.network} network: "
+                    "mlp takes others"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +156,8 @@ class Member:
       beta: weight of the KL in the training loss, ≥ 0; of its distance to the target in `capacity`; of the total
         correlation in `tcvae`; what a `multirate` model is evaluated and sampled at.
       latent_dim: number of latents, ≥ 1.
-      learning_rate: of Adam, > 0.
+      learning_rate: of Adam, > 0; where its schedule starts.
+      adam_epsilon: added to the root of Adam's second moment, > 0.
       warmup_epochs: epochs over which β rises from 0, or the target of `capacity`; 0 starts at its end. With a
         cyclical schedule the length of a cycle.
       free_bits: least KL per latent that `free_bits` asks for, nats, ≥ 0.
@@ -153,6 +175,7 @@ class Member:
     beta: float = 1.0
     latent_dim: int = 16
     learning_rate: float = 1e-3
+    adam_epsilon: float = 1e-8
     warmup_epochs: float = 0.0
     free_bits: float = 0.0
     kl_target: float = 0.0
@@ -173,6 +196,7 @@ class Member:
         _require_finite("beta", self.beta, 0.0)
         _require_integer("latent_dim", self.latent_dim, 1)
         _require_finite("learning_rate", self.learning_rate, 0.0, exclusive=True)
+        _require_finite("adam_epsilon", self.adam_epsilon, 0.0, exclusive=True)
         _require_finite("warmup_epochs", self.warmup_epochs, 0.0)
         _require_finite("free_bits", self.free_bits, 0.0)
         _require_finite("kl_target", self.kl_target, 0.0)
@@ -204,6 +228,7 @@ class Hparams:
     key: Key[Array, ""]
     beta: Float[Array, ""]
     learning_rate: Float[Array, ""]
+    adam_epsilon: Float[Array, ""]
     free_bits: Float[Array, ""]
     kl_target: Float[Array, ""]
     mi_weight: Float[Array, ""]

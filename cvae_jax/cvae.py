@@ -25,8 +25,6 @@ from cvae_jax.networks import (
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-_BODIES = {"mlp": (MLPEncoder, MLPDecoder), "conv": (ConvEncoder, ConvDecoder)}
-
 
 class Gaussian(NamedTuple):
     """A batch of diagonal Gaussians over latents.
@@ -74,16 +72,18 @@ class CVAE(nn.Module):
 
     def setup(self) -> None:
         """Build the condition's embedding, the two bodies and the map onto the latents."""
-        dtype = jnp.dtype(self.config.compute_dtype)
-        encoder, decoder = _BODIES[self.config.network]
-        self.embedding = LabelEmbedding(self.num_classes) if self.config.condition == "label" else None
-        self.encoder = encoder(dtype)
+        config, dtype = self.config, jnp.dtype(self.config.compute_dtype)
+        self.embedding = LabelEmbedding(self.num_classes) if config.condition == "label" else None
         self.to_latents = ToLatents(self.capacity)
-        self.decoder = decoder(self.shape, dtype)
+        match config.network:
+            case "mlp":
+                self.encoder = MLPEncoder(config.hidden, config.activation, dtype)
+                self.decoder = MLPDecoder(self.shape, config.hidden, config.activation, dtype)
+            case "conv":
+                self.encoder = ConvEncoder(dtype)
+                self.decoder = ConvDecoder(self.shape, dtype)
         self.log_beta = (
-            self.variable("setting", "log_beta", jnp.zeros, ())
-            if self.config.objective == "multirate"
-            else None
+            self.variable("setting", "log_beta", jnp.zeros, ()) if config.objective == "multirate" else None
         )
 
     def _context(self, c: Int[Array, " b"]) -> Context:

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cvae_jax.config import ActivationName
 from cvae_jax.convolutions import Downsample, Upsample
 from cvae_jax.products import Dense
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from jax.typing import DTypeLike
     from jaxtyping import Array, Bool, Float
 
-HIDDEN = (512, 512)
+ACTIVATIONS = {"silu": nn.silu, "tanh": nn.tanh}
 MAX_CHANNELS = 128
 Shape = tuple[int, int, int]
 
@@ -110,24 +111,41 @@ def _per_latent_normal(key: Array, capacity: int, features: int) -> Float[Array,
 
 
 class MLPEncoder(nn.Module):
-    """Dense layers over the flattened image."""
+    """Dense layers over the flattened image.
 
+    Attributes:
+      hidden: their widths.
+      activation: after each of them.
+      dtype: of the matrix products.
+    """
+
+    hidden: tuple[int, ...]
+    activation: ActivationName
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b H W C"], context: Context) -> Float[Array, "b f"]:
         """Features of a batch of images."""
         h = x.reshape(x.shape[0], -1)
-        for width in HIDDEN:
+        for width in self.hidden:
             h = Dense(width, dtype=self.dtype)(h)
-            h = nn.silu(AddCondition(self.dtype)(h, context))
+            h = ACTIVATIONS[self.activation](AddCondition(self.dtype)(h, context))
         return h
 
 
 class MLPDecoder(nn.Module):
-    """Dense layers from latents to the flattened image."""
+    """Dense layers from latents to the flattened image.
+
+    Attributes:
+      shape: of the image.
+      hidden: widths of the encoder's layers, here from the last to the first.
+      activation: after each of them.
+      dtype: of the matrix products.
+    """
 
     shape: Shape
+    hidden: tuple[int, ...]
+    activation: ActivationName
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -135,12 +153,13 @@ class MLPDecoder(nn.Module):
         self, z: Float[Array, "b z"], context: Context, latent_mask: Bool[Array, " z"]
     ) -> Float[Array, "b H W C"]:
         """Parameters of p(x|z,c) for a batch of latents."""
-        first, *rest = reversed(HIDDEN)
+        activation = ACTIVATIONS[self.activation]
+        first, *rest = reversed(self.hidden)
         h = FromLatents(first)(z, latent_mask).astype(self.dtype)
-        h = nn.silu(AddCondition(self.dtype)(h, context))
+        h = activation(AddCondition(self.dtype)(h, context))
         for width in rest:
             h = Dense(width, dtype=self.dtype)(h)
-            h = nn.silu(AddCondition(self.dtype)(h, context))
+            h = activation(AddCondition(self.dtype)(h, context))
         h = Dense(math.prod(self.shape), dtype=self.dtype)(h)
         return h.reshape(-1, *self.shape)
 

@@ -24,6 +24,7 @@ class Stream(enum.IntEnum):
     IMPORTANCE = 7
     DISCRIMINATOR = 8
     OBJECTIVE = 9
+    LATENTS = 10
 
 
 def stream(key: Key[Array, ""], name: Stream) -> Key[Array, ""]:

@@ -164,6 +164,7 @@ def train_steps(
     per_epoch = n // config.batch_size
     epoch, start = step // per_epoch, step % per_epoch
     order = jax.random.permutation(jax.random.fold_in(data.order_key, epoch), n)
+    hparams = training.scheduled(config, hparams, epoch)
 
     def one_step(i: Int[Array, ""], state: TrainState) -> TrainState:
         rows = jax.lax.dynamic_slice(order, ((start + i) * config.batch_size,), (config.batch_size,))

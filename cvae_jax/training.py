@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from cvae_jax.config import Hparams
+from cvae_jax.config import Config, Hparams
 from cvae_jax.cvae import CVAE
 from cvae_jax.objectives import annealed, extra_variables, part_names
 from cvae_jax.randomness import Stream, stream
@@ -77,7 +77,7 @@ def optimizers(hparams: Hparams) -> dict[str, optax.GradientTransformation]:
     """
     return {
         "params": optax.chain(
-            optax.scale_by_adam(),
+            optax.scale_by_adam(eps=hparams.adam_epsilon),  # pyright: ignore[reportArgumentType]
             optax.add_decayed_weights(hparams.weight_decay),  # pyright: ignore[reportArgumentType]
             optax.scale_by_learning_rate(hparams.learning_rate),
         ),
@@ -87,6 +87,30 @@ def optimizers(hparams: Hparams) -> dict[str, optax.GradientTransformation]:
             optax.scale_by_learning_rate(hparams.discriminator_learning_rate),
         ),
     }
+
+
+def scheduled(config: Config, hparams: Hparams, epoch: Int[Array, ""]) -> Hparams:
+    """The settings with the learning rate of an epoch.
+
+    Constant, or with `iwae` the rate times 10^(−i/7) in stage i = 0, …, 7, which lasts 3ⁱ epochs; the last goes on.
+
+    Args:
+      config: `learning_rate_schedule` is read.
+      hparams: one member's settings.
+      epoch: epochs trained so far, scalar int32.
+
+    Returns:
+      The settings of that epoch.
+
+    References:
+      Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016, section 5.
+    """
+    if config.learning_rate_schedule == "constant":
+        return hparams
+    # Stage i starts after 1 + 3 + … + 3^(i−1) epochs.
+    starts = jnp.array([(3**i - 1) // 2 for i in range(1, 8)])
+    stage = jnp.sum(epoch >= starts, dtype=jnp.float32)
+    return dataclasses.replace(hparams, learning_rate=hparams.learning_rate * 10.0 ** (-stage / 7.0))
 
 
 def init(model: CVAE, hparams: Hparams) -> TrainState:

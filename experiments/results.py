@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from cvae_jax import checkpoints, evaluation, plots, sampling
-from cvae_jax.config import Hparams
+from cvae_jax import checkpoints, evaluation, latents, plots, sampling
+from cvae_jax.config import Config, Hparams
 from cvae_jax.dataset import unit
 from cvae_jax.randomness import Stream, stream
 from cvae_jax.sweep import Population
 from cvae_jax.training import Best
 from experiments.cli import UserError
 from experiments.loop import Part, Session, abstract_population
-from experiments.workdir import write_atomically, write_json
+from experiments.workdir import Run, nll_name, write_atomically, write_json
 
 _COLUMNS = 12
 _TRAVERSED_LATENTS = 64
+# Below it, in nats, a posterior is the prior for all practical purposes.
+_COLLAPSED_RATE = 0.1
+_MOST_NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,20 +56,22 @@ def load_population(session: Session, part: Part, workdir: Path) -> Population:
     return population
 
 
-def split_metrics(session: Session, part: Part, best: Best) -> dict[str, list[dict[str, float]]]:
-    """ELBO, rate and distortion of the members' best parameters, on validation and test."""
+def split_metrics(session: Session, part: Part, best: Best) -> dict[str, list[dict[str, Any]]]:
+    """The bound's terms of the members' best parameters on validation and test, and what the latents hold on test."""
     dataset = session.dataset
-    return {
-        name: evaluation.summarize(
-            evaluation.members_elbo_terms(
-                session.model,
-                best.params,
-                evaluation.on_device(split, dataset.x_max),
-                part.hparams.latent_mask,
-            )
-        )[: len(part.members)]
+    splits = {
+        name: evaluation.on_device(split, dataset.x_max)
         for name, split in (("validation", dataset.validation), ("test", dataset.test))
     }
+    masks = part.hparams.latent_mask
+    metrics = {
+        name: evaluation.summarize(evaluation.members_elbo_terms(session.model, best.params, examples, masks))
+        for name, examples in splits.items()
+    }
+    terms = latents.members_latent_terms(session.model, best.params, splits["test"], masks)
+    held = latents.summarize(terms, [test["rate"] for test in metrics["test"]])
+    metrics["test"] = [a | b for a, b in zip(metrics["test"], held, strict=True)]
+    return {name: members[: len(part.members)] for name, members in metrics.items()}
 
 
 def test_nll(session: Session, params: Any, latent_mask: Any, num_samples: int) -> np.ndarray:
@@ -76,6 +82,41 @@ def test_nll(session: Session, params: Any, latent_mask: Any, num_samples: int) 
         session.model, params, examples, latent_mask, key, num_samples=num_samples
     )
     return np.asarray(nll, np.float64)
+
+
+def nll_metrics(config: Config, nll: np.ndarray, num_samples: int) -> dict[str, Any]:
+    """The mean of a split's negative log-likelihoods, its standard error, and the draws behind each."""
+    name = nll_name(config)
+    return {
+        name: float(np.mean(nll)),
+        f"{name}_standard_error": float(np.std(nll, ddof=1) / np.sqrt(len(nll))),
+        "nll_samples": num_samples,
+    }
+
+
+def warn_of_collapse(run: Run, tests: dict[int, dict[str, Any]]) -> None:
+    """Say whose latents carry nothing, in a line or two on standard error.
+
+    Args:
+      run: the run.
+      tests: test metrics by the member's number.
+    """
+    collapsed, idle = [], []
+    for i, test in tests.items():
+        active, latent_dim = test["active_units"], run.members[i].latent_dim
+        whose = f"member {i}: " if run.kind == "sweep" else ""
+        found = f"{whose}{active} of {latent_dim} active, rate {test['rate']:.2f}"
+        if active == 0 or test["rate"] < _COLLAPSED_RATE:
+            collapsed.append(found)
+        elif active < latent_dim:
+            idle.append(found)
+    for fault, members, remedy in (
+        ("posterior collapse", collapsed, ": try a lower --beta, --warmup_epochs or --objective=free_bits"),
+        ("idle latents", idle, ""),
+    ):
+        if members:
+            more = f" and {len(members) - _MOST_NAMED} more" if len(members) > _MOST_NAMED else ""
+            print(f"warning: {fault} ({', '.join(members[:_MOST_NAMED])}{more}){remedy}", file=sys.stderr)
 
 
 def member_of(tree: Any, position: int) -> Any:
@@ -94,11 +135,16 @@ def stack_one(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[None], tree)
 
 
-def finish(session: Session, population: Population, seconds: float, workdir: Path) -> dict[str, Any]:
+def finish(
+    session: Session, population: Population, seconds: float, workdir: Path, nll_samples: int | None = None
+) -> dict[str, Any]:
     """Write an ordinary run's pictures, then its `summary.json`, and return the summary."""
     (part,) = session.parts
     trained = trained_member(part, population, 0)
     metrics = split_metrics(session, part, population.members.best)
+    if nll_samples:
+        nll = test_nll(session, trained.best.params, trained.hparams.latent_mask, nll_samples)
+        metrics["test"][0] |= nll_metrics(session.run.config, nll, nll_samples)
     write_pictures(session, trained, workdir)
     steps = int(population.step)
     summary = {
@@ -112,6 +158,7 @@ def finish(session: Session, population: Population, seconds: float, workdir: Pa
         "params": sum(leaf.size for leaf in jax.tree.leaves(trained.best.params)),
     }
     write_json(workdir / "summary.json", summary)
+    warn_of_collapse(session.run, {0: summary["test"]})
     return summary
 
 

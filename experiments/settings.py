@@ -74,6 +74,17 @@ def define_shared_flags() -> None:
         "schedule", default.schedule, get_args(settings.Schedule),
         "How beta (or the target of capacity) rises over --warmup_epochs; cyclical: again in every such cycle.",
     )  # fmt: skip
+    flags.DEFINE_string(
+        "hidden", ",".join(map(str, default.hidden)),
+        "Widths of the mlp encoder's dense layers, mirrored in the decoder.",
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "activation", default.activation, get_args(settings.ActivationName), "Of the mlp's dense layers."
+    )
+    flags.DEFINE_enum(
+        "learning_rate_schedule", default.learning_rate_schedule, get_args(settings.LearningRateSchedule),
+        "constant, or iwae: --learning_rate times 10^(-i/7) in stage i, which lasts 3^i epochs.",
+    )  # fmt: skip
     flags.DEFINE_string("workdir", None, "Folder of the results; a name made of the settings if not given.")
     flags.DEFINE_integer("checkpoint_every", 10, "Epochs between checkpoints; the end is always one.")
 
@@ -84,6 +95,7 @@ def define_member_flags() -> None:
     flags.DEFINE_float("beta", default.beta, "Weight of the KL, in a loss summed over pixels and latents.")
     flags.DEFINE_integer("latent_dim", default.latent_dim, "Number of latents.")
     flags.DEFINE_float("learning_rate", default.learning_rate, "Of Adam.")
+    flags.DEFINE_float("adam_epsilon", default.adam_epsilon, "Added to the root of Adam's second moment.")
     flags.DEFINE_float(
         "warmup_epochs", default.warmup_epochs, "Epochs over which beta rises, see --schedule."
     )
@@ -117,6 +129,7 @@ def define_grid_flags() -> None:
         ("beta", f"{default.beta:g}", "Weights of the KL."),
         ("latent_dim", str(default.latent_dim), "Numbers of latents."),
         ("learning_rate", f"{default.learning_rate:g}", "Learning rates of Adam."),
+        ("adam_epsilon", f"{default.adam_epsilon:g}", "Added to the root of Adam's second moment."),
         ("warmup_epochs", f"{default.warmup_epochs:g}", "Epochs over which beta rises, see --schedule."),
         ("free_bits", f"{default.free_bits:g}", "Least KLs per latent, nats, with that objective."),
         ("kl_target", f"{default.kl_target:g}", "KLs to end at, nats, with the objective capacity."),
@@ -180,7 +193,15 @@ def shared_config() -> Config:
     """The configuration that the flags describe."""
     binarize = FLAGS.binarize or ("dynamic" if FLAGS.likelihood == "bernoulli" else "none")
     values = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Config)}
-    return Config(**values | {"binarize": binarize})
+    return Config(**values | {"binarize": binarize, "hidden": _widths(FLAGS.hidden)})
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    """Whole numbers with commas between."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"hidden is {text!r}, expected whole numbers with commas between") from None
 
 
 def member() -> Member:

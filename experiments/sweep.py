@@ -14,7 +14,9 @@ from cvae_jax.config import Member
 from experiments import cli, settings
 from experiments.workdir import (
     Run,
+    chosen_nll_samples,
     claim,
+    define_nll_samples,
     finished_rows,
     read_run,
     require_same_run,
@@ -26,7 +28,7 @@ FLAGS = flags.FLAGS
 
 
 def main() -> int:
-    members = settings.grid_members()
+    members, nll_samples = settings.grid_members(), chosen_nll_samples()
     config = settings.shared_config()
     name = f"{Path(config.dataset).stem}-{config.network}-{len(members)}members"
     workdir = Path(FLAGS.workdir or f"sweeps/{name}")
@@ -37,7 +39,7 @@ def main() -> int:
     size = FLAGS.members_per_program
     run = settings.sweep_run(members, _planned_size(members, workdir, cache) if size is None else size)
     require_same_run(workdir, run)
-    if rows := finished_rows(workdir, run):
+    if rows := finished_rows(workdir, run, nll_samples):
         _print_ranking(run, rows)
         print(f"{workdir} is finished: {rows[0]['epochs']} epochs")
         return 0
@@ -47,10 +49,16 @@ def main() -> int:
 
     rows = []
     pictures: list[report.Pictures] = []
+    tests: dict[int, dict[str, Any]] = {}
     for part in session.parts:
         population, seconds = loop.train(session, part, workdir)
         metrics = results.split_metrics(session, part, population.members.best)
         for position, member in enumerate(part.members):
+            trained = results.trained_member(part, population, member)
+            if nll_samples:
+                nll = results.test_nll(session, trained.best.params, trained.hparams.latent_mask, nll_samples)
+                metrics["test"][position] |= results.nll_metrics(config, nll, nll_samples)
+            tests[member] = metrics["test"][position]
             rows.append(
                 {
                     "member": member,
@@ -62,12 +70,12 @@ def main() -> int:
                     "seconds": seconds,
                 }
             )
-            trained = results.trained_member(part, population, member)
             pictures.append(report.member_pictures(session, trained))
         del population
     report.write(session, rows, pictures, workdir)
     _write_tables(workdir, rows)
     _print_ranking(run, rows)
+    results.warn_of_collapse(run, {i: test for i, test in tests.items() if rows[i]["diverged"] is None})
     print(f"table, rate-distortion picture and report in {workdir}")
     return 0
 
@@ -131,5 +139,6 @@ def ranking(row: dict[str, Any]) -> tuple[bool, float]:
 if __name__ == "__main__":
     settings.define_shared_flags()
     settings.define_grid_flags()
+    define_nll_samples()
     cli.define_cache_flags()
     cli.run(main)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cvae_jax import networks
-from cvae_jax.config import Config
+from cvae_jax.config import Config, SettingError
 from cvae_jax.cvae import CVAE
 
 NETWORKS = ("mlp", "conv")
@@ -44,6 +44,51 @@ def test_shapes(network, shape):
 def test_parameter_count_on_mnist(network, count):
     _, params, *_ = make(network, (28, 28, 1), 20)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
+
+
+def test_the_iwae_papers_network_has_its_layers():
+    _, params, *_ = make(
+        shape=(28, 28, 1), capacity=50, hidden=(200, 200), activation="tanh", condition="none"
+    )
+    widths = (784, 200, 200, 50, 200, 200, 784)
+    dense = sum((i + 1) * o for i, o in itertools.pairwise(widths)) + 201 * 50  # means and variances
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == dense
+
+
+def test_hidden_layers_are_mirrored_and_activated_as_asked():
+    model, params, x, c, mask = make(hidden=(7, 5, 3), activation="tanh", condition="none")
+    inner = params["params"]
+    assert [inner["encoder"][f"Dense_{i}"]["kernel"].shape[1] for i in range(3)] == [7, 5, 3]
+    assert inner["decoder"]["FromLatents_0"]["kernel"].shape == (4, 3)
+    assert [inner["decoder"][f"Dense_{i}"]["kernel"].shape[1] for i in range(3)] == [5, 7, 64]
+    h = x.reshape(3, -1)
+    for i in range(3):
+        layer = inner["encoder"][f"Dense_{i}"]
+        h = np.tanh(h @ layer["kernel"] + layer["bias"])
+    q = apply(model, params, x, c, mask, method="encode")
+    np.testing.assert_allclose(q.mean, h @ inner["to_latents"]["mean_kernel"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"hidden": ()}, "hidden is empty, expected at least one width"),
+        ({"hidden": (512, 0)}, "hidden is 0, expected a whole number ≥ 1"),
+        ({"activation": "gelu"}, "activation is 'gelu', expected one of silu, tanh"),
+        ({"network": "conv", "hidden": (64,)}, r"hidden is \(64,\), expected \(512, 512\) with the conv"),
+        (
+            {"network": "conv", "activation": "tanh"},
+            "activation is tanh, expected silu with the conv network",
+        ),
+        (
+            {"learning_rate_schedule": "step"},
+            "learning_rate_schedule is 'step', expected one of constant, iwae",
+        ),
+    ],
+)
+def test_networks_that_cannot_be_are_refused(fields, message):
+    with pytest.raises(SettingError, match=message):
+        Config(**fields)
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -49,13 +49,19 @@ def launched(scripts, trained, tmp_path_factory):
     again = ("train", *SETTINGS, f"--workdir={workdir}")
     look = (f"--workdir={workdir}", "--seed=3", "--num=5")
     commands = {
-        "evaluate": ("evaluate", f"--workdir={workdir}", "--nll_samples=20"),
+        "evaluate": (
+            "evaluate", f"--workdir={workdir}", "--nll_samples=20", f"--nll_output={other / 'nll.npz'}"
+        ),
+        "no samples": ("evaluate", f"--workdir={workdir}", f"--nll_output={other / 'no.npz'}"),
         "no draws": ("evaluate", f"--workdir={workdir}", "--nll_samples=0"),
         "damaged": ("evaluate", f"--workdir={damaged}"),
         "png": ("sample", *look, "--label=7", f"--output={other / 'seven.png'}"),
         "npz": ("sample", *look, "--label=7", f"--output={other / 'seven.npz'}"),
         "unknown label": ("sample", *look, "--label=ten", f"--output={other / 'ten.png'}"),
-        "continued": ("train", *SETTINGS, f"--epochs={EPOCHS + 2}", f"--workdir={continued}"),
+        "continued": (
+            "train", *SETTINGS, f"--epochs={EPOCHS + 2}", f"--workdir={continued}", "--nll_samples=2"
+        ),
+        "stages": ("reproduce", "--experiment=iwae-k5", "--stages=9", f"--workdir={other / 'stages'}"),
         "again": again,
         "other beta": (*again, "--beta=2"),
         "negative beta": ("train", "--beta=-1", f"--workdir={other / 'a'}"),
@@ -63,7 +69,7 @@ def launched(scripts, trained, tmp_path_factory):
         "unknown dataset": ("train", "--dataset=fashion_mnits", f"--workdir={other / 'c'}"),
         "diverging": ("train", *SETTINGS, "--learning_rate=1e6", f"--workdir={other / 'd'}"),
         "a file": ("train", f"--workdir={other / 'file'}"),
-    }
+    }  # fmt: skip
     with ThreadPoolExecutor(2) as pool:
         futures = {name: pool.submit(scripts.run, *command) for name, command in commands.items()}
         yield lambda name: futures[name].result(), other
@@ -113,7 +119,9 @@ def test_summary_json_is_of_the_best_epoch(trained):
     for split in ("validation", "test"):
         metrics = summary[split]
         assert metrics["elbo"] == -(metrics["rate"] + metrics["distortion"])
-    assert summary["validation"] != summary["test"]
+    test = summary["test"]
+    assert test["mutual_information"] + test["aggregate_kl"] == pytest.approx(test["rate"], rel=1e-12)
+    assert 0 < test["active_units"] <= 4
     np.testing.assert_allclose(summary["examples_per_second"] * summary["seconds"], STEPS * 128)
 
 
@@ -171,21 +179,30 @@ def test_more_epochs_continue_the_run(trained, launched):
     result, other = launched
     assert result("continued").code == 0, result("continued").err
     assert f"resuming at step {STEPS} of {STEPS + 20}" in result("continued").out
-    assert read_json(other / "continued" / "summary.json")["epochs"] == EPOCHS + 2
+    summary = read_json(other / "continued" / "summary.json")
+    assert summary["epochs"] == EPOCHS + 2
+    assert summary["test"]["nll_samples"] == 2
+    assert -summary["test"]["elbo"] - 2 < summary["test"]["conditional_nll"] < -summary["test"]["elbo"]
     assert read_run(other / "continued").config.epochs == EPOCHS + 2
     lines = metrics_lines(other / "continued")
     assert len(lines) == EPOCHS + 2
     assert lines[:EPOCHS] == metrics_lines(trained[0])
 
 
-def test_evaluate_repeats_the_summary_to_the_last_digit(trained, result):
+def test_evaluate_repeats_the_summary_to_the_last_digit(trained, launched):
+    result, other = launched
     assert result("evaluate").code == 0, result("evaluate").err
     summary, metrics = read_json(trained[0] / "summary.json"), json.loads(result("evaluate").out)
-    nll, error, count = (metrics["test"].pop(f"nll{name}") for name in ("", "_standard_error", "_samples"))
+    names = ("conditional_nll", "conditional_nll_standard_error", "nll_samples")
+    nll, error, count = map(metrics["test"].pop, names)
     assert metrics == {name: summary[name] for name in ("validation", "test", "best_epoch")}
     assert count == 20
     assert 0 < error < 1
     assert -metrics["test"]["elbo"] - 3 < nll < -metrics["test"]["elbo"]
+    with np.load(other / "nll.npz") as file:
+        assert file["conditional_nll"].shape == file["c"].shape == (359,)
+        assert file["conditional_nll"].mean() == pytest.approx(nll, rel=1e-12)
+        assert file["conditional_nll"].std(ddof=1) / np.sqrt(359) == pytest.approx(error, rel=1e-12)
 
 
 def test_a_damaged_checkpoint_is_named_in_one_line(result):
@@ -294,6 +311,8 @@ ERRORS = {
     "unknown dataset": ("unknown dataset 'fashion_mnits'", "did you mean fashion_mnist"),
     "diverging": (" is not finite at step ", "learning_rate"),
     "no draws": ("nll_samples is 0, expected a whole number ≥ 1",),
+    "no samples": ("no.npz, expected a name ending in .npz, with --nll_samples",),
+    "stages": ("stages is 9, expected 1 to 8",),
     "a file": ("file is a file, expected a folder",),
     "other beta": ("beta is 1.0 there, not 2.0", "expected the same, or another --workdir"),
     "unknown label": ("label is ten, expected one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",),

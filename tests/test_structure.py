@@ -16,7 +16,7 @@ LAYERS = [
     {"networks", "data"},
     {"cvae"},
     {"terms", "evaluation", "sampling"},
-    {"importance", "tcvae", "dipvae", "factorvae", "multirate"},
+    {"importance", "tcvae", "dipvae", "factorvae", "multirate", "latents"},
     {"objectives"},
     {"training"},
     {"sweep"},

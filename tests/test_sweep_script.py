@@ -28,8 +28,12 @@ SWEEP = (
     f"--epochs={EPOCHS}",
     "--checkpoint_every=1",
     "--members_per_program=2",
+    "--nll_samples=5",
 )
 METRICS = [f"{split}_{name}" for split in ("validation", "test") for name in ("elbo", "rate", "distortion")]
+LATENTS = [f"test_{name}" for name in ("mutual_information", "aggregate_kl", "active_units")]
+NLL = [f"test_{name}" for name in ("conditional_nll", "conditional_nll_standard_error", "nll_samples")]
+RESULTS = [*METRICS, *LATENTS, *NLL]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +67,7 @@ def launched(scripts, swept, tmp_path_factory):
             ),
         },
         {
-            "evaluate": ("evaluate", workdir, "--member=2"),
+            "evaluate": ("evaluate", workdir, "--member=2", "--nll_samples=5"),
             "sample": ("sample", workdir, "--best", *look, f"--output={other / 'seven.npz'}"),
             "member out of range": ("evaluate", workdir, "--member=4"),
             "train over a sweep": ("train", workdir),
@@ -102,7 +106,7 @@ def ranked(rows):
 def test_results_csv_has_a_row_per_member(swept):
     table = read_table(swept[0])
     settings = list(Member.__dataclass_fields__)
-    assert list(table[0]) == ["member", *settings, *METRICS, "epochs", "best_epoch", "diverged", "seconds"]
+    assert list(table[0]) == ["member", *settings, *RESULTS, "epochs", "best_epoch", "diverged", "seconds"]
     assert [int(row["member"]) for row in table] == [0, 1, 2, 3]
     assert [float(row["learning_rate"]) for row in table] == list(RATES)
     for row in table:
@@ -111,6 +115,11 @@ def test_results_csv_has_a_row_per_member(swept):
         for split in ("validation", "test"):
             elbo, rate, distortion = (float(row[f"{split}_{k}"]) for k in ("elbo", "rate", "distortion"))
             assert elbo == -(rate + distortion)
+        nats = [float(row[name]) for name in LATENTS[:2]]
+        assert sum(nats) == pytest.approx(float(row["test_rate"]), rel=1e-12)
+        assert 0 <= int(row["test_active_units"]) <= 4
+        bound, nll = float(row["test_elbo"]), float(row["test_conditional_nll"])
+        assert -bound - 3 < nll < -bound
 
 
 def test_results_json_says_the_same(swept):
@@ -132,7 +141,7 @@ def test_a_member_that_diverges_leaves_the_others_alone(swept):
             assert row["diverged"] is None
             assert row["best_epoch"] == EPOCHS
             assert -40 < row["test_elbo"] < -20
-        assert all(math.isfinite(row[name]) for name in METRICS)
+        assert all(math.isfinite(row[name]) for name in RESULTS)
 
 
 def test_the_ranking_is_printed_best_first(swept):
@@ -230,7 +239,7 @@ def test_evaluate_repeats_a_members_row(swept, result):
     assert result("evaluate").code == 0, result("evaluate").err
     record, row = json.loads(result("evaluate").out), read_json(swept[0] / "results.json")[2]
     assert {f"{s}_{k}": v for s in ("validation", "test") for k, v in record[s].items()} == {
-        name: row[name] for name in METRICS
+        name: row[name] for name in RESULTS
     }
     assert record["best_epoch"] == row["best_epoch"]
 
@@ -260,6 +269,8 @@ def test_an_exported_member_has_its_rows_metrics_and_continues(swept, launched):
     for name in METRICS:
         split, metric = name.split("_")
         np.testing.assert_allclose(evaluated[split][metric], row[name], rtol=1e-5)
+    for name in LATENTS:
+        np.testing.assert_allclose(evaluated["test"][name.removeprefix("test_")], row[name], atol=1e-4)
     row = read_json(swept[0] / "results.json")[3]
     said = results["export"].out.splitlines()[-1]
     assert said.startswith(f"member 3 is an ordinary run in {other / 'exported'}: test elbo ")

@@ -176,27 +176,46 @@ def test_a_finite_step_does_not_count_as_diverged(model, init, batch, train_step
 
 
 @pytest.mark.parametrize("clip_norm", [0.5, np.inf])
-@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
-def test_a_step_is_that_of_adamw_by_hand(model, init, batch, train_step, terms_of, clip_norm, weight_decay):
-    h = settings(model, learning_rate=0.01, clip_norm=clip_norm, weight_decay=weight_decay)
+@pytest.mark.parametrize(("weight_decay", "epsilon"), [(0.0, 1e-8), (0.3, 1e-8), (0.3, 0.1)])
+def test_a_step_is_that_of_adamw_by_hand(
+    model, init, batch, train_step, terms_of, clip_norm, weight_decay, epsilon
+):
+    h = settings(
+        model, learning_rate=0.01, clip_norm=clip_norm, weight_decay=weight_decay, adam_epsilon=epsilon
+    )
     state = init(h)
     _, gradient, _ = terms_of(state.params, batch, h, h.beta)
     norm = optax.tree.norm(gradient)
     assert norm > 1.0
     clipped = jax.tree.map(lambda g: g * min(1.0, clip_norm / norm), gradient)
-    tx = optax.adamw(0.01, weight_decay=weight_decay)
+    tx = optax.adamw(0.01, eps=epsilon, weight_decay=weight_decay)
     with jax.numpy_dtype_promotion("standard"):
         updates, opt_state = tx.update(clipped, tx.init(state.params), state.params)
     after = train_step(state, batch, h, jnp.int32(0))
     adam = after.opt_state["params"][0]
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-7), adam.mu, opt_state[0].mu["params"]
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-7),
+        adam.mu,
+        opt_state[0].mu["params"],
     )
     np.testing.assert_allclose(optax.tree.norm(adam.mu), 0.1 * min(norm, clip_norm), rtol=1e-5)
     # Where the gradient is more than rounding, Adam's first update is all but its sign.
     for p, u, g, q in zip(*map(jax.tree.leaves, (state.params, updates, clipped, after.params)), strict=True):
         clear = np.abs(g) > 1e-6
         np.testing.assert_allclose((q - p)[clear], u[clear], rtol=1e-2, atol=1e-6)
+
+
+def test_the_iwae_papers_learning_rate_falls_in_stages():
+    h = hparams(Member(learning_rate=1e-3), capacity=16, steps_per_epoch=10)
+    passes = np.repeat(np.arange(8), 3 ** np.arange(8))
+    assert len(passes) == 3280
+    epochs = [0, 1, 3, 4, 12, 13, 39, 40, 120, 121, 363, 364, 1092, 1093, 3279]
+    expected = 1e-3 * 10.0 ** (-passes[epochs] / 7)
+    config = Config(learning_rate_schedule="iwae")
+    rates = [training.scheduled(config, h, jnp.int32(epoch)).learning_rate for epoch in epochs]
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+    np.testing.assert_allclose(training.scheduled(config, h, jnp.int32(9999)).learning_rate, 1e-4, rtol=1e-6)
+    assert training.scheduled(Config(), h, jnp.int32(9999)) is h
 
 
 # Likelihoods
