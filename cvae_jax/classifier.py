@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 FEATURES = 64
-NUM_STEPS = 4_000
+NUM_STEPS = 2_500
 _BATCH = 128
 _EVALUATION_BATCH = 250
-_STEPS_PER_CALL = 200
+_STEPS_PER_CALL = 250
 _LEARNING_RATE = 2e-3
 _WEIGHT_DECAY = 1e-2
 # The largest shift of a training image, as a share of its side: 2 pixels of 28, 1 of 8.
@@ -108,7 +108,7 @@ def fit(
     Args:
       classifier: the classifier.
       train: images and labels to learn from.
-      validation: images and labels that choose among the parameters of every 200th step.
+      validation: images and labels that choose among the parameters of every 250th step.
       key: of the initialization, the batches and the shifts.
       num_steps: number of updates.
 
@@ -178,7 +178,7 @@ def _train_and_validate(
     key: Key[Array, ""],
     num_steps: Int[Array, ""],
 ) -> _State:
-    """Up to 200 updates, then the validation accuracy."""
+    """Up to 250 updates, then the validation accuracy."""
     n = train.c.shape[0]
     largest = round(max(train.x.shape[1:3]) * _SHIFT)
 

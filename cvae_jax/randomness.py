@@ -24,6 +24,8 @@ class Stream(enum.IntEnum):
     IMPORTANCE = 7
     DISCRIMINATOR = 8
     OBJECTIVE = 9
+    CLASSIFIER = 10
+    QUALITY = 11
 
 
 def stream(key: Key[Array, ""], name: Stream) -> Key[Array, ""]:

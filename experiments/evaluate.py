@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from experiments import cli
+from experiments import cli, quality
 from experiments.cli import UserError
 from experiments.workdir import chosen_member, define_member_choice, read_run
 
@@ -20,24 +20,32 @@ def main() -> int:
     workdir = Path(flags.FLAGS.workdir)
     run = read_run(workdir)
     member = chosen_member(workdir, run)
+    judged = quality.is_wanted(run)
+    inception = flags.FLAGS.inception_features
+    features = quality.read_inception_features(Path(inception)) if inception else None
 
+    from cvae_jax.quality import frechet_distance
     from experiments import loop, results
 
-    session = loop.open_session(run, cli.use_cache())
+    cache = cli.use_cache()
+    session = loop.open_session(run, cache)
     part = session.part_of(member)
-    best = results.load_population(session, part, workdir).members.best
-    metrics = results.split_metrics(session, part, best)
-    position = part.members.index(member)
-    record = {name: members[position] for name, members in metrics.items()}
+    population = results.load_population(session, part, workdir)
+    metrics = results.split_metrics(session, part, population.members.best)
+    record = {name: members[part.members.index(member)] for name, members in metrics.items()}
+    trained = results.trained_member(part, population, member)
     if num_samples is not None:
-        params, mask = results.member_of((best.params, part.hparams.latent_mask), position)
-        nll = results.test_nll(session, params, mask, num_samples)
+        nll = results.test_nll(session, trained.best.params, trained.hparams.latent_mask, num_samples)
         record["test"] |= {
             "nll": float(np.mean(nll)),
             "nll_standard_error": float(np.std(nll, ddof=1) / np.sqrt(len(nll))),
             "nll_samples": num_samples,
         }
-    print(json.dumps(record | {"best_epoch": int(best.epoch[position])}, indent=2))
+    if judged:
+        record["sample_quality"] = results.judged(session, trained, quality.find_judge(run, cache))
+    if features is not None:
+        record["fid"] = frechet_distance(*features)
+    print(json.dumps(record | {"best_epoch": int(trained.best.epoch)}, indent=2))
     return 0
 
 
@@ -47,6 +55,13 @@ if __name__ == "__main__":
         "nll_samples",
         None,
         "Also estimate the test split's negative log-likelihood from this many draws each.",
+    )
+    quality.define_flag()
+    flags.DEFINE_string(
+        "inception_features",
+        None,
+        "An .npz with Inception-v3's features of real and of generated images, arrays real and generated of shape "
+        "(n, 2048): also compute the FID between them.",
     )
     define_member_choice()
     cli.define_cache_flags()

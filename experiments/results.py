@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from cvae_jax import checkpoints, evaluation, plots, sampling
 from cvae_jax.config import Hparams
 from cvae_jax.dataset import unit
+from cvae_jax.quality import Judge, sample_quality
 from cvae_jax.randomness import Stream, stream
 from cvae_jax.sweep import Population
 from cvae_jax.training import Best
@@ -94,7 +95,14 @@ def stack_one(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[None], tree)
 
 
-def finish(session: Session, population: Population, seconds: float, workdir: Path) -> dict[str, Any]:
+def judged(session: Session, trained: Trained, judge: Judge) -> dict[str, float | str]:
+    """How good one member's samples are."""
+    return sample_quality(judge, session.model, trained.best.params, trained.hparams.latent_mask)
+
+
+def finish(
+    session: Session, population: Population, seconds: float, workdir: Path, judge: Judge | None = None
+) -> dict[str, Any]:
     """Write an ordinary run's pictures, then its `summary.json`, and return the summary."""
     (part,) = session.parts
     trained = trained_member(part, population, 0)
@@ -111,6 +119,8 @@ def finish(session: Session, population: Population, seconds: float, workdir: Pa
         "examples_per_second": steps * session.run.config.batch_size / seconds,
         "params": sum(leaf.size for leaf in jax.tree.leaves(trained.best.params)),
     }
+    if judge is not None:
+        summary["sample_quality"] = judged(session, trained, judge)
     write_json(workdir / "summary.json", summary)
     return summary
 

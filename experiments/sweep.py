@@ -11,7 +11,7 @@ from typing import Any
 from absl import flags
 
 from cvae_jax.config import Member
-from experiments import cli, settings
+from experiments import cli, quality, settings
 from experiments.workdir import (
     Run,
     claim,
@@ -36,8 +36,10 @@ def main() -> int:
     cache = cli.use_cache()
     size = FLAGS.members_per_program
     run = settings.sweep_run(members, _planned_size(members, workdir, cache) if size is None else size)
+    judged = quality.is_wanted(run)
     require_same_run(workdir, run)
-    if rows := finished_rows(workdir, run):
+    rows = finished_rows(workdir, run)
+    if rows and (not judged or "conditional_accuracy" in rows[0]):
         _print_ranking(run, rows)
         print(f"{workdir} is finished: {rows[0]['epochs']} epochs")
         return 0
@@ -45,12 +47,14 @@ def main() -> int:
     claim(workdir, run)
     print(f"{loop.describe(session)}, {run.members_per_program} at a time; results in {workdir}", flush=True)
 
+    judge = quality.find_judge(run, cache) if judged else None
     rows = []
     pictures: list[report.Pictures] = []
     for part in session.parts:
         population, seconds = loop.train(session, part, workdir)
         metrics = results.split_metrics(session, part, population.members.best)
         for position, member in enumerate(part.members):
+            trained = results.trained_member(part, population, member)
             rows.append(
                 {
                     "member": member,
@@ -60,9 +64,9 @@ def main() -> int:
                     "best_epoch": int(population.members.best.epoch[position]),
                     "diverged": (loop.diverged(population, position) or (None,))[0],
                     "seconds": seconds,
+                    **(results.judged(session, trained, judge) if judge else {}),
                 }
             )
-            trained = results.trained_member(part, population, member)
             pictures.append(report.member_pictures(session, trained))
         del population
     report.write(session, rows, pictures, workdir)
@@ -131,5 +135,6 @@ def ranking(row: dict[str, Any]) -> tuple[bool, float]:
 if __name__ == "__main__":
     settings.define_shared_flags()
     settings.define_grid_flags()
+    quality.define_flag()
     cli.define_cache_flags()
     cli.run(main)
