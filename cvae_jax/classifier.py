@@ -162,9 +162,7 @@ def _optimizer(num_steps: Int[Array, ""] | int) -> optax.GradientTransformation:
 
 
 @partial(jax.jit, static_argnames="classifier")
-def _init(
-    classifier: Classifier, train: Examples, key: Key[Array, ""], num_steps: Int[Array, ""]
-) -> _State:
+def _init(classifier: Classifier, train: Examples, key: Key[Array, ""], num_steps: Int[Array, ""]) -> _State:
     params = classifier.init(key, train.take(jnp.zeros(1, jnp.int32))[0])
     return _State(params, _optimizer(num_steps).init(params), params, jnp.float32(-1), jnp.int32(0))
 

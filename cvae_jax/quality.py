@@ -13,6 +13,7 @@ from scipy.spatial.distance import pdist
 from cvae_jax import classifier as classifiers
 from cvae_jax import evaluation, sampling
 from cvae_jax.classifier import Classifier
+from cvae_jax.config import Config
 from cvae_jax.cvae import CVAE
 from cvae_jax.dataset import DataError, Dataset, Split
 from cvae_jax.evaluation import Examples
@@ -202,6 +203,12 @@ def appoint_judge(dataset: Dataset, params: PyTree) -> Judge:
     )  # fmt: skip
 
 
+def judges_draws(dataset: Dataset, config: Config) -> bool:
+    """Whether samples are judged as draws of p(x|z,c): binary data under the Bernoulli likelihood; else as means."""
+    x = dataset.train.x
+    return config.likelihood == "bernoulli" and bool(((x == 0) | (x == dataset.x_max)).all())
+
+
 def sample_quality(
     judge: Judge,
     model: CVAE,
@@ -241,7 +248,7 @@ def sample_quality(
     """
     dataset, classifier = judge.dataset, judge.classifier
     keys = jax.random.split(stream(jax.random.key(0), Stream.QUALITY), 4)
-    draws = model.config.likelihood == "bernoulli" and _is_binary(dataset)
+    draws = judges_draws(dataset, model.config)
 
     def samples(key: Key[Array, ""], c: Int[np.ndarray, " n"]) -> Examples:
         latent_key, pixel_key = jax.random.split(key)
@@ -297,8 +304,3 @@ def _some(n: int, most: int) -> Int[np.ndarray, " m"]:
 
 def _share(hits: Bool[Array, " n"]) -> float:
     return float(np.mean(np.asarray(hits)))
-
-
-def _is_binary(dataset: Dataset) -> bool:
-    x = dataset.train.x
-    return bool(((x == 0) | (x == dataset.x_max)).all())

@@ -44,7 +44,9 @@ def is_wanted(run: Run) -> bool:
       UserError: if it is, for models without a condition.
     """
     if flags.FLAGS.sample_quality and run.config.condition == "none":
-        raise UserError("condition is none, expected label with --sample_quality: it judges samples by their class")
+        raise UserError(
+            "condition is none, expected label with --sample_quality: it judges samples by their class"
+        )
     return flags.FLAGS.sample_quality
 
 
@@ -101,7 +103,9 @@ def _read_params(path: Path, like: Any) -> Any:
         return None
     places, structure = jax.tree_util.tree_flatten_with_path(like)
     leaves = [arrays.get(jax.tree_util.keystr(place)) for place, _ in places]
-    if any(leaf is None or leaf.shape != wanted.shape for leaf, (_, wanted) in zip(leaves, places, strict=True)):
+    if any(
+        leaf is None or leaf.shape != wanted.shape for leaf, (_, wanted) in zip(leaves, places, strict=True)
+    ):
         return None
     return structure.unflatten([jax.numpy.asarray(leaf) for leaf in leaves])
 

@@ -57,9 +57,8 @@ def test_training_repeats_bit_for_bit(fitted):
         np.testing.assert_array_equal(one, two)
 
 
-def test_scores_do_not_depend_on_the_other_images():
-    classifier, many = Classifier(3), stripes(251)
-    params = classifier.init(KEY, jnp.zeros((1, 8, 8, 1)))
+def test_scores_do_not_depend_on_the_other_images(fitted):
+    classifier, many, params = Classifier(2), stripes(251), fitted(num_steps=30)
     scores = classifiers.scores(classifier, params, many)
     assert scores.features.shape == (251, classifiers.FEATURES)
     few = many.replace(x=many.x[-3:], c=many.c[-3:])

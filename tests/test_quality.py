@@ -10,10 +10,11 @@ import pytest
 from scipy.linalg import sqrtm
 
 from cvae_jax import data, likelihoods, quality
-from cvae_jax.config import Config
+from cvae_jax.config import Config, Member
 from cvae_jax.dataset import DataError, Split, unit
 from experiments import quality as judging
 from experiments.cli import UserError
+from experiments.workdir import Run
 
 RNG = np.random.default_rng(0)
 STEPS = 500  # of the classifiers here
@@ -55,7 +56,9 @@ def test_frechet_distance_knows_no_axes_order_or_origin():
     distance = quality.frechet_distance(x, y)
     rotation = np.linalg.qr(RNG.normal(size=(7, 7)))[0]
     np.testing.assert_allclose(quality.frechet_distance(y, x), distance, rtol=1e-9)
-    np.testing.assert_allclose(quality.frechet_distance(x @ rotation + 3, y @ rotation + 3), distance, rtol=1e-9)
+    np.testing.assert_allclose(
+        quality.frechet_distance(x @ rotation + 3, y @ rotation + 3), distance, rtol=1e-9
+    )
     np.testing.assert_allclose(quality.frechet_distance(3 * x, 3 * y), 9 * distance, rtol=1e-9)
 
 
@@ -191,7 +194,115 @@ def test_a_collapsed_decoder_does_not_score_well(judged):
 
 
 def test_a_decoder_that_takes_the_wrong_class_is_found_out(judged):
-    real, wrong = judged["real"], judged["wrong"]
+    wrong = judged["wrong"]
     assert wrong["conditional_accuracy"] <= 0.05
     assert wrong["lowest_class_accuracy"] <= wrong["conditional_accuracy"]
     assert wrong["classification_accuracy_score"] <= 0.05
+
+
+def test_the_judge_sees_draws_where_the_data_are_binary(grey):
+    def sees_draws(x, likelihood):
+        split = Split(x, grey.train.c)
+        config = Config(likelihood=likelihood, binarize="none")
+        return quality.judges_draws(dataclasses.replace(grey, train=split), config)
+
+    assert sees_draws(np.round(grey.train.x), "bernoulli")
+    assert not sees_draws(grey.train.x, "bernoulli")
+    assert not sees_draws(np.round(grey.train.x), "gaussian")
+
+
+def test_one_class_cannot_be_judged(grey):
+    one = dataclasses.replace(grey, train=Split(grey.train.x, np.zeros_like(grey.train.c)))
+    with pytest.raises(DataError, match="one label only, expected at least 2"):
+        quality.require_classes(one)
+
+
+# Files
+
+
+@pytest.fixture
+def trained_classifiers(monkeypatch):
+    """The datasets that a classifier has been trained for; the classifiers themselves have learned nothing."""
+    datasets = []
+
+    def init(dataset):
+        datasets.append(dataset)
+        key = jax.random.key(len(datasets))
+        return jax.tree.map(lambda a: jax.random.normal(key, a.shape), quality.abstract_classifier(dataset))
+
+    monkeypatch.setattr(quality, "train_classifier", init)
+    monkeypatch.setattr(quality, "appoint_judge", lambda dataset, params: (dataset, params))
+    return datasets
+
+
+def run_of(config):
+    return Run("train", config, (Member(),), 1, None, 10)
+
+
+def test_a_classifier_is_trained_once_per_dataset(trained_classifiers, tmp_path):
+    dataset, first = judging.find_judge(run_of(Config()), tmp_path)
+    _, again = judging.find_judge(
+        run_of(Config(network="conv", likelihood="gaussian", binarize="none")), tmp_path
+    )
+    assert len(trained_classifiers) == 1
+    for one, two in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert not set(np.unique(dataset.test.x)) <= {0, 16}  # as stored, though the run binarizes
+
+    rng = np.random.default_rng(0)
+    file = tmp_path / "digits.npz"  # another dataset of that name
+    np.savez(file, x_train=rng.uniform(size=(300, 8, 8)), c_train=np.arange(300) % 2)
+    other, _ = judging.find_judge(run_of(Config(dataset=str(file))), tmp_path)
+    assert len(trained_classifiers) == 2
+    assert trained_classifiers[1] is other
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "another shape"])
+def test_a_damaged_classifier_is_trained_again(trained_classifiers, tmp_path, damage):
+    judging.find_judge(run_of(Config()), tmp_path)
+    (file,) = (tmp_path / "classifiers").iterdir()
+    if damage == "missing":
+        file.unlink()
+    elif damage == "cut":
+        file.write_bytes(file.read_bytes()[:-1000])
+    else:
+        arrays = dict(np.load(file))
+        np.savez(file, **{name: a[:1] for name, a in arrays.items()})
+    judging.find_judge(run_of(Config()), tmp_path)
+    judging.find_judge(run_of(Config()), tmp_path)
+    assert len(trained_classifiers) == 2
+
+
+def test_inception_features_are_read(tmp_path):
+    real, generated = RNG.normal(size=(4, 2048)), RNG.normal(size=(3, 2048)).astype(np.float32)
+    np.savez(tmp_path / "features.npz", real=real, generated=generated)
+    for read, written in zip(
+        judging.read_inception_features(tmp_path / "features.npz"), (real, generated), strict=True
+    ):
+        np.testing.assert_array_equal(read, written)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, "has no array real; it holds nothing"),
+        ({"real": np.ones((3, 2048))}, "has no array generated; it holds real"),
+        ({"real": np.ones((3, 64))}, r"real has shape \(3, 64\), expected \(n, 2048\)"),
+        ({"real": np.ones(2048)}, r"real has shape \(2048,\), expected"),
+        ({"real": np.ones((1, 2048))}, r"real has shape \(1, 2048\), expected .* n ≥ 2"),
+        ({"real": np.full((2, 2048), np.nan)}, "expected finite floating numbers"),
+        ({"real": np.ones((2, 2048), int)}, "real is int64, expected finite floating numbers"),
+    ],
+)
+def test_features_of_another_kind_are_refused(tmp_path, arrays, message):
+    np.savez(tmp_path / "features.npz", **arrays)
+    with pytest.raises(UserError, match=message):
+        judging.read_inception_features(tmp_path / "features.npz")
+
+
+@pytest.mark.parametrize("content", [None, b"no archive"])
+def test_a_file_that_is_no_npz_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "features.npz").write_bytes(content)
+    with pytest.raises(UserError, match="expected an .npz" if content is None else "cannot be read as .npz"):
+        judging.read_inception_features(tmp_path / "features.npz")
