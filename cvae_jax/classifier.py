@@ -12,7 +12,7 @@ import optax
 from flax import struct
 
 from cvae_jax.evaluation import Examples
-from cvae_jax.networks import ConvEncoder
+from cvae_jax.networks import Context, ConvEncoder
 from cvae_jax.products import Dense
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Classifier(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b H W C"]) -> Scores:
         """Features and logits of a batch of images, pixels between 0 and 1."""
-        features = nn.silu(Dense(FEATURES)(ConvEncoder()(x, None)))
+        features = nn.silu(Dense(FEATURES)(ConvEncoder()(x, Context(e=None))))
         return Scores(features, Dense(self.num_classes)(features))
 
 

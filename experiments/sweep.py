@@ -44,10 +44,10 @@ def main() -> int:
         print(f"{workdir} is finished: {rows[0]['epochs']} epochs")
         return 0
     session = loop.open_session(run, cache)
+    judge = quality.find_judge(run, cache) if judged else None
     claim(workdir, run)
     print(f"{loop.describe(session)}, {run.members_per_program} at a time; results in {workdir}", flush=True)
 
-    judge = quality.find_judge(run, cache) if judged else None
     rows = []
     pictures: list[report.Pictures] = []
     for part in session.parts:

@@ -19,11 +19,11 @@ def main() -> int:
 
     cache = cli.use_cache()
     session = loop.open_session(run, cache)
+    judge = quality.find_judge(run, cache) if judged else None
     claim(workdir, run)
     (part,) = session.parts
     print(f"{loop.describe(session)}; results in {workdir}", flush=True)
     population, seconds = loop.train(session, part, workdir)
-    judge = quality.find_judge(run, cache) if judged else None
     summary = results.finish(session, population, seconds, workdir, judge)
     print(f"{test_line(summary)}, after {seconds:.1f} s; pictures and checkpoint in {workdir}")
     return 0
