@@ -25,6 +25,8 @@ class Stream(enum.IntEnum):
     DISCRIMINATOR = 8
     OBJECTIVE = 9
     LATENTS = 10
+    CLASSIFIER = 11
+    QUALITY = 12
 
 
 def stream(key: Key[Array, ""], name: Stream) -> Key[Array, ""]:

@@ -13,6 +13,8 @@ from cvae_jax.cvae import CVAE, decode, encode
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+_BATCH = 250
+
 
 @partial(jax.jit, static_argnames="model")
 def decode_mean(
@@ -26,7 +28,7 @@ def decode_mean(
 def generate(
     model: CVAE, params: PyTree, key: Key[Array, ""], c: Int[Array, " b"], latent_mask: Bool[Array, " z"]
 ) -> Float[Array, "b H W C"]:
-    """Sample z from the prior N(0, I) and return the mean of p(x|z,c).
+    """Sample z from the prior N(0, I) and return the mean of p(x|z,c), many images in batches.
 
     Args:
       model: the model.
@@ -38,9 +40,17 @@ def generate(
     Returns:
       Images, shape (b, H, W, C), in units of x.
     """
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(c.shape[0]))
-    z = jax.vmap(lambda k: jax.random.normal(k, (model.capacity,)))(keys)
-    return decode_mean(model, params, z, c, latent_mask)
+    n = c.shape[0]
+    batch = min(_BATCH, n)
+    rows = jnp.arange(-(-n // batch) * batch).reshape(-1, batch)
+
+    def one_batch(rows: Int[Array, " b"]) -> Float[Array, "b H W C"]:
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+        z = jax.vmap(lambda k: jax.random.normal(k, (model.capacity,)))(keys)
+        return decode_mean(model, params, z, c[jnp.minimum(rows, n - 1)], latent_mask)
+
+    images = jax.lax.map(one_batch, rows)
+    return images.reshape(-1, *images.shape[2:])[:n]
 
 
 @partial(jax.jit, static_argnames="model")

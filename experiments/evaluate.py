@@ -4,55 +4,52 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from absl import flags
 
-from experiments import cli
+from experiments import cli, measures, quality
 from experiments.cli import UserError
-from experiments.workdir import (
-    chosen_member,
-    chosen_nll_samples,
-    define_member_choice,
-    define_nll_samples,
-    nll_name,
-    read_run,
-    write_atomically,
-)
+from experiments.workdir import chosen_member, define_member_choice, read_run
 
 
 def main() -> int:
-    num_samples, output = chosen_nll_samples(), flags.FLAGS.nll_output
-    if output is not None and (num_samples is None or not output.endswith(".npz")):
-        raise UserError(f"nll_output is {output}, expected a name ending in .npz, with --nll_samples")
-    workdir = Path(flags.FLAGS.workdir)
+    workdir, output = Path(flags.FLAGS.workdir), flags.FLAGS.nll_output
     run = read_run(workdir)
+    wanted = measures.wanted(run)
+    if output is not None and (wanted.nll_samples is None or not output.endswith(".npz")):
+        raise UserError(f"nll_output is {output}, expected a name ending in .npz, with --nll_samples")
     member = chosen_member(workdir, run)
+    inception = flags.FLAGS.inception_features
+    features = quality.read_inception_features(Path(inception)) if inception else None
 
+    from cvae_jax.quality import frechet_distance
     from experiments import loop, results
 
-    session = loop.open_session(run, cli.use_cache())
+    cache = cli.use_cache()
+    session = loop.open_session(run, cache)
+    measure = measures.prepare(wanted, session, cache, Path(output) if output else None)
     part = session.part_of(member)
-    best = results.load_population(session, part, workdir).members.best
-    metrics = results.split_metrics(session, part, best)
+    population = results.load_population(session, part, workdir)
+    metrics = results.split_metrics(session, part, population.members.best)
     position = part.members.index(member)
-    record = {name: members[position] for name, members in metrics.items()}
-    if num_samples is not None:
-        params, mask = results.member_of((best.params, part.hparams.latent_mask), position)
-        nll = results.test_nll(session, params, mask, num_samples)
-        record["test"] |= results.nll_metrics(run.config, nll, num_samples)
-        if output is not None:
-            arrays: dict[str, Any] = {nll_name(run.config): nll, "c": session.dataset.test.c}
-            write_atomically(Path(output), lambda file: np.savez(file, **arrays))
+    trained = results.trained_member(part, population, member)
+    record = measure(trained, {split: metrics[split][position] for split in measures.SPLITS})
+    if features is not None:
+        record["fid"] = frechet_distance(*features)
     results.warn_of_collapse(run, {member: record["test"]})
-    print(json.dumps(record | {"best_epoch": int(best.epoch[position])}, indent=2))
+    print(json.dumps(record | {"best_epoch": int(trained.best.epoch)}, indent=2))
     return 0
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-    define_nll_samples()
+    measures.define_flags()
+    flags.DEFINE_string(
+        "inception_features",
+        None,
+        "An .npz with Inception-v3's features of real and of generated images, arrays real and generated of shape "
+        "(n, 2048): also compute the FID between them.",
+    )
     flags.DEFINE_string("nll_output", None, "Also write each test example's, and its label, to this .npz.")
     define_member_choice()
     cli.define_cache_flags()

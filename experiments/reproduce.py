@@ -14,8 +14,9 @@ from absl import flags
 from cvae_jax.config import Config, Member
 from experiments import cli
 from experiments.cli import UserError
+from experiments.measures import Wanted, nll_name
 from experiments.train import train
-from experiments.workdir import Run, nll_name
+from experiments.workdir import Run
 
 FLAGS = flags.FLAGS
 
@@ -80,7 +81,7 @@ def main() -> int:
         raise UserError(f"stages is {stages}, expected 1 to {published.stages}")
     run = run_of(published, stages=stages, data_dir=FLAGS.data_dir)
     workdir = Path(FLAGS.workdir or f"runs/{FLAGS.experiment}")
-    summary = train(run, workdir, nll_samples=published.nll_samples)
+    summary = train(run, workdir, Wanted(nll_samples=published.nll_samples))
     test, name = summary["test"], nll_name(run.config)
     print(
         f"{FLAGS.experiment}, {stages} of {published.stages} stages ({run.config.epochs} epochs): test {name} "

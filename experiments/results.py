@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cvae_jax import checkpoints, evaluation, latents, plots, sampling
-from cvae_jax.config import Config, Hparams
+from cvae_jax.config import Hparams
 from cvae_jax.dataset import unit
+from cvae_jax.quality import Judge, sample_quality
 from cvae_jax.randomness import Stream, stream
 from cvae_jax.sweep import Population
 from cvae_jax.training import Best
 from experiments.cli import UserError
 from experiments.loop import Part, Session, abstract_population
-from experiments.workdir import Run, nll_name, write_atomically, write_json
+from experiments.measures import SPLITS, Record
+from experiments.workdir import Run, write_atomically, write_json
 
 _COLUMNS = 12
 _TRAVERSED_LATENTS = 64
@@ -74,24 +77,19 @@ def split_metrics(session: Session, part: Part, best: Best) -> dict[str, list[di
     return {name: members[: len(part.members)] for name, members in metrics.items()}
 
 
-def test_nll(session: Session, params: Any, latent_mask: Any, num_samples: int) -> np.ndarray:
+def test_nll(session: Session, trained: Trained, num_samples: int) -> np.ndarray:
     """Negative log-likelihoods of the test split, by importance sampling; nats, shape (n,)."""
     examples = evaluation.on_device(session.dataset.test, session.dataset.x_max)
     key = stream(jax.random.key(0), Stream.IMPORTANCE)
     nll = evaluation.importance_nll(
-        session.model, params, examples, latent_mask, key, num_samples=num_samples
+        session.model,
+        trained.best.params,
+        examples,
+        trained.hparams.latent_mask,
+        key,
+        num_samples=num_samples,
     )
     return np.asarray(nll, np.float64)
-
-
-def nll_metrics(config: Config, nll: np.ndarray, num_samples: int) -> dict[str, Any]:
-    """The mean of a split's negative log-likelihoods, its standard error, and the draws behind each."""
-    name = nll_name(config)
-    return {
-        name: float(np.mean(nll)),
-        f"{name}_standard_error": float(np.std(nll, ddof=1) / np.sqrt(len(nll))),
-        "nll_samples": num_samples,
-    }
 
 
 def warn_of_collapse(run: Run, tests: dict[int, dict[str, Any]]) -> None:
@@ -130,26 +128,31 @@ def trained_member(part: Part, population: Population, member: int) -> Trained:
     return Trained(member, member_of(population.members.best, position), member_of(part.hparams, position))
 
 
+def judged(session: Session, trained: Trained, judge: Judge) -> dict[str, float | str]:
+    """How good one member's samples are."""
+    return sample_quality(judge, session.model, trained.best.params, trained.hparams.latent_mask)
+
+
 def stack_one(tree: Any) -> Any:
     """A population of one."""
     return jax.tree.map(lambda leaf: leaf[None], tree)
 
 
 def finish(
-    session: Session, population: Population, seconds: float, workdir: Path, nll_samples: int | None = None
-) -> dict[str, Any]:
+    session: Session,
+    population: Population,
+    seconds: float,
+    workdir: Path,
+    measure: Callable[[Trained, Record], Record],
+) -> Record:
     """Write an ordinary run's pictures, then its `summary.json`, and return the summary."""
     (part,) = session.parts
     trained = trained_member(part, population, 0)
     metrics = split_metrics(session, part, population.members.best)
-    if nll_samples:
-        nll = test_nll(session, trained.best.params, trained.hparams.latent_mask, nll_samples)
-        metrics["test"][0] |= nll_metrics(session.run.config, nll, nll_samples)
     write_pictures(session, trained, workdir)
     steps = int(population.step)
     summary = {
-        "validation": metrics["validation"][0],
-        "test": metrics["test"][0],
+        **measure(trained, {split: metrics[split][0] for split in SPLITS}),
         "best_epoch": int(trained.best.epoch),
         "epochs": steps // session.steps_per_epoch,
         "steps": steps,

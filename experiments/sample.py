@@ -34,13 +34,17 @@ def main() -> int:
 
     session = loop.open_session(run, cli.use_cache())
     names = session.dataset.class_names
-    if run.config.condition == "label" and FLAGS.label not in names:
+    if FLAGS.label is not None and FLAGS.label not in names:
         raise UserError(f"label is {FLAGS.label}, expected one of {', '.join(names)}")
-    label = names.index(FLAGS.label) if run.config.condition == "label" else 0
 
     part = session.part_of(member)
     trained = results.trained_member(part, results.load_population(session, part, workdir), member)
-    c = jnp.full(FLAGS.num, label)
+    if run.config.condition == "none":
+        c = jnp.zeros(FLAGS.num, jnp.int32)
+    elif FLAGS.label is None:
+        c = jnp.arange(FLAGS.num) % len(names)
+    else:
+        c = jnp.full(FLAGS.num, names.index(FLAGS.label))
     key, mask = jax.random.key(FLAGS.seed), trained.hparams.latent_mask
     images = np.asarray(sampling.generate(session.model, trained.best.params, key, c, mask))
     if output.suffix == ".npz":
@@ -60,7 +64,7 @@ def main() -> int:
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
     define_member_choice()
-    flags.DEFINE_string("label", None, "Name of the class to draw.")
+    flags.DEFINE_string("label", None, "Name of the class to draw; all in turn if not given.")
     flags.DEFINE_integer("num", 16, "Number of samples.")
     flags.DEFINE_integer("seed", 0, "Of the samples.")
     flags.DEFINE_string(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from absl import flags
 
@@ -192,7 +192,7 @@ def sweep_run(members: tuple[Member, ...], members_per_program: int) -> Run:
 def shared_config() -> Config:
     """The configuration that the flags describe."""
     binarize = FLAGS.binarize or ("dynamic" if FLAGS.likelihood == "bernoulli" else "none")
-    values = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Config)}
+    values: dict[str, Any] = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Config)}
     return Config(**values | {"binarize": binarize, "hidden": _widths(FLAGS.hidden)})
 
 
@@ -206,7 +206,7 @@ def _widths(text: str) -> tuple[int, ...]:
 
 def member() -> Member:
     """The member that the flags describe."""
-    values = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Member)}
+    values: dict[str, Any] = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Member)}
     # absl reads inf as no value.
     return Member(**values | {"clip_norm": math.inf if FLAGS.clip_norm is None else FLAGS.clip_norm})
 

@@ -11,12 +11,10 @@ from typing import Any
 from absl import flags
 
 from cvae_jax.config import Member
-from experiments import cli, settings
+from experiments import cli, measures, settings
 from experiments.workdir import (
     Run,
-    chosen_nll_samples,
     claim,
-    define_nll_samples,
     finished_rows,
     read_run,
     require_same_run,
@@ -28,7 +26,7 @@ FLAGS = flags.FLAGS
 
 
 def main() -> int:
-    members, nll_samples = settings.grid_members(), chosen_nll_samples()
+    members = settings.grid_members()
     config = settings.shared_config()
     name = f"{Path(config.dataset).stem}-{config.network}-{len(members)}members"
     workdir = Path(FLAGS.workdir or f"sweeps/{name}")
@@ -38,12 +36,15 @@ def main() -> int:
     cache = cli.use_cache()
     size = FLAGS.members_per_program
     run = settings.sweep_run(members, _planned_size(members, workdir, cache) if size is None else size)
+    wanted = measures.wanted(run)
     require_same_run(workdir, run)
-    if rows := finished_rows(workdir, run, nll_samples):
+    rows = finished_rows(workdir, run)
+    if rows and all(measures.holds(row, wanted) for row in rows):
         _print_ranking(run, rows)
         print(f"{workdir} is finished: {rows[0]['epochs']} epochs")
         return 0
     session = loop.open_session(run, cache)
+    measure = measures.prepare(wanted, session, cache)
     claim(workdir, run)
     print(f"{loop.describe(session)}, {run.members_per_program} at a time; results in {workdir}", flush=True)
 
@@ -55,15 +56,13 @@ def main() -> int:
         metrics = results.split_metrics(session, part, population.members.best)
         for position, member in enumerate(part.members):
             trained = results.trained_member(part, population, member)
-            if nll_samples:
-                nll = results.test_nll(session, trained.best.params, trained.hparams.latent_mask, nll_samples)
-                metrics["test"][position] |= results.nll_metrics(config, nll, nll_samples)
-            tests[member] = metrics["test"][position]
+            record = measure(trained, {split: metrics[split][position] for split in measures.SPLITS})
+            tests[member] = record["test"]
             rows.append(
                 {
                     "member": member,
                     **dataclasses.asdict(run.members[member]),
-                    **{f"{s}_{k}": v for s in metrics for k, v in metrics[s][position].items()},
+                    **measures.flat(record),
                     "epochs": int(population.step) // session.steps_per_epoch,
                     "best_epoch": int(population.members.best.epoch[position]),
                     "diverged": (loop.diverged(population, position) or (None,))[0],
@@ -139,6 +138,6 @@ def ranking(row: dict[str, Any]) -> tuple[bool, float]:
 if __name__ == "__main__":
     settings.define_shared_flags()
     settings.define_grid_flags()
-    define_nll_samples()
+    measures.define_flags()
     cli.define_cache_flags()
     cli.run(main)

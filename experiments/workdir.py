@@ -159,26 +159,22 @@ def _of_member(run: Run) -> list[str]:
     return [""] if run.kind == "train" else [f" of member {i}" for i in range(len(run.members))]
 
 
-def finished_summary(workdir: Path, run: Run, nll_samples: int | None = None) -> dict[str, Any] | None:
-    """The summary of a run that has all its epochs behind it, and the likelihoods asked for, else None."""
+def finished_summary(workdir: Path, run: Run) -> dict[str, Any] | None:
+    """The summary of a run that has all its epochs behind it, else None."""
     try:
         summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    if summary["epochs"] < run.config.epochs:
-        return None
-    return summary if nll_samples in (None, summary["test"].get("nll_samples")) else None
+    return summary if summary["epochs"] >= run.config.epochs else None
 
 
-def finished_rows(workdir: Path, run: Run, nll_samples: int | None = None) -> list[dict[str, Any]] | None:
-    """The results of a sweep that has all its epochs behind it, and the likelihoods asked for, else None."""
+def finished_rows(workdir: Path, run: Run) -> list[dict[str, Any]] | None:
+    """The results of a sweep that has all its epochs behind it, else None."""
     try:
         rows = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
     if any(row["epochs"] < run.config.epochs for row in rows):
-        return None
-    if nll_samples is not None and any(row.get("test_nll_samples") != nll_samples for row in rows):
         return None
     # JSON holds no infinities.
     return [row | dataclasses.asdict(member) for row, member in zip(rows, run.members, strict=True)]
@@ -189,11 +185,6 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     path = workdir / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [record for line in lines if (record := _parse(line))]
-
-
-def nll_name(config: Config) -> str:
-    """What −log p(x|c) is called; without a condition it is −log p(x)."""
-    return "nll" if config.condition == "none" else "conditional_nll"
 
 
 def test_line(summary: dict[str, Any]) -> str:
@@ -234,24 +225,6 @@ def _parse(line: str) -> dict[str, Any] | None:
         return json.loads(line)
     except json.JSONDecodeError:
         return None
-
-
-def define_nll_samples() -> None:
-    """The flag that asks for likelihoods."""
-    flags.DEFINE_integer(
-        "nll_samples",
-        None,
-        "Also estimate the test split's negative log-likelihood, by importance sampling with so many draws of z per "
-        "example.",
-    )
-
-
-def chosen_nll_samples() -> int | None:
-    """How many draws `--nll_samples` asks for."""
-    num_samples = flags.FLAGS.nll_samples
-    if num_samples is not None and num_samples < 1:
-        raise UserError(f"nll_samples is {num_samples}, expected a whole number ≥ 1")
-    return num_samples
 
 
 def define_member_choice() -> None:

@@ -1,0 +1,146 @@
+"""What is measured of a trained member when a flag asks for it: likelihood, sample quality, disentanglement."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from absl import flags
+
+from cvae_jax.config import Config
+from experiments import quality
+from experiments.cli import UserError
+from experiments.workdir import Run, write_atomically
+
+if TYPE_CHECKING:
+    from experiments.loop import Session
+    from experiments.results import Trained
+
+Record = dict[str, Any]
+SPLITS = ("validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """The measures asked for.
+
+    Attributes:
+      nll_samples: draws of z per example for the test split's likelihood, None to leave it out.
+      sample_quality: whether a classifier judges samples from the prior.
+      disentanglement: whether latents are compared with the test split's factors.
+    """
+
+    nll_samples: int | None = None
+    sample_quality: bool = False
+    disentanglement: bool = False
+
+
+def define_flags() -> None:
+    """A flag for each measure."""
+    flags.DEFINE_integer(
+        "nll_samples", None,
+        "Also estimate the test split's negative log-likelihood, by importance sampling with so many draws of z per "
+        "example.",
+    )  # fmt: skip
+    flags.DEFINE_bool(
+        "sample_quality", False,
+        "Judge samples from the prior by a classifier of the real images (trained once per dataset, then kept in the "
+        "cache folder): conditional accuracy, classification accuracy score, classifier Fréchet and kernel distance, "
+        "diversity.",
+    )  # fmt: skip
+    flags.DEFINE_bool(
+        "disentanglement", False,
+        "Also score how well single latents stand for single factors of the test split, for data whose factors are "
+        "known, such as shapes: MIG, SAP, DCI, FactorVAE and beta-VAE scores, modularity.",
+    )  # fmt: skip
+
+
+def wanted(run: Run) -> Wanted:
+    """The measures that the flags ask for.
+
+    Raises:
+      UserError: for a run that cannot be measured so.
+    """
+    each = Wanted(**{field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Wanted)})
+    if each.nll_samples is not None and each.nll_samples < 1:
+        raise UserError(f"nll_samples is {each.nll_samples}, expected a whole number ≥ 1")
+    if each.sample_quality and run.config.condition == "none":
+        raise UserError(
+            "condition is none, expected label with --sample_quality: it judges samples by their class"
+        )
+    return each
+
+
+def nll_name(config: Config) -> str:
+    """What −log p(x|c) is called; without a condition it is −log p(x)."""
+    return "nll" if config.condition == "none" else "conditional_nll"
+
+
+def flat(record: Record) -> Record:
+    """A record as one row of a table: metrics of a split after the split's name, groups of others dissolved."""
+    row = {}
+    for name, value in record.items():
+        if isinstance(value, dict):
+            row |= {f"{name}_{k}" if name in SPLITS else k: v for k, v in value.items()}
+        else:
+            row[name] = value
+    return row
+
+
+def holds(row: Record, each: Wanted) -> bool:
+    """Whether a row has all the measures asked for."""
+    return (
+        each.nll_samples in (None, row.get("test_nll_samples"))
+        and (not each.sample_quality or "conditional_accuracy" in row)
+        and (not each.disentanglement or "mig" in row)
+    )
+
+
+def prepare(
+    each: Wanted, session: Session, cache: Path, nll_output: Path | None = None
+) -> Callable[[Trained, Record], Record]:
+    """Make ready what the measures need.
+
+    Args:
+      each: the measures asked for.
+      session: the run.
+      cache: where the judge's classifier is kept.
+      nll_output: an `.npz` for the likelihood of each test example.
+
+    Returns:
+      A function from a trained member, and what is known of it by split, to that with the measures added: likelihoods
+      among the test split's metrics, the others in groups of their own.
+
+    Raises:
+      UserError: if the dataset cannot be measured so.
+    """
+    from experiments import results
+
+    judge = quality.find_judge(session.run, cache) if each.sample_quality else None
+
+    def measure(trained: Trained, record: Record) -> Record:
+        record = dict(record)
+        if each.nll_samples is not None:
+            nll = results.test_nll(session, trained, each.nll_samples)
+            record["test"] = record["test"] | _nll_metrics(session.run.config, nll, each.nll_samples)
+            if nll_output is not None:
+                arrays: dict[str, Any] = {nll_name(session.run.config): nll, "c": session.dataset.test.c}
+                write_atomically(nll_output, lambda file: np.savez(file, **arrays))
+        if judge is not None:
+            record["sample_quality"] = results.judged(session, trained, judge)
+        return record
+
+    return measure
+
+
+def _nll_metrics(config: Config, nll: np.ndarray, num_samples: int) -> Record:
+    """The mean of a split's negative log-likelihoods, its standard error, and the draws behind each."""
+    name = nll_name(config)
+    return {
+        name: float(np.mean(nll)),
+        f"{name}_standard_error": float(np.std(nll, ddof=1) / np.sqrt(len(nll))),
+        "nll_samples": num_samples,
+    }

@@ -1,0 +1,117 @@
+"""For `--sample_quality`: the judge's classifier from the cache, and files of Inception features."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experiments.cli import UserError
+from experiments.workdir import Run, write_atomically
+
+if TYPE_CHECKING:
+    from cvae_jax.dataset import Dataset
+    from cvae_jax.quality import Judge
+
+# What numpy raises for a file that is no .npz of plain arrays, or is damaged.
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+# Part of the name of a cached classifier: to be raised with every change of how it is built or trained.
+_CLASSIFIER_VERSION = 1
+_INCEPTION_FEATURES = 2048
+
+
+def find_judge(run: Run, cache: Path) -> Judge:
+    """The judge of a run's dataset; its classifier is trained if the cache has none."""
+    from cvae_jax import data, quality
+
+    # The judge sees images as they are stored.
+    config = dataclasses.replace(run.config, binarize="none")
+    data_dir = Path(run.data_dir) if run.data_dir else None
+    dataset = data.load(config, data_dir=data_dir, cache_dir=cache)
+    quality.require_classes(dataset)
+    path = cache / "classifiers" / f"{dataset.name.replace('/', '-')}-{_fingerprint(dataset)}.npz"
+    params = _read_params(path, quality.abstract_classifier(dataset))
+    if params is None:
+        print(f"training the classifier of {dataset.name} that judges samples", file=sys.stderr, flush=True)
+        params = quality.train_classifier(dataset)
+        _write_params(path, params)
+    return quality.appoint_judge(dataset, params)
+
+
+def _fingerprint(dataset: Dataset) -> str:
+    """Of all that a classifier depends on."""
+    digest = hashlib.sha256(f"{_CLASSIFIER_VERSION} {dataset.num_classes} {dataset.x_max}".encode())
+    for split in (dataset.train, dataset.validation):
+        for array in (split.x, split.c):
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()[:16]
+
+
+def _write_params(path: Path, params: Any) -> None:
+    import jax
+
+    leaves = {jax.tree_util.keystr(place): np.asarray(leaf)
+              for place, leaf in jax.tree_util.tree_leaves_with_path(params)}  # fmt: skip
+    try:
+        write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **leaves))
+    except OSError as error:
+        raise UserError(
+            f"the cache {path.parent} cannot be written ({error.strerror}): set --cache_dir"
+        ) from None
+
+
+def _read_params(path: Path, like: Any) -> Any:
+    """The variables a file holds, or None if there are none to be trusted."""
+    import jax
+
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {name: loaded[name] for name in loaded.files}
+    except (*_UNREADABLE, AttributeError):
+        return None
+    places, structure = jax.tree_util.tree_flatten_with_path(like)
+    leaves = [arrays.get(jax.tree_util.keystr(place)) for place, _ in places]
+    if any(
+        leaf is None or leaf.shape != wanted.shape for leaf, (_, wanted) in zip(leaves, places, strict=True)
+    ):
+        return None
+    return structure.unflatten([jax.numpy.asarray(leaf) for leaf in leaves])
+
+
+def read_inception_features(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The arrays `real` and `generated` of an `.npz`, of shape (n, 2048) each.
+
+    Raises:
+      UserError: if the file or its arrays are of another kind.
+    """
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            found = {name: loaded[name] for name in loaded.files}
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist, expected an .npz with arrays real and generated") from None
+    except (*_UNREADABLE, AttributeError):
+        raise UserError(f"{path} cannot be read as .npz with arrays real and generated") from None
+
+    def features(name: str) -> np.ndarray:
+        if name not in found:
+            raise UserError(f"{path} has no array {name}; it holds {', '.join(sorted(found)) or 'nothing'}")
+        array = found[name]
+        if array.ndim != 2 or array.shape[1] != _INCEPTION_FEATURES or len(array) < 2:
+            raise UserError(
+                f"{path}: {name} has shape {array.shape}, expected (n, {_INCEPTION_FEATURES}) with n ≥ 2: the last "
+                "pooling layer of Inception-v3"
+            )
+        if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
+            raise UserError(f"{path}: {name} is {array.dtype}, expected finite floating numbers throughout")
+        return array
+
+    return features("real"), features("generated")

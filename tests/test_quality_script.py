@@ -1,0 +1,104 @@
+"""`--sample_quality` as a person gives it: in a run's summary, a sweep's table, and an evaluation."""
+
+import csv
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from scripts import Scripts, read_json
+
+NAMES = {
+    "classifier_test_accuracy", "conditional_accuracy", "lowest_class_accuracy", "diversity",
+    "lowest_class_diversity", "classification_accuracy_score", "classifier_frechet_distance",
+    "real_frechet_distance", "classifier_kernel_distance", "judged",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Bright and dark noise: small images, so that classifiers train in no time."""
+    rng = np.random.default_rng(0)
+    c = np.arange(400) % 2
+    x = rng.uniform(size=(400, 4, 4)) * np.where(c == 0, 0.3, 1.0)[:, None, None]
+    path = tmp_path_factory.mktemp("data") / "noise.npz"
+    np.savez(path, x_train=x, c_train=c)
+    return path
+
+
+@pytest.fixture(scope="module")
+def results(dataset, tmp_path_factory):
+    """What each command said, and where the workdirs are."""
+    scripts, folder = Scripts(tmp_path_factory.mktemp("cache")), tmp_path_factory.mktemp("runs")
+    settings = (f"--dataset={dataset}", "--epochs=2", "--latent_dim=2", "--sample_quality")
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(2, 5, 2048))
+    np.savez(folder / "features.npz", real=features[0], generated=features[0] + 2)
+    train = ("train", *settings, f"--workdir={folder / 'one'}")
+    evaluate = ("evaluate", f"--workdir={folder / 'one'}", "--sample_quality")
+    said = {"train": scripts.run(*train)}
+    assert said["train"].code == 0, said["train"].err
+    commands = {
+        "again": train,
+        "sweep": ("sweep", *settings, "--seed=0,1", f"--workdir={folder / 'two'}"),
+        "evaluate": (*evaluate, f"--inception_features={folder / 'features.npz'}"),
+        "no condition": ("train", *settings, "--condition=none", f"--workdir={folder / 'none'}"),
+        "no file": (*evaluate, f"--inception_features={folder / 'other.npz'}"),
+    }
+    with ThreadPoolExecutor(2) as pool:
+        futures = {name: pool.submit(scripts.run, *command) for name, command in commands.items()}
+    return said | {name: future.result() for name, future in futures.items()}, folder
+
+
+def test_a_summary_holds_sample_quality(results):
+    said, folder = results
+    quality = read_json(folder / "one" / "summary.json")["sample_quality"]
+    assert set(quality) == NAMES
+    assert quality["classifier_test_accuracy"] > 0.95
+    assert "training the classifier of noise" in said["train"].err
+
+
+def test_an_evaluation_says_the_same_without_training_the_judge_again(results):
+    said, folder = results
+    assert said["evaluate"].code == 0, said["evaluate"].err
+    assert said["evaluate"].err == ""
+    record = json.loads(said["evaluate"].out)
+    expected = read_json(folder / "one" / "summary.json")["sample_quality"]
+    assert set(record["sample_quality"]) == NAMES
+    for name, value in expected.items():
+        assert record["sample_quality"][name] == (
+            value if isinstance(value, str) else pytest.approx(value, rel=1e-6)
+        )
+    # The covariances are the same, the means 2 apart along each of 2048 axes.
+    assert record["fid"] == pytest.approx(4 * 2048, rel=1e-9)
+
+
+def test_a_sweeps_table_holds_it_for_every_member(results):
+    said, folder = results
+    assert said["sweep"].code == 0, said["sweep"].err
+    with (folder / "two" / "results.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["seed"] for row in rows] == ["0", "1"]
+    assert set(rows[0]) >= NAMES
+    assert rows[0]["classifier_frechet_distance"] != rows[1]["classifier_frechet_distance"]
+    assert rows[0]["classifier_test_accuracy"] == rows[1]["classifier_test_accuracy"]
+    assert read_json(folder / "two" / "results.json")[1]["judged"] == "means of p(x|z,c)"
+
+
+def test_a_judged_run_is_finished(results):
+    assert "is finished: 2 epochs" in results[0]["again"].out
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("no condition", "condition is none, expected label with --sample_quality"),
+        ("no file", "other.npz does not exist, expected an .npz with arrays real and generated"),
+    ],
+)
+def test_errors_are_one_line(results, command, message):
+    said, folder = results
+    assert said[command].code == 1
+    assert message in said[command].err
+    assert len(said[command].err.splitlines()) == 1
+    assert not (folder / "none").exists()
