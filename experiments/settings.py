@@ -207,8 +207,9 @@ def _widths(text: str) -> tuple[int, ...]:
 def member() -> Member:
     """The member that the flags describe."""
     values: dict[str, Any] = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Member)}
-    # absl reads inf as no value.
-    return Member(**values | {"clip_norm": math.inf if FLAGS.clip_norm is None else FLAGS.clip_norm})
+    if values["clip_norm"] is None:  # as absl reads inf
+        values["clip_norm"] = math.inf
+    return Member(**values)
 
 
 def single_run() -> tuple[Run, Path]:
