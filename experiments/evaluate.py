@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ def main() -> int:
     run = read_run(workdir)
     member = chosen_member(workdir, run)
 
+    from cvae_jax.evaluation import bits_per_dim
     from experiments import loop, results
 
     session = loop.open_session(run, cli.use_cache())
@@ -37,6 +39,10 @@ def main() -> int:
             "nll_standard_error": float(np.std(nll, ddof=1) / np.sqrt(len(nll))),
             "nll_samples": num_samples,
         }
+        if session.model.likelihood.bits:
+            record["test"]["nll_bits_per_dim"] = bits_per_dim(
+                float(np.mean(nll)), math.prod(session.dataset.shape)
+            )
     print(json.dumps(record | {"best_epoch": int(best.epoch[position])}, indent=2))
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,9 @@ def load_population(session: Session, part: Part, workdir: Path) -> Population:
 
 
 def split_metrics(session: Session, part: Part, best: Best) -> dict[str, list[dict[str, float]]]:
-    """ELBO, rate and distortion of the members' best parameters, on validation and test."""
+    """ELBO, rate and distortion of the members' best parameters, on validation and test; bits where they count."""
     dataset = session.dataset
+    dims = math.prod(dataset.shape) if session.model.likelihood.bits else None
     return {
         name: evaluation.summarize(
             evaluation.members_elbo_terms(
@@ -62,7 +64,8 @@ def split_metrics(session: Session, part: Part, best: Best) -> dict[str, list[di
                 best.params,
                 evaluation.on_device(split, dataset.x_max),
                 part.hparams.latent_mask,
-            )
+            ),
+            dims=dims,
         )[: len(part.members)]
         for name, split in (("validation", dataset.validation), ("test", dataset.test))
     }
