@@ -91,7 +91,9 @@ class CVAE(nn.Module):
             if self.config.objective == "multirate"
             else None
         )
-        self.logvar = None if family.logvar is None else self._logvar(family.logvar, fitted=family.fit is not None)
+        self.logvar = (
+            None if family.logvar is None else self._logvar(family.logvar, fitted=family.fit is not None)
+        )
 
     def _logvar(self, start: float, *, fitted: bool) -> Float[Array, ""]:
         """The log-variance of all pixels: a parameter, or a variable that training sets."""
@@ -112,9 +114,7 @@ class CVAE(nn.Module):
         mean, logvar = self.to_latents(self.encoder(x, self._context(c)))
         return Gaussian(jnp.where(latent_mask, mean, 0.0), jnp.where(latent_mask, logvar, 0.0))
 
-    def decode(
-        self, z: Float[Array, "b z"], c: Int[Array, " b"], latent_mask: Bool[Array, " z"]
-    ) -> PyTree:
+    def decode(self, z: Float[Array, "b z"], c: Int[Array, " b"], latent_mask: Bool[Array, " z"]) -> PyTree:
         """The output that `likelihood` turns into p(x|z,c), in float32."""
         z = jnp.where(latent_mask, z, 0.0)
         output = self.decoder(z, self._context(c), latent_mask).astype(jnp.float32)
