@@ -4,6 +4,7 @@ The losses are re-exported here; the rest is imported by module: `from cvae_jax 
 """
 
 from cvae_jax.losses import (
+    LogisticMixture,
     bernoulli_log_likelihood,
     beta_elbo,
     continuous_bernoulli_log_likelihood,
@@ -11,11 +12,14 @@ from cvae_jax.losses import (
     gaussian_kl,
     gaussian_log_likelihood,
     importance_weighted_bound,
+    logistic_mixture_log_likelihood,
+    optimal_logvar,
     reparameterize,
     standard_normal_kl,
 )
 
 __all__ = [
+    "LogisticMixture",
     "bernoulli_log_likelihood",
     "beta_elbo",
     "continuous_bernoulli_log_likelihood",
@@ -23,6 +27,8 @@ __all__ = [
     "gaussian_kl",
     "gaussian_log_likelihood",
     "importance_weighted_bound",
+    "logistic_mixture_log_likelihood",
+    "optimal_logvar",
     "reparameterize",
     "standard_normal_kl",
 ]

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 NetworkName = Literal["mlp", "conv"]
 ConditionName = Literal["label", "none"]
-LikelihoodName = Literal["bernoulli", "continuous_bernoulli", "gaussian"]
+LikelihoodName = Literal[
+    "bernoulli",
+    "continuous_bernoulli",
+    "gaussian",
+    "gaussian_learned",
+    "gaussian_optimal",
+    "logistic_mixture",
+]
 Binarize = Literal["dynamic", "static", "none"]
 ComputeDtype = Literal["float32", "bfloat16"]
 ObjectiveName = Literal[
@@ -67,9 +74,11 @@ class Config:
       dataset: `digits`, a TFDS name, or the path of an `.npz` file.
       condition: `label`, or `none` for a plain VAE.
       network: `mlp` or `conv`.
-      likelihood: p(x|z,c): `bernoulli` of binary pixels, `continuous_bernoulli` of grey ones, or `gaussian` with
-        fixed `sigma`.
-      sigma: standard deviation of the Gaussian likelihood, in units of x.
+      likelihood: p(x|z,c): `bernoulli` of binary pixels; `continuous_bernoulli` of grey ones; `gaussian` with fixed
+        `sigma`, `gaussian_learned` with one that is learned, `gaussian_optimal` with the one that fits best; or
+        `logistic_mixture` of 8-bit pixels.
+      sigma: standard deviation of the Gaussian likelihood, in units of x; where that of `gaussian_learned` starts.
+      num_components: logistics per pixel of `logistic_mixture`.
       binarize: `dynamic` redraws binary pixels at every step, `static` once, `none` keeps grey.
       batch_size: examples per step.
       epochs: passes over the training split.
@@ -90,6 +99,7 @@ class Config:
     network: NetworkName = "mlp"
     likelihood: LikelihoodName = "bernoulli"
     sigma: float = 0.1
+    num_components: int = 5
     binarize: Binarize = "dynamic"
     batch_size: int = 128
     epochs: int = 100
@@ -116,6 +126,7 @@ class Config:
         _require_one_of("activation", self.activation, get_args(ActivationName))
         _require_one_of("learning_rate_schedule", self.learning_rate_schedule, get_args(LearningRateSchedule))
         _require_finite("sigma", self.sigma, 0.0, exclusive=True)
+        _require_integer("num_components", self.num_components, 1)
         _require_integer("num_samples", self.num_samples, 1)
         _require_integer("discriminator_width", self.discriminator_width, 1)
         _require_integer("batch_size", self.batch_size, 1)
@@ -124,6 +135,11 @@ class Config:
         if self.binarize != "none" and self.likelihood != "bernoulli":
             raise SettingError(
                 f"binarize is {self.binarize!r}, expected none with the {self.likelihood} likelihood"
+            )
+        if self.likelihood == "gaussian_optimal" and self.objective in ("iwae", "dreg"):
+            raise SettingError(
+                f"objective is {self.objective!r}, expected one that takes one draw of z with the gaussian_optimal "
+                "likelihood, which fits its sigma to that draw; gaussian_learned takes more"
             )
         if self.num_samples > 1 and self.objective not in ("iwae", "dreg"):
             raise SettingError(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from cvae_jax.conditions import LabelEmbedding
 from cvae_jax.config import Config
-from cvae_jax.likelihoods import Likelihood, likelihood
+from cvae_jax.likelihoods import GaussianOutput, Likelihood, likelihood
 from cvae_jax.losses import gaussian_log_likelihood, reparameterize
 from cvae_jax.networks import (
     Context,
@@ -49,6 +49,8 @@ class CVAE(nn.Module):
       shape: (height, width, channels) of x.
       num_classes: labels run from 0 to num_classes − 1.
       capacity: number of latents there is room for.
+      levels: number of values of a pixel, which the logistic mixture counts.
+      fits_batch: whether `draw` lets the likelihood fit itself to the batch, as a training step does.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -64,27 +66,41 @@ class CVAE(nn.Module):
     shape: Shape
     num_classes: int
     capacity: int
+    levels: int = 256
+    fits_batch: bool = False
 
     @property
     def likelihood(self) -> Likelihood:
         """What the decoder's output means."""
-        return likelihood(self.config)
+        return likelihood(self.config, self.levels)
 
     def setup(self) -> None:
         """Build the condition's embedding, the two bodies and the map onto the latents."""
         config, dtype = self.config, jnp.dtype(self.config.compute_dtype)
         self.embedding = LabelEmbedding(self.num_classes) if config.condition == "label" else None
         self.to_latents = ToLatents(self.capacity)
+        family = self.likelihood
+        height, width, channels = self.shape
+        output_shape = (height, width, family.channels(channels))
         match config.network:
             case "mlp":
                 self.encoder = MLPEncoder(config.hidden, config.activation, dtype)
-                self.decoder = MLPDecoder(self.shape, config.hidden, config.activation, dtype)
+                self.decoder = MLPDecoder(output_shape, config.hidden, config.activation, dtype)
             case "conv":
                 self.encoder = ConvEncoder(dtype)
-                self.decoder = ConvDecoder(self.shape, dtype)
+                self.decoder = ConvDecoder(output_shape, dtype)
         self.log_beta = (
             self.variable("setting", "log_beta", jnp.zeros, ()) if config.objective == "multirate" else None
         )
+        self.logvar = (
+            None if family.logvar is None else self._logvar(family.logvar, fitted=family.fit is not None)
+        )
+
+    def _logvar(self, start: float, *, fitted: bool) -> Float[Array, ""]:
+        """The log-variance of all pixels: a parameter, or a variable that training sets."""
+        if fitted:
+            return self.variable("fitted", "logvar", jnp.full, (), start).value
+        return self.param("logvar", nn.initializers.constant(start), ())
 
     def _context(self, c: Int[Array, " b"]) -> Context:
         return Context(
@@ -99,12 +115,13 @@ class CVAE(nn.Module):
         mean, logvar = self.to_latents(self.encoder(x, self._context(c)))
         return Gaussian(jnp.where(latent_mask, mean, 0.0), jnp.where(latent_mask, logvar, 0.0))
 
-    def decode(
-        self, z: Float[Array, "b z"], c: Int[Array, " b"], latent_mask: Bool[Array, " z"]
-    ) -> Float[Array, "b H W C"]:
+    def decode(self, z: Float[Array, "b z"], c: Int[Array, " b"], latent_mask: Bool[Array, " z"]) -> PyTree:
         """The output that `likelihood` turns into p(x|z,c), in float32."""
         z = jnp.where(latent_mask, z, 0.0)
-        return self.decoder(z, self._context(c), latent_mask).astype(jnp.float32)
+        output = self.decoder(z, self._context(c), latent_mask).astype(jnp.float32)
+        if self.logvar is None:
+            return output
+        return GaussianOutput(output, jnp.broadcast_to(self.logvar, z.shape[:1]))
 
     def __call__(
         self,
@@ -112,7 +129,7 @@ class CVAE(nn.Module):
         c: Int[Array, " b"],
         latent_mask: Bool[Array, " z"],
         key: Key[Array, ""],
-    ) -> tuple[Gaussian, Float[Array, "b H W C"]]:
+    ) -> tuple[Gaussian, PyTree]:
         """Encode, draw z with one key per example, and decode."""
         q = self.encode(x, c, latent_mask)
         z = jax.vmap(reparameterize)(jax.random.split(key, x.shape[0]), q.mean, q.logvar)
@@ -143,7 +160,7 @@ def encode(
 
 def decode(
     model: CVAE, params: PyTree, z: Float[Array, "b z"], c: Int[Array, " b"], latent_mask: Bool[Array, " z"]
-) -> Float[Array, "b H W C"]:
+) -> PyTree:
     """The output that `model.likelihood` turns into p(x|z,c), for a batch.
 
     Args:
@@ -154,9 +171,10 @@ def decode(
       latent_mask: the latents in use, shape (z,), bool.
 
     Returns:
-      Logits or means, shape (b, H, W, C), float32.
+      What `model.likelihood` takes, with a leading axis of examples: logits or means, shape (b, H, W, C), float32; a
+      mixture's parameters, shape (b, H, W, n); or a `GaussianOutput`.
     """
-    return cast("Array", model.apply(params, z, c, latent_mask, method="decode"))
+    return model.apply(params, z, c, latent_mask, method="decode")
 
 
 class Draw(NamedTuple):
@@ -196,8 +214,11 @@ def draw(
     """
     q = encode(model, params, x, c, latent_mask)
     z = jax.vmap(reparameterize)(keys, q.mean, q.logvar)
+    family = model.likelihood
     output = decode(model, params, z, c, latent_mask)
-    return Draw(q, z, jax.vmap(model.likelihood.log_prob)(output, x))
+    if family.fit is not None and model.fits_batch:
+        output = family.fit(output, x)
+    return Draw(q, z, jax.vmap(family.log_prob)(output, x))
 
 
 class LogWeights(NamedTuple):
@@ -240,9 +261,8 @@ def log_weights(
     """
     b, k, _ = z.shape
     output = decode(model, params, z.reshape(b * k, -1), jnp.repeat(c, k), latent_mask)
-    log_likelihood = jax.vmap(jax.vmap(model.likelihood.log_prob, (0, None)))(
-        output.reshape(b, k, *x.shape[1:]), x
-    )
+    output = jax.tree.map(lambda leaf: leaf.reshape(b, k, *leaf.shape[1:]), output)
+    log_likelihood = jax.vmap(jax.vmap(model.likelihood.log_prob, (0, None)))(output, x)
     log_density = jax.vmap(lambda m, z, v: gaussian_log_likelihood(m[None], z[None], v[None]))
 
     def log_ratio(z: Array, mean: Array, logvar: Array) -> Array:

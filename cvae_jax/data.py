@@ -46,6 +46,10 @@ def _check(dataset: Dataset, config: Config) -> None:
         if not len(split):
             raise DataError(f"{dataset.name}: the {name} split is empty, expected at least one example")
         if np.issubdtype(split.x.dtype, np.floating):
+            if config.likelihood == "logistic_mixture":
+                raise DataError(
+                    f"{dataset.name}: x_{name} is {split.x.dtype}, expected uint8 under the logistic_mixture likelihood"
+                )
             if not np.isfinite(split.x).all():
                 bad = int(np.flatnonzero(~np.isfinite(split.x).all(axis=(1, 2, 3)))[0])
                 raise DataError(f"{dataset.name}: x_{name}[{bad}] has NaN or infinite pixels")

@@ -66,6 +66,11 @@ class Dataset:
         return height, width, channels
 
     @property
+    def levels(self) -> int:
+        """Number of values of a whole-number pixel."""
+        return round(self.x_max) + 1
+
+    @property
     def num_classes(self) -> int:
         """Number of labels."""
         return len(self.class_names)

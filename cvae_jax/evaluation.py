@@ -164,14 +164,16 @@ def importance_nll(
     return jax.lax.map(one_batch, rows.reshape(-1, batch)).reshape(-1)[:n]
 
 
-def summarize(terms: ElboTerms) -> list[dict[str, float]]:
+def summarize(terms: ElboTerms, *, dims: int | None = None) -> list[dict[str, float]]:
     """Means over the split in float64, one dictionary a member.
 
     Args:
       terms: distortion and rate, shape (m, n).
+      dims: numbers per example, to add `bits_per_dim` where the likelihood is of whole levels.
 
     Returns:
-      For each member `elbo`, `rate` and `distortion`, nats per example; `elbo` is the unweighted bound.
+      For each member `elbo`, `rate` and `distortion`, nats per example; `elbo` is the unweighted bound, and
+      `bits_per_dim` its negative in bits per number.
 
     Example:
       >>> summarize(ElboTerms(np.array([[80.0, 90.0]]), np.array([[20.0, 30.0]])))
@@ -181,5 +183,16 @@ def summarize(terms: ElboTerms) -> list[dict[str, float]]:
     distortions = np.asarray(terms.distortion, np.float64).mean(axis=1)
     return [
         {"elbo": float(-(r + d)), "rate": float(r), "distortion": float(d)}
+        | ({} if dims is None else {"bits_per_dim": bits_per_dim(float(r + d), dims)})
         for r, d in zip(rates, distortions, strict=True)
     ]
+
+
+def bits_per_dim(nats: float, dims: int) -> float:
+    """A code length of one example, in nats, as bits per number.
+
+    Example:
+      >>> round(bits_per_dim(28 * 28 * math.log(256), 28 * 28), 6)
+      8.0
+    """
+    return nats / (dims * math.log(2.0))

@@ -1,8 +1,8 @@
 """Densities, divergences and bounds of variational autoencoders.
 
 Every function takes **one example** and returns nats summed over its pixels or latents; `jax.vmap` it over a
-batch and take the mean yourself, once, at the outermost line. This module imports JAX alone, so that other
-codebases can take it as it is.
+batch and take the mean yourself, once, at the outermost line. This module and `densities.py`, which it re-exports,
+import JAX alone, so that other codebases can take them as they are.
 """
 
 from __future__ import annotations
@@ -13,10 +13,21 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from cvae_jax.densities import (
+    LogisticMixture,
+    bernoulli_log_likelihood,
+    continuous_bernoulli_log_likelihood,
+    gaussian_log_likelihood,
+    logistic_mixture_log_likelihood,
+    optimal_logvar,
+    require_same_shape,
+)
+
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Key
 
 __all__ = [
+    "LogisticMixture",
     "bernoulli_log_likelihood",
     "beta_elbo",
     "continuous_bernoulli_log_likelihood",
@@ -24,26 +35,14 @@ __all__ = [
     "gaussian_kl",
     "gaussian_log_likelihood",
     "importance_weighted_bound",
+    "logistic_mixture_log_likelihood",
+    "optimal_logvar",
     "reparameterize",
     "standard_normal_kl",
 ]
 
-# Below it the continuous Bernoulli's normalizer is a series: its next term is under float32's rounding.
-_SERIES_BELOW = 0.2
 # float32 overflows past exp(88.7); from here on `_exp` goes on as its own tangent.
 _EXP_LINEAR_FROM = 80.0
-
-
-def _require_same_shape(**arrays: Array) -> None:
-    shapes = {name: jnp.shape(a) for name, a in arrays.items()}
-    if len(set(shapes.values())) > 1:
-        given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise ValueError(f"expected equal shapes, got {given}")
-
-
-def _flat(*arrays: Array) -> list[Array]:
-    """Arrays of one axis each: on a CPU, XLA sums over several axes of a batch of images dozens of times slower."""
-    return [jnp.ravel(a) for a in arrays]
 
 
 def _exp(a: Array) -> Array:
@@ -75,7 +74,7 @@ def standard_normal_kl(mean: Float[Array, " z"], logvar: Float[Array, " z"]) -> 
     References:
       Kingma & Welling, Auto-Encoding Variational Bayes, 2014, appendix B.
     """
-    _require_same_shape(mean=mean, logvar=logvar)
+    require_same_shape(mean=mean, logvar=logvar)
     return 0.5 * jnp.sum(jnp.square(mean) + (jnp.expm1(logvar) - logvar))
 
 
@@ -111,115 +110,11 @@ def gaussian_kl(
       Sohn, Lee & Yan, Learning Structured Output Representation using Deep Conditional Generative Models,
       2015, equation 4.
     """
-    _require_same_shape(mean_q=mean_q, logvar_q=logvar_q, mean_p=mean_p, logvar_p=logvar_p)
+    require_same_shape(mean_q=mean_q, logvar_q=logvar_q, mean_p=mean_p, logvar_p=logvar_p)
     d = logvar_q - logvar_p
     # expm1 keeps the digits that e^d − 1 loses near d = 0.
     excess = jnp.where(d < 1.0, jnp.expm1(jnp.minimum(d, 1.0)), _exp(d) - 1.0) - d
     return 0.5 * jnp.sum(jnp.square(mean_q - mean_p) * jnp.exp(-logvar_p) + excess)
-
-
-def bernoulli_log_likelihood(logits: Float[Array, "*x"], x: Float[Array, "*x"]) -> Float[Array, ""]:
-    """Log-likelihood of binary data under independent Bernoullis; its negative is the cross entropy.
-
-    log p(x|ℓ) = Σᵢ (xᵢ ℓᵢ − log(1 + e^{ℓᵢ}))
-
-    Finite for every finite logit, with gradient x − sigmoid(ℓ). It is a likelihood for x in {0, 1}; for values
-    between it is still the cross entropy, but no longer normalized.
-
-    Args:
-      logits: shape (...), floating.
-      x: shape (...), floating, in [0, 1].
-
-    Returns:
-      Scalar ≤ 0, nats, summed over all axes.
-
-    Raises:
-      ValueError: if the shapes differ.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> float(bernoulli_log_likelihood(jnp.array([1e4, -1e4]), jnp.array([1.0, 0.0])))
-      0.0
-
-    References:
-      Kingma & Welling, Auto-Encoding Variational Bayes, 2014, appendix C.1.
-    """
-    _require_same_shape(logits=logits, x=x)
-    logits, x = _flat(logits, x)
-    # xℓ − max(ℓ, 0) is exact for binary x, where xℓ − softplus(ℓ) would cancel. |ℓ| is a maximum because its
-    # gradient at 0 must be 0, and that of jnp.abs is 1.
-    magnitude = jnp.maximum(logits, -logits)
-    return jnp.sum(x * logits - jnp.maximum(logits, 0.0) - jnp.log1p(jnp.exp(-magnitude)))
-
-
-def continuous_bernoulli_log_likelihood(
-    logits: Float[Array, "*x"], x: Float[Array, "*x"]
-) -> Float[Array, ""]:
-    """Log-density of grey data in [0, 1]: the cross entropy, normalized.
-
-    log p(x|ℓ) = Σᵢ (xᵢ ℓᵢ − log(1 + e^{ℓᵢ}) + log C(ℓᵢ)),  C(ℓ) = ℓ / tanh(ℓ/2), C(0) = 2
-
-    Args:
-      logits: shape (...), floating.
-      x: shape (...), floating, in [0, 1].
-
-    Returns:
-      Scalar, nats, summed over all axes.
-
-    Raises:
-      ValueError: if the shapes differ.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> float(continuous_bernoulli_log_likelihood(jnp.zeros(3), jnp.array([0.0, 0.3, 1.0])))  # uniform
-      0.0
-
-    References:
-      Loaiza-Ganem & Cunningham, The Continuous Bernoulli, 2019, equation 7.
-    """
-    _require_same_shape(logits=logits, x=x)
-    logits, x = _flat(logits, x)
-    # C is even. Near 0 its series takes over, and the other branch is kept off the 0/0.
-    near = jnp.abs(logits) < _SERIES_BELOW
-    square = jnp.square(jnp.where(near, logits, 0.0))
-    series = math.log(2.0) + square / 12.0 - 7.0 * jnp.square(square) / 1440.0
-    magnitude = jnp.where(near, 1.0, jnp.abs(logits))
-    tail = jnp.exp(-magnitude)
-    normalizer = jnp.log(magnitude) + jnp.log1p(tail) - jnp.log1p(-tail)
-    return bernoulli_log_likelihood(logits, x) + jnp.sum(jnp.where(near, series, normalizer))
-
-
-def gaussian_log_likelihood(
-    mean: Float[Array, "*x"], x: Float[Array, "*x"], logvar: float | Float[Array, "*#x"]
-) -> Float[Array, ""]:
-    """Log-density of data under independent Gaussians: the mean-squared-error loss, normalized.
-
-    log p(x|m, v) = −½ Σᵢ ((xᵢ − mᵢ)² e^{−vᵢ} + vᵢ + log 2π)
-
-    Args:
-      mean: shape (...), floating.
-      x: shape (...), floating.
-      logvar: logarithm of the variance, 2 log σ; a scalar or anything that broadcasts to x.
-
-    Returns:
-      Scalar, nats, summed over all axes.
-
-    Raises:
-      ValueError: if the shapes of mean and x differ.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> x = jnp.zeros((2, 2))
-      >>> round(float(gaussian_log_likelihood(x, x, 0.0)), 4)  # −4/2 log 2π
-      -3.6758
-
-    References:
-      Kingma & Welling, Auto-Encoding Variational Bayes, 2014, appendix C.2.
-    """
-    _require_same_shape(mean=mean, x=x)
-    logvar = jnp.broadcast_to(jnp.asarray(logvar, x.dtype), x.shape)
-    mean, x, logvar = _flat(mean, x, logvar)
-    return -0.5 * jnp.sum(jnp.square(x - mean) * jnp.exp(-logvar) + logvar + math.log(2.0 * math.pi))
 
 
 def reparameterize(
@@ -252,7 +147,7 @@ def reparameterize(
     References:
       Kingma & Welling, Auto-Encoding Variational Bayes, 2014, section 2.4.
     """
-    _require_same_shape(mean=mean, logvar=logvar)
+    require_same_shape(mean=mean, logvar=logvar)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(mean.shape[-1]))
     noise = jax.vmap(lambda k: jax.random.normal(k, (), mean.dtype))(keys)
     return mean + jnp.exp(0.5 * logvar) * noise
@@ -281,7 +176,7 @@ def elbo(log_likelihood: Float[Array, "*b"], kl: Float[Array, "*b"]) -> Float[Ar
     References:
       Kingma & Welling, Auto-Encoding Variational Bayes, 2014, equation 3.
     """
-    _require_same_shape(log_likelihood=log_likelihood, kl=kl)
+    require_same_shape(log_likelihood=log_likelihood, kl=kl)
     return log_likelihood - kl
 
 
@@ -311,7 +206,7 @@ def beta_elbo(
     References:
       Higgins et al., β-VAE, 2017, equation 4.
     """
-    _require_same_shape(log_likelihood=log_likelihood, kl=kl)
+    require_same_shape(log_likelihood=log_likelihood, kl=kl)
     return log_likelihood - jnp.asarray(beta, kl.dtype) * kl
 
 

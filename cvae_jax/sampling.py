@@ -21,7 +21,7 @@ def decode_mean(
     model: CVAE, params: PyTree, z: Float[Array, "b z"], c: Int[Array, " b"], latent_mask: Bool[Array, " z"]
 ) -> Float[Array, "b H W C"]:
     """The mean of p(x|z,c), shape (b, H, W, C), in units of x."""
-    return model.likelihood.mean(decode(model, params, z, c, latent_mask))
+    return jax.vmap(model.likelihood.mean)(decode(model, params, z, c, latent_mask))
 
 
 @partial(jax.jit, static_argnames="model")

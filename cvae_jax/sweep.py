@@ -64,7 +64,7 @@ def build_model(config: Config, dataset: Dataset, members: Sequence[Member]) -> 
     for member in members:
         require_compatible(config, member)
     capacity = max(member.latent_dim for member in members)
-    return CVAE(config, dataset.shape, dataset.num_classes, capacity)
+    return CVAE(config, dataset.shape, dataset.num_classes, capacity, levels=dataset.levels)
 
 
 def steps_per_epoch(config: Config, dataset: Dataset) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from flax import struct
 
 from cvae_jax.config import Config, Hparams
 from cvae_jax.cvae import CVAE
+from cvae_jax.likelihoods import fitted_logvar
 from cvae_jax.objectives import annealed, extra_variables, part_names
 from cvae_jax.randomness import Stream, stream
 from cvae_jax.terms import Objective, Terms
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, Key, PyTree
 
 DIVERGED_TERMS = ("distortion", "rate", "gradient")
+# A fitted variance is the plain average of the first steps', then one that forgets over a hundred.
+_LEAST_WEIGHT = 0.01
 
 
 class Batch(NamedTuple):
@@ -161,6 +165,9 @@ def train_step(
     """
     keys = example_keys(hparams.key, step, batch.c.shape[0])
     at_step = annealed(model.config, hparams, step)
+    fits = model.likelihood.fit is not None
+    if fits:
+        model = model.clone(fits_batch=True)
 
     def loss_and_terms(params: PyTree) -> tuple[Array, Terms]:
         per_example = objective(model, params, batch.x, batch.c, keys, at_step)
@@ -191,6 +198,10 @@ def train_step(
                 gradient[name], opt_state[name], params[name]
             )
         params[name] = optax.apply_updates(params[name], updates)
+    if fits:
+        logvar = params["fitted"]["logvar"]
+        averaged = _averaged(logvar, fitted_logvar(terms.distortion, math.prod(model.shape)), step)
+        params["fitted"] = {"logvar": jnp.where(runs, averaged, logvar)}
     return dataclasses.replace(
         state,
         params=params,
@@ -199,3 +210,9 @@ def train_step(
         diverged_term=jnp.where(fails_now, jnp.argmax(failures), state.diverged_term).astype(jnp.int32),
         sums=jax.tree.map(lambda total, term: total + jnp.where(runs, term, 0.0), state.sums, terms),
     )
+
+
+def _averaged(logvar: Float[Array, ""], of_batch: Float[Array, ""], step: Int[Array, ""]) -> Float[Array, ""]:
+    """The logarithm of a running average of the batches' variances, after one more."""
+    weight = jnp.maximum(1.0 / (step.astype(jnp.float32) + 1.0), _LEAST_WEIGHT)
+    return jnp.logaddexp(jnp.log1p(-weight) + logvar, jnp.log(weight) + of_batch)

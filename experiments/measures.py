@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,7 +126,7 @@ def prepare(
         record = dict(record)
         if each.nll_samples is not None:
             nll = results.test_nll(session, trained, each.nll_samples)
-            record["test"] = record["test"] | _nll_metrics(session.run.config, nll, each.nll_samples)
+            record["test"] = record["test"] | _nll_metrics(session, nll, each.nll_samples)
             if nll_output is not None:
                 arrays: dict[str, Any] = {nll_name(session.run.config): nll, "c": session.dataset.test.c}
                 write_atomically(nll_output, lambda file: np.savez(file, **arrays))
@@ -136,11 +137,16 @@ def prepare(
     return measure
 
 
-def _nll_metrics(config: Config, nll: np.ndarray, num_samples: int) -> Record:
+def _nll_metrics(session: Session, nll: np.ndarray, num_samples: int) -> Record:
     """The mean of a split's negative log-likelihoods, its standard error, and the draws behind each."""
-    name = nll_name(config)
-    return {
-        name: float(np.mean(nll)),
+    from cvae_jax.evaluation import bits_per_dim
+
+    name, mean = nll_name(session.run.config), float(np.mean(nll))
+    metrics = {
+        name: mean,
         f"{name}_standard_error": float(np.std(nll, ddof=1) / np.sqrt(len(nll))),
         "nll_samples": num_samples,
     }
+    if session.model.likelihood.bits:
+        metrics[f"{name}_bits_per_dim"] = bits_per_dim(mean, math.prod(session.dataset.shape))
+    return metrics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,13 +63,16 @@ def load_population(session: Session, part: Part, workdir: Path) -> Population:
 def split_metrics(session: Session, part: Part, best: Best) -> dict[str, list[dict[str, Any]]]:
     """The bound's terms of the members' best parameters on validation and test, and what the latents hold on test."""
     dataset = session.dataset
+    dims = math.prod(dataset.shape) if session.model.likelihood.bits else None
     splits = {
         name: evaluation.on_device(split, dataset.x_max)
         for name, split in (("validation", dataset.validation), ("test", dataset.test))
     }
     masks = part.hparams.latent_mask
     metrics = {
-        name: evaluation.summarize(evaluation.members_elbo_terms(session.model, best.params, examples, masks))
+        name: evaluation.summarize(
+            evaluation.members_elbo_terms(session.model, best.params, examples, masks), dims=dims
+        )
         for name, examples in splits.items()
     }
     terms = latents.members_latent_terms(session.model, best.params, splits["test"], masks)

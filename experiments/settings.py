@@ -38,10 +38,16 @@ def define_shared_flags() -> None:
     flags.DEFINE_enum(
         "likelihood", default.likelihood, get_args(settings.LikelihoodName),
         "p(x|z,c): bernoulli (cross entropy of binary pixels), continuous_bernoulli (the same of grey pixels, "
-        "normalized) or gaussian with fixed --sigma (squared error, normalized).",
+        "normalized), gaussian with fixed --sigma (squared error, normalized), gaussian_learned with one sigma that is "
+        "learned from there, gaussian_optimal with the one that fits best, or logistic_mixture of 8-bit pixels (bits "
+        "per dimension are reported too).",
     )  # fmt: skip
     flags.DEFINE_float(
-        "sigma", default.sigma, "Standard deviation of the gaussian likelihood, pixels in [0, 1]."
+        "sigma", default.sigma,
+        "Standard deviation of the gaussian likelihood, pixels in [0, 1]; that of gaussian_learned starts here.",
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "num_components", default.num_components, "Logistics per pixel of the logistic_mixture likelihood."
     )
     flags.DEFINE_enum(
         "binarize", None, get_args(settings.Binarize),

@@ -189,9 +189,9 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
 
 def test_line(summary: dict[str, Any]) -> str:
     """A run's test metrics in a line."""
-    return "test elbo {elbo:.2f} (rate {rate:.2f}, distortion {distortion:.2f}) nats".format(
-        **summary["test"]
-    )
+    test = summary["test"]
+    line = "test elbo {elbo:.2f} (rate {rate:.2f}, distortion {distortion:.2f}) nats".format(**test)
+    return line + (", {bits_per_dim:.3f} bits per dimension".format(**test) if "bits_per_dim" in test else "")
 
 
 class MetricsLog:

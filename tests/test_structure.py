@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 # Each module may import those of earlier lines.
 LAYERS = [
-    {"losses", "randomness", "config", "dataset", "products", "conditions", "devices"},
+    {"densities", "randomness", "config", "dataset", "products", "conditions", "devices"},
+    {"losses"},
     {"convolutions", "likelihoods", "sources", "plots", "grid"},
     {"networks", "data"},
     {"cvae"},

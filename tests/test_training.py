@@ -222,7 +222,7 @@ def test_the_iwae_papers_learning_rate_falls_in_stages():
 
 
 def draws(config, output, n=40_000):
-    family = likelihood(config)
+    family = likelihood(config, levels=256)
     sample = jax.jit(jax.vmap(family.sample, (0, None)))
     return np.asarray(sample(jax.random.split(jax.random.key(0), n), output), np.float64), family.mean(output)
 
@@ -246,7 +246,7 @@ def test_gaussian_samples_have_the_stated_moments():
 
 @pytest.mark.parametrize("name", ["bernoulli", "gaussian"])
 def test_log_prob_is_highest_at_the_mean(name):
-    family = likelihood(Config(likelihood=name, binarize="none"))
+    family = likelihood(Config(likelihood=name, binarize="none"), levels=256)
     x = jnp.array([0.2, 0.9])
     output = jnp.log(x / (1 - x)) if name == "bernoulli" else x
     np.testing.assert_allclose(family.mean(output), x, rtol=1e-6)
