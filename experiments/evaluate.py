@@ -24,19 +24,23 @@ def main() -> int:
     from experiments import loop, results
 
     session = loop.open_session(run, cli.use_cache())
+    if flags.FLAGS.disentanglement:
+        results.require_factors(session.dataset)
     part = session.part_of(member)
     best = results.load_population(session, part, workdir).members.best
     metrics = results.split_metrics(session, part, best)
     position = part.members.index(member)
     record = {name: members[position] for name, members in metrics.items()}
+    params, mask = results.member_of((best.params, part.hparams.latent_mask), position)
     if num_samples is not None:
-        params, mask = results.member_of((best.params, part.hparams.latent_mask), position)
         nll = results.test_nll(session, params, mask, num_samples)
         record["test"] |= {
             "nll": float(np.mean(nll)),
             "nll_standard_error": float(np.std(nll, ddof=1) / np.sqrt(len(nll))),
             "nll_samples": num_samples,
         }
+    if flags.FLAGS.disentanglement:
+        record["disentanglement"] = results.disentanglement_scores(session, params, mask)
     print(json.dumps(record | {"best_epoch": int(best.epoch[position])}, indent=2))
     return 0
 
@@ -47,6 +51,12 @@ if __name__ == "__main__":
         "nll_samples",
         None,
         "Also estimate the test split's negative log-likelihood from this many draws each.",
+    )
+    flags.DEFINE_bool(
+        "disentanglement",
+        False,
+        "Also score how well single latents stand for single factors of the test split, for data whose factors are "
+        "known, such as shapes: MIG, SAP, DCI, FactorVAE and beta-VAE scores, modularity.",
     )
     define_member_choice()
     cli.define_cache_flags()

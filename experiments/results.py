@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from cvae_jax import checkpoints, evaluation, plots, sampling
+from cvae_jax import checkpoints, disentanglement, evaluation, plots, sampling
 from cvae_jax.config import Hparams
-from cvae_jax.dataset import unit
+from cvae_jax.dataset import Dataset, unit
 from cvae_jax.randomness import Stream, stream
 from cvae_jax.sweep import Population
 from cvae_jax.training import Best
@@ -23,6 +23,7 @@ from experiments.workdir import write_atomically, write_json
 
 _COLUMNS = 12
 _TRAVERSED_LATENTS = 64
+_SCORED_EXAMPLES = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,44 @@ def test_nll(session: Session, params: Any, latent_mask: Any, num_samples: int) 
         session.model, params, examples, latent_mask, key, num_samples=num_samples
     )
     return np.asarray(nll, np.float64)
+
+
+def require_factors(dataset: Dataset) -> None:
+    """Refuse data that disentanglement cannot be scored on."""
+    if dataset.test.factors is None:
+        raise UserError(
+            f"disentanglement is scored against known factors, and {dataset.name} has none: expected shapes, shapes32, "
+            "dsprites, shapes3d, smallnorb, or an .npz with factors_test"
+        )
+
+
+def disentanglement_scores(session: Session, params: Any, latent_mask: Any) -> dict[str, Any]:
+    """Scores of the posterior means of the test split, by its factors.
+
+    A factor that is the label has values without an order. If it is the condition as well, the model is given it and
+    need not code it: it is left out.
+    """
+    require_factors(session.dataset)
+    dataset, test = session.dataset, session.dataset.test
+    rows = np.random.default_rng(0).permutation(len(test))[:_SCORED_EXAMPLES]
+    split = test.take(rows)
+    means = np.asarray(
+        evaluation.posteriors(
+            session.model, params, evaluation.on_device(split, dataset.x_max), latent_mask
+        ).mean
+    )
+    assert split.factors is not None
+    labels = [j for j, values in enumerate(split.factors.T) if (values == split.c).all()]
+    given = labels if session.run.config.condition == "label" else []
+    scored = [j for j in range(len(dataset.factor_names)) if j not in given]
+    return {
+        "factors": [dataset.factor_names[j] for j in scored],
+        **disentanglement.scores(
+            means[:, np.asarray(latent_mask)],
+            split.factors[:, scored],
+            categorical=[i for i, j in enumerate(scored) if j in labels],
+        ),
+    }
 
 
 def member_of(tree: Any, position: int) -> Any:

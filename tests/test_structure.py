@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 # Each module may import those of earlier lines.
 LAYERS = [
     {"losses", "randomness", "config", "dataset", "products", "conditions", "devices"},
-    {"convolutions", "likelihoods", "sources", "plots", "grid"},
+    {"convolutions", "likelihoods", "sources", "shapes", "disentanglement", "plots", "grid"},
     {"networks", "data"},
     {"cvae"},
     {"objectives", "evaluation", "sampling"},
