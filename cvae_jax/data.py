@@ -88,6 +88,8 @@ def _binarize_once(dataset: Dataset, config: Config) -> Dataset:
     root = stream(jax.random.key(config.data_seed), Stream.FIXED_BINARIZE)
 
     def binary(index: int, split: Split) -> Split:
+        if np.isin(split.x, (0, dataset.x_max)).all():
+            return split
         key = jax.random.fold_in(root, index)
         x = jax.random.bernoulli(key, unit(split.x, dataset.x_max))
         x = np.asarray(x).astype(split.x.dtype) * np.asarray(dataset.x_max, split.x.dtype)

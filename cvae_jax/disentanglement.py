@@ -13,50 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cvae_jax.dataset import DataError
+from cvae_jax.codes import Used, used
+from cvae_jax.interventions import betavae_score, factorvae_score
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Float, Int
 
 _LEAST_BINS = 20
-_SMALLEST_DEVIATION = 1e-6
-_GROUP = 64
-_TRAIN_GROUPS, _TEST_GROUPS = 2_000, 1_000
 _TREES = 10
-
-
-class _Used(NamedTuple):
-    """The latents and factors that vary.
-
-    Attributes:
-      codes: shape (n, u), float64, latents in an order that depends on their values alone.
-      factors: shape (n, g).
-      latents: which of the latents, shape (u,).
-      categorical: whether a factor's values have no order, shape (g,).
-    """
-
-    codes: Float[np.ndarray, "n u"]
-    factors: Int[np.ndarray, "n g"]
-    latents: Int[np.ndarray, " u"]
-    categorical: Bool[np.ndarray, " g"]
-
-
-def _used(
-    codes: Float[np.ndarray, "n z"], factors: Int[np.ndarray, "n f"], categorical: Sequence[int] = ()
-) -> _Used:
-    codes, factors = np.asarray(codes, np.float64), np.asarray(factors)
-    if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors):
-        raise DataError(f"codes have shape {codes.shape} and factors {factors.shape}, expected (n, z) and (n, f)")
-    if not np.isfinite(codes).all():
-        raise DataError("codes hold NaN or infinite values, expected those of a model that did not diverge")
-    varies = (factors != factors[:1]).any(axis=0)
-    if not varies.any():
-        raise DataError("every factor has one value only, expected one that varies")
-    deviation = codes.std(axis=0)
-    latents = np.flatnonzero(deviation > _SMALLEST_DEVIATION * (1.0 + np.abs(codes).max(axis=0)))
-    latents = latents[np.lexsort(codes[::-1, latents])] if len(latents) else latents
-    nominal = np.isin(np.arange(factors.shape[1]), categorical)
-    return _Used(codes[:, latents], factors[:, varies], latents, nominal[varies])
 
 
 def _halves(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -76,19 +40,21 @@ def _mean_gap(table: Float[np.ndarray, "u g"]) -> float:
     return float(np.mean(first - second))
 
 
-def _mutual_information(used: _Used, bins: int | None) -> Float[np.ndarray, "u g"]:
+def _mutual_information(given: Used, bins: int | None) -> Float[np.ndarray, "u g"]:
     """Mutual information of each latent, in bins of one width from its least to its largest value, and each factor."""
     from sklearn.metrics import mutual_info_score
 
-    bins = bins or max(_LEAST_BINS, *(len(np.unique(v)) for v in used.factors.T))
-    table = np.zeros((len(used.latents), used.factors.shape[1]))
-    for i, z in enumerate(used.codes.T):
+    bins = bins or max(_LEAST_BINS, *(len(np.unique(v)) for v in given.factors.T))
+    table = np.zeros((len(given.latents), given.factors.shape[1]))
+    for i, z in enumerate(given.codes.T):
         binned = np.digitize(z, np.linspace(z.min(), z.max(), bins + 1)[1:-1])
-        table[i] = [mutual_info_score(v, binned) for v in used.factors.T]
+        table[i] = [mutual_info_score(v, binned) for v in given.factors.T]
     return table
 
 
-def mig(codes: Float[np.ndarray, "n z"], factors: Int[np.ndarray, "n f"], *, bins: int | None = None) -> float:
+def mig(
+    codes: Float[np.ndarray, "n z"], factors: Int[np.ndarray, "n f"], *, bins: int | None = None
+) -> float:
     """Mutual information gap: how much more the first latent says of a factor than the second.
 
     mean over factors v of (I(z₍₁₎; v) − I(z₍₂₎; v)) / H(v)
@@ -117,12 +83,14 @@ def mig(codes: Float[np.ndarray, "n z"], factors: Int[np.ndarray, "n f"], *, bin
     """
     from sklearn.metrics import mutual_info_score
 
-    used = _used(codes, factors)
-    entropies = np.array([mutual_info_score(v, v) for v in used.factors.T])
-    return _mean_gap(_mutual_information(used, bins) / entropies)
+    given = used(codes, factors)
+    entropies = np.array([mutual_info_score(v, v) for v in given.factors.T])
+    return _mean_gap(_mutual_information(given, bins) / entropies)
 
 
-def modularity(codes: Float[np.ndarray, "n z"], factors: Int[np.ndarray, "n f"], *, bins: int | None = None) -> float:
+def modularity(
+    codes: Float[np.ndarray, "n z"], factors: Int[np.ndarray, "n f"], *, bins: int | None = None
+) -> float:
     """Modularity: whether each latent informs of one factor only.
 
     mean over latents i of 1 − Σ_{v ≠ v*} I(zᵢ; v)² / ((f − 1) I(zᵢ; v*)²), v* the factor that zᵢ says most of
@@ -141,10 +109,10 @@ def modularity(codes: Float[np.ndarray, "n z"], factors: Int[np.ndarray, "n f"],
     References:
       Ridgeway & Mozer, Learning Deep Disentangled Embeddings with the F-Statistic Loss, 2018, section 3.
     """
-    used = _used(codes, factors)
-    if not len(used.latents):
+    given = used(codes, factors)
+    if not len(given.latents):
         return 0.0
-    squares = np.square(_mutual_information(used, bins))
+    squares = np.square(_mutual_information(given, bins))
     largest = squares.max(axis=1)
     rest = (squares.sum(axis=1) - largest) / np.maximum(largest, np.finfo(float).tiny)
     return float(np.mean(np.where(largest > 0, 1.0 - rest / max(squares.shape[1] - 1, 1), 0.0)))
@@ -174,15 +142,15 @@ def sap(
     """
     from sklearn.tree import DecisionTreeClassifier
 
-    used = _used(codes, factors, categorical)
-    if not len(used.latents):
+    given = used(codes, factors, categorical)
+    if not len(given.latents):
         return 0.0
-    z = (used.codes - used.codes.mean(axis=0)) / used.codes.std(axis=0)
-    v = (used.factors - used.factors.mean(axis=0)) / used.factors.std(axis=0)
+    z = (given.codes - given.codes.mean(axis=0)) / given.codes.std(axis=0)
+    v = (given.factors - given.factors.mean(axis=0)) / given.factors.std(axis=0)
     predictability = np.square(z.T @ v / len(z))
     fitted, judged = _halves(len(z))
-    for j in np.flatnonzero(used.categorical):
-        values = used.factors[:, j]
+    for j in np.flatnonzero(given.categorical):
+        values = given.factors[:, j]
         tree = DecisionTreeClassifier(
             max_leaf_nodes=len(np.unique(values)), class_weight="balanced", random_state=0
         )
@@ -228,19 +196,19 @@ def importances(
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
     from sklearn.metrics import r2_score
 
-    used = _used(codes, factors, categorical)
-    importance = np.zeros((np.shape(codes)[1], used.factors.shape[1]))
-    informativeness = np.zeros(used.factors.shape[1])
-    if not len(used.latents):
+    given = used(codes, factors, categorical)
+    importance = np.zeros((np.shape(codes)[1], given.factors.shape[1]))
+    informativeness = np.zeros(given.factors.shape[1])
+    if not len(given.latents):
         return importance, informativeness
-    fitted, judged = _halves(len(used.codes))
-    for j, values in enumerate(used.factors.T):
-        kind: Any = RandomForestClassifier if used.categorical[j] else RandomForestRegressor
+    fitted, judged = _halves(len(given.codes))
+    for j, values in enumerate(given.factors.T):
+        kind: Any = RandomForestClassifier if given.categorical[j] else RandomForestRegressor
         # Every split sees all latents: one drawn from a few would use what says less of the factor.
-        forest = kind(_TREES, max_features=None, random_state=0).fit(used.codes[fitted], values[fitted])
-        importance[used.latents, j] = forest.feature_importances_
-        predicted, actual = np.asarray(forest.predict(used.codes[judged])), values[judged]
-        if used.categorical[j]:
+        forest = kind(_TREES, max_features=None, random_state=0).fit(given.codes[fitted], values[fitted])
+        importance[given.latents, j] = forest.feature_importances_
+        predicted, actual = np.asarray(forest.predict(given.codes[judged])), values[judged]
+        if given.categorical[j]:
             chance = 1.0 / len(np.unique(actual))
             score = (_balanced_accuracy(predicted, actual) - chance) / max(1.0 - chance, chance)
         else:
@@ -286,7 +254,7 @@ def dci(
       Eastwood & Williams, A Framework for the Quantitative Evaluation of Disentangled Representations, 2018, section 2.
     """
     importance, informativeness = importances(codes, factors, categorical=categorical)
-    importance = importance[_used(codes, factors).latents]
+    importance = importance[used(codes, factors).latents]
     if not importance.sum():
         return DCI(0.0, 0.0, 0.0)
     share = importance.sum(axis=1) / importance.sum()
@@ -295,94 +263,6 @@ def dci(
         float(np.mean(code_disentanglement(importance.T))),
         float(np.mean(informativeness)),
     )
-
-
-def _sharing(
-    values: Int[np.ndarray, " n"], rows: Int[np.ndarray, "*m"], rng: np.random.Generator
-) -> Int[np.ndarray, "*m"]:
-    """For each of the rows one at random that has the same value, itself perhaps."""
-    order = np.argsort(values, kind="stable")
-    _, kinds, counts = np.unique(values, return_inverse=True, return_counts=True)
-    kinds = kinds[rows]
-    return order[(np.cumsum(counts) - counts)[kinds] + rng.integers(0, counts[kinds])]
-
-
-def factorvae_score(codes: Float[np.ndarray, "n z"], factors: Int[np.ndarray, "n f"], *, seed: int = 0) -> float:
-    """FactorVAE score: whether the latent that changes least tells which factor was held fixed.
-
-    Groups of 64 examples share one value of one factor. In each the latent of least variance, relative to that over
-    all examples, votes for the factor; what most votes of a latent stood for in 2,000 groups is its answer in 1,000
-    others.
-
-    Args:
-      codes: shape (n, z), floating.
-      factors: shape (n, f), integer.
-      seed: of the groups.
-
-    Returns:
-      Accuracy, from 0 to 1; 1/f is chance.
-
-    Raises:
-      DataError: if codes are not finite, or no factor varies.
-
-    References:
-      Kim & Mnih, Disentangling by Factorising, 2018, section 4.
-    """
-    used, rng = _used(codes, factors), np.random.default_rng(seed)
-    if not len(used.latents):
-        return 0.0
-    n, count = used.factors.shape
-    variance = used.codes.var(axis=0)
-    fixed = np.arange(_TRAIN_GROUPS + _TEST_GROUPS) % count
-    votes = np.empty(len(fixed), int)
-    for j, values in enumerate(used.factors.T):
-        first = rng.integers(0, n, (np.sum(fixed == j), 1))
-        groups = _sharing(values, np.repeat(first, _GROUP, axis=1), rng)
-        votes[fixed == j] = np.argmin(used.codes[groups].var(axis=1) / variance, axis=1)
-    table = np.zeros((len(variance), count), int)
-    np.add.at(table, (votes[:_TRAIN_GROUPS], fixed[:_TRAIN_GROUPS]), 1)
-    return float(np.mean(table.argmax(axis=1)[votes[_TRAIN_GROUPS:]] == fixed[_TRAIN_GROUPS:]))
-
-
-def betavae_score(codes: Float[np.ndarray, "n z"], factors: Int[np.ndarray, "n f"], *, seed: int = 0) -> float:
-    """β-VAE score: whether the latents' mean absolute differences tell which factor pairs of examples share.
-
-    Each of 2,000 points is a mean over 64 pairs that share one factor; a linear classifier fitted to them is
-    judged on 1,000 others. Latents are scaled to variance 1 first.
-
-    Args:
-      codes: shape (n, z), floating.
-      factors: shape (n, f), integer.
-      seed: of the pairs.
-
-    Returns:
-      Accuracy, from 0 to 1; 1/f is chance.
-
-    Raises:
-      DataError: if codes are not finite, or no factor varies.
-
-    References:
-      Higgins et al., β-VAE, 2017, section 3.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    used, rng = _used(codes, factors), np.random.default_rng(seed)
-    if not len(used.latents):
-        return 0.0
-    n, count = used.factors.shape
-    if count == 1:
-        return 1.0
-    z = used.codes / used.codes.std(axis=0)
-    shared = np.arange(_TRAIN_GROUPS + _TEST_GROUPS) % count
-    points = np.empty((len(shared), z.shape[1]))
-    for j, values in enumerate(used.factors.T):
-        first = rng.integers(0, n, (np.sum(shared == j), _GROUP))
-        points[shared == j] = np.abs(z[first] - z[_sharing(values, first, rng)]).mean(axis=1)
-    linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
-    linear.fit(points[:_TRAIN_GROUPS], shared[:_TRAIN_GROUPS])
-    return float(linear.score(points[_TRAIN_GROUPS:], shared[_TRAIN_GROUPS:]))
 
 
 def scores(

@@ -125,7 +125,9 @@ def _npz_factors(path: Path, name: str, n: int, arrays: dict[str, np.ndarray]) -
     factors = arrays.get(f"factors_{name}")
     if factors is None:
         if any(other.startswith("factors_") for other in arrays):
-            raise DataError(f"{path} has no factors_{name}, expected factors of x_{name} as of the other splits")
+            raise DataError(
+                f"{path} has no factors_{name}, expected factors of x_{name} as of the other splits"
+            )
         return None
     if factors.ndim != 2 or len(factors) != n or factors.shape[1:] != arrays["factors_train"].shape[1:]:
         raise DataError(
@@ -141,7 +143,9 @@ def _npz_factor_names(path: Path, train: Split, arrays: dict[str, np.ndarray]) -
     count = 0 if train.factors is None else train.factors.shape[1]
     names = tuple(map(str, np.atleast_1d(arrays.get("factor_names", np.arange(count)))))
     if len(names) != count:
-        raise DataError(f"{path}: factor_names has {len(names)} names, expected one for each of {count} factors")
+        raise DataError(
+            f"{path}: factor_names has {len(names)} names, expected one for each of {count} factors"
+        )
     return names
 
 

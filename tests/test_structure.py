@@ -12,9 +12,9 @@ ROOT = Path(__file__).parents[1]
 # Each module may import those of earlier lines.
 LAYERS = [
     {"losses", "randomness", "config", "dataset", "products", "conditions", "devices"},
-    {"convolutions", "likelihoods", "sources", "shapes", "disentanglement", "plots", "grid"},
-    {"networks", "data"},
-    {"cvae"},
+    {"convolutions", "likelihoods", "sources", "shapes", "codes", "plots", "grid"},
+    {"networks", "data", "interventions"},
+    {"cvae", "disentanglement"},
     {"objectives", "evaluation", "sampling"},
     {"training"},
     {"sweep"},
