@@ -50,6 +50,7 @@ def launched(scripts, trained, tmp_path_factory):
     look = (f"--workdir={workdir}", "--seed=3", "--num=5")
     commands = {
         "evaluate": ("evaluate", f"--workdir={workdir}", "--nll_samples=20"),
+        "no factors": ("evaluate", f"--workdir={workdir}", "--disentanglement"),
         "no draws": ("evaluate", f"--workdir={workdir}", "--nll_samples=0"),
         "damaged": ("evaluate", f"--workdir={damaged}"),
         "png": ("sample", *look, "--label=7", f"--output={other / 'seven.png'}"),
@@ -293,6 +294,7 @@ ERRORS = {
     "no latents": ("latent_dim is 0, expected a whole number ≥ 1",),
     "unknown dataset": ("unknown dataset 'fashion_mnits'", "did you mean fashion_mnist"),
     "diverging": (" is not finite at step ", "learning_rate"),
+    "no factors": ("digits has none", "expected shapes"),
     "no draws": ("nll_samples is 0, expected a whole number ≥ 1",),
     "a file": ("file is a file, expected a folder",),
     "other beta": ("beta is 1.0 there, not 2.0", "expected the same, or another --workdir"),
