@@ -71,7 +71,7 @@ class Config:
     """What changes a shape or a program, shared by every member of a sweep.
 
     Attributes:
-      dataset: `digits`, a TFDS name, or the path of an `.npz` file.
+      dataset: `digits`, `shapes`, `shapes32`, a TFDS name, or the path of an `.npz` file.
       condition: `label`, or `none` for a plain VAE.
       network: `mlp` or `conv`.
       likelihood: p(x|z,c): `bernoulli` of binary pixels; `continuous_bernoulli` of grey ones; `gaussian` with fixed

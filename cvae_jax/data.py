@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from cvae_jax import sources
+from cvae_jax import shapes, sources
 from cvae_jax.config import Config
 from cvae_jax.dataset import DataError, Dataset, Split, unit
 from cvae_jax.randomness import Stream, stream
+
+# Datasets that need neither a download nor a file.
+EMBEDDED = {
+    "digits": sources.digits,
+    "shapes": partial(shapes.shapes, 64),
+    "shapes32": partial(shapes.shapes, 32),
+}
 
 
 def load(config: Config, *, data_dir: Path | None, cache_dir: Path) -> Dataset:
@@ -31,8 +39,8 @@ def load(config: Config, *, data_dir: Path | None, cache_dir: Path) -> Dataset:
     """
     if config.dataset.endswith(".npz"):
         dataset = sources.from_npz(Path(config.dataset), needs_labels=config.condition == "label")
-    elif config.dataset == "digits":
-        dataset = sources.digits()
+    elif config.dataset in EMBEDDED:
+        dataset = EMBEDDED[config.dataset]()
     else:
         dataset = sources.from_tfds(config.dataset, data_dir, cache_dir)
     _check(dataset, config)
@@ -84,9 +92,12 @@ def _binarize_once(dataset: Dataset, config: Config) -> Dataset:
     root = stream(jax.random.key(config.data_seed), Stream.FIXED_BINARIZE)
 
     def binary(index: int, split: Split) -> Split:
+        if np.isin(split.x, (0, dataset.x_max)).all():
+            return split
         key = jax.random.fold_in(root, index)
         x = jax.random.bernoulli(key, unit(split.x, dataset.x_max))
-        return Split(np.asarray(x).astype(split.x.dtype) * np.asarray(dataset.x_max, split.x.dtype), split.c)
+        x = np.asarray(x).astype(split.x.dtype) * np.asarray(dataset.x_max, split.x.dtype)
+        return dataclasses.replace(split, x=x)
 
     return dataclasses.replace(
         dataset,

@@ -27,10 +27,13 @@ class Split:
     Attributes:
       x: pixels, shape (n, H, W, C), uint8 from 0 to the dataset's `x_max`, or float32.
       c: labels, shape (n,), int32.
+      factors: what the pixels were made from, where it is known: a whole number for each of the dataset's
+        `factor_names`, shape (n, f), int32.
     """
 
     x: Num[np.ndarray, "n H W C"]
     c: Int[np.ndarray, " n"]
+    factors: Int[np.ndarray, "n f"] | None = None
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -38,7 +41,7 @@ class Split:
 
     def take(self, rows: Int[np.ndarray, " m"]) -> Split:
         """The examples of the given rows."""
-        return Split(self.x[rows], self.c[rows])
+        return Split(self.x[rows], self.c[rows], None if self.factors is None else self.factors[rows])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Dataset:
       train, validation, test: the splits; training sees the first, model selection the second.
       x_max: the value of x that stands for 1.
       class_names: what a person calls each label.
+      factor_names: what a person calls each column of the splits' `factors`; empty where they have none.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Dataset:
     test: Split
     x_max: float
     class_names: tuple[str, ...]
+    factor_names: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -115,6 +120,7 @@ def with_splits(
     test: Split | None,
     x_max: float,
     class_names: tuple[str, ...],
+    factor_names: tuple[str, ...] = (),
 ) -> Dataset:
     """A dataset whose missing splits are held out of train, stratified: the test split first."""
     if test is None:
@@ -123,4 +129,4 @@ def with_splits(
     if validation is None:
         kept, held_out = stratified_split(train.c, _VALIDATION_FRACTION)
         train, validation = train.take(kept), train.take(held_out)
-    return Dataset(name, train, validation, test, x_max, class_names)
+    return Dataset(name, train, validation, test, x_max, class_names, factor_names)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from cvae_jax.cvae import CVAE, draw, encode, log_weights
+from cvae_jax.cvae import CVAE, Gaussian, draw, encode, log_weights
 from cvae_jax.dataset import Split
 from cvae_jax.losses import reparameterize, standard_normal_kl
 from cvae_jax.randomness import Stream, stream
@@ -102,6 +102,26 @@ def members_elbo_terms(
     """`elbo_terms` of stacked members, under the same noise; shapes (m, n)."""
     evaluate = partial(elbo_terms, model, examples=examples, key=evaluation_key())
     return jax.vmap(lambda params, mask: evaluate(params, latent_mask=mask))(params, latent_masks)
+
+
+@partial(jax.jit, static_argnames="model")
+def posteriors(model: CVAE, params: PyTree, examples: Examples, latent_mask: Bool[Array, " z"]) -> Gaussian:
+    """The posterior q(z|x,c) of every example.
+
+    Args:
+      model: the model.
+      params: its variables.
+      examples: the split, n examples.
+      latent_mask: the latents in use, shape (z,).
+
+    Returns:
+      Mean and logarithm of the variance, shape (n, z) each; latents out of use are N(0, 1).
+    """
+    n = examples.c.shape[0]
+    batch = min(_BATCH, n)
+    rows = jnp.minimum(jnp.arange(-(-n // batch) * batch), n - 1).reshape(-1, batch)
+    q = jax.lax.map(lambda rows: encode(model, params, *examples.take(rows), latent_mask), rows)
+    return jax.tree.map(lambda a: a.reshape(-1, a.shape[-1])[:n], q)
 
 
 @partial(jax.jit, static_argnames=("model", "num_samples", "chunk"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import io
 import os
@@ -23,6 +24,9 @@ _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib
 # The model has an embedding for every label up to the largest.
 _LARGEST_LABEL = 2**20 - 1
 
+# TFDS datasets whose features `label_*` are the factors their images were made from: which of them is the class.
+_CLASS_FACTORS = {"dsprites": "label_shape", "shapes3d": "label_shape", "smallnorb": "label_category"}
+
 
 def digits() -> Dataset:
     """1,797 scans of handwritten digits, 8×8 pixels of 17 grey levels, that scikit-learn brings along."""
@@ -34,7 +38,7 @@ def digits() -> Dataset:
 
 
 def from_npz(path: Path, *, needs_labels: bool) -> Dataset:
-    """Arrays `x_train`, `c_train` and optionally `x_`, `c_validation` and `x_`, `c_test`.
+    """Arrays `x_train`, `c_train` and optionally `x_`, `c_validation` and `x_`, `c_test`, and factors of each.
 
     Args:
       path: the file.
@@ -67,7 +71,8 @@ def from_npz(path: Path, *, needs_labels: bool) -> Dataset:
             if needs_labels:
                 raise DataError(f"{path} has no c_{name}, expected labels of x_{name} (or --condition=none)")
             c = np.zeros(len(x), np.int32)
-        return _npz_split(path, name, x, c)
+        given = _npz_split(path, name, x, c)
+        return dataclasses.replace(given, factors=_npz_factors(path, name, len(x), arrays))
 
     train, validation, test = split("train"), split("validation"), split("test")
     assert train is not None
@@ -80,7 +85,8 @@ def from_npz(path: Path, *, needs_labels: bool) -> Dataset:
             raise DataError(f"{path}: x_{name} is {other.x.dtype}, expected {train.x.dtype} as x_train")
     x_max = 255.0 if train.x.dtype == np.uint8 else 1.0
     class_names = tuple(str(i) for i in range(int(train.c.max(initial=0)) + 1))
-    return with_splits(path.stem, train, validation, test, x_max, class_names)
+    factor_names = _npz_factor_names(path, train, arrays)
+    return with_splits(path.stem, train, validation, test, x_max, class_names, factor_names)
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -114,6 +120,35 @@ def _npz_split(path: Path, name: str, x: np.ndarray, c: np.ndarray) -> Split:
     return Split(x, c.astype(np.int32))
 
 
+def _npz_factors(path: Path, name: str, n: int, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
+    """The factors of a split, as wide as those of train; None where the file has none at all."""
+    factors = arrays.get(f"factors_{name}")
+    if factors is None:
+        if any(other.startswith("factors_") for other in arrays):
+            raise DataError(
+                f"{path} has no factors_{name}, expected factors of x_{name} as of the other splits"
+            )
+        return None
+    if factors.ndim != 2 or len(factors) != n or factors.shape[1:] != arrays["factors_train"].shape[1:]:
+        raise DataError(
+            f"{path}: factors_{name} has shape {factors.shape}, expected ({n}, f), f the same in all splits"
+        )
+    if not np.issubdtype(factors.dtype, np.integer):
+        raise DataError(f"{path}: factors_{name} is {factors.dtype}, expected whole numbers")
+    return factors.astype(np.int32)
+
+
+def _npz_factor_names(path: Path, train: Split, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
+    """`factor_names`, or a number for each factor."""
+    count = 0 if train.factors is None else train.factors.shape[1]
+    names = tuple(map(str, np.atleast_1d(arrays.get("factor_names", np.arange(count)))))
+    if len(names) != count:
+        raise DataError(
+            f"{path}: factor_names has {len(names)} names, expected one for each of {count} factors"
+        )
+    return names
+
+
 def require_tfds_name(name: str) -> None:
     """Refuse a name that TFDS does not know, naming the closest it does.
 
@@ -128,11 +163,11 @@ def require_tfds_name(name: str) -> None:
         ) from None
     builders = tfds.list_builders(with_community_datasets=False)
     if not re.fullmatch(r"[a-z][\w/:.]*", name) or re.split("[/:]", name)[0] not in builders:
-        close = difflib.get_close_matches(name, ["digits", *builders], n=3)
+        close = difflib.get_close_matches(name, ["digits", "shapes", *builders], n=3)
         hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise DataError(
-            f"unknown dataset {name!r}: {hint}expected digits, a path ending in .npz, or a TFDS name such as "
-            "mnist, fashion_mnist, kmnist, emnist/balanced, cifar10 or svhn_cropped"
+            f"unknown dataset {name!r}: {hint}expected digits, shapes, shapes32, a path ending in .npz, or a TFDS "
+            "name such as mnist, fashion_mnist, kmnist, emnist/balanced, cifar10 or svhn_cropped"
         )
 
 
@@ -167,26 +202,36 @@ def from_tfds(name: str, data_dir: Path | None, cache_dir: Path) -> Dataset:
         raise DataError(
             f"dataset {name!r} is not prepared in {data_dir or '~/tensorflow_datasets'}: run {prepare}"
         )
-    missing = {"image", "label"} - set(builder.info.features or {})
+    features = builder.info.features or {}
+    label = _CLASS_FACTORS.get(builder.name, "label")
+    missing = {"image", label} - set(features)
     if missing:
         raise DataError(
             f"dataset {name!r} has no feature {' or '.join(sorted(missing))}, expected images with labels; "
-            f"it has {', '.join(builder.info.features or {})}"
+            f"it has {', '.join(features)}"
         )
+    factors = [f for f in features if f.startswith("label_")] if builder.name in _CLASS_FACTORS else []
     packed = cache_dir / f"{builder.info.full_name.replace('/', '-')}.npz"
     arrays = _read_packed(packed, os.fspath(builder.data_path))
     if arrays is None:
-        arrays = _decode_tfds(builder, name, prepare, needs_more)
+        arrays = _decode_tfds(builder, name, label, factors, prepare, needs_more)
         _write_packed(packed, arrays | {"source": np.array(os.fspath(builder.data_path))})
-    label = builder.info.features["label"]
-    splits = {s: Split(arrays[f"x_{s}"], arrays[f"c_{s}"]) for s in ("train", "validation", "test")
-              if f"x_{s}" in arrays}  # fmt: skip
+    splits = {s: Split(arrays[f"x_{s}"], arrays[f"c_{s}"], arrays.get(f"factors_{s}"))
+              for s in ("train", "validation", "test") if f"x_{s}" in arrays}  # fmt: skip
     return with_splits(
-        name, splits["train"], splits.get("validation"), splits.get("test"), 255.0, tuple(label.names)
+        name,
+        splits["train"],
+        splits.get("validation"),
+        splits.get("test"),
+        1.0 if builder.name == "dsprites" else 255.0,  # dSprites' pixels are 0 and 1
+        tuple(features[label].names),
+        tuple(f.removeprefix("label_") for f in factors),
     )
 
 
-def _decode_tfds(builder: Any, name: str, prepare: str, needs_more: str) -> dict[str, np.ndarray]:
+def _decode_tfds(
+    builder: Any, name: str, label: str, factors: list[str], prepare: str, needs_more: str
+) -> dict[str, np.ndarray]:
     """Decode every image of a prepared dataset into arrays, without TensorFlow."""
     arrays: dict[str, np.ndarray] = {}
     for split in ("train", "validation", "test"):
@@ -204,14 +249,16 @@ def _decode_tfds(builder: Any, name: str, prepare: str, needs_more: str) -> dict
         first = source[0]["image"]
         x = np.empty((len(source), *first.shape), np.uint8)
         c = np.empty(len(source), np.int32)
+        known = np.empty((len(source), len(factors)), np.int32)
         for i, example in enumerate(source):
             if example["image"].shape != first.shape:
                 raise DataError(
                     f"dataset {name!r} has images of shapes {first.shape} and {example['image'].shape}, "
                     "expected one shape"
                 )
-            x[i], c[i] = example["image"], example["label"]
-        arrays |= {f"x_{split}": x, f"c_{split}": c}
+            x[i], c[i] = example["image"], example[label]
+            known[i] = [example[factor] for factor in factors]
+        arrays |= {f"x_{split}": x, f"c_{split}": c} | ({f"factors_{split}": known} if factors else {})
     return arrays
 
 

@@ -118,20 +118,24 @@ def prepare(
     Raises:
       UserError: if the dataset cannot be measured so.
     """
-    from experiments import results
+    from experiments import scores
 
+    if each.disentanglement:
+        scores.require_factors(session.dataset)
     judge = quality.find_judge(session.run, cache) if each.sample_quality else None
 
     def measure(trained: Trained, record: Record) -> Record:
         record = dict(record)
         if each.nll_samples is not None:
-            nll = results.test_nll(session, trained, each.nll_samples)
+            nll = scores.test_nll(session, trained, each.nll_samples)
             record["test"] = record["test"] | _nll_metrics(session, nll, each.nll_samples)
             if nll_output is not None:
                 arrays: dict[str, Any] = {nll_name(session.run.config): nll, "c": session.dataset.test.c}
                 write_atomically(nll_output, lambda file: np.savez(file, **arrays))
         if judge is not None:
-            record["sample_quality"] = results.judged(session, trained, judge)
+            record["sample_quality"] = scores.judged(session, trained, judge)
+        if each.disentanglement:
+            record["disentanglement"] = scores.disentanglement_scores(session, trained)
         return record
 
     return measure

@@ -14,10 +14,10 @@ FLAGS = flags.FLAGS
 
 
 def main() -> int:
-    from cvae_jax import sources
+    from cvae_jax import data, sources
 
     name = FLAGS.dataset
-    if name == "digits" or name.endswith(".npz"):
+    if name in data.EMBEDDED or name.endswith(".npz"):
         raise UserError(f"dataset {name} needs no preparation, expected a TFDS name such as mnist")
     sources.require_tfds_name(name)
     if importlib.util.find_spec("tensorflow") is None:

@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from cvae_jax import checkpoints, evaluation, latents, plots, sampling
 from cvae_jax.config import Hparams
 from cvae_jax.dataset import unit
-from cvae_jax.quality import Judge, sample_quality
 from cvae_jax.randomness import Stream, stream
 from cvae_jax.sweep import Population
 from cvae_jax.training import Best
@@ -81,21 +80,6 @@ def split_metrics(session: Session, part: Part, best: Best) -> dict[str, list[di
     return {name: members[: len(part.members)] for name, members in metrics.items()}
 
 
-def test_nll(session: Session, trained: Trained, num_samples: int) -> np.ndarray:
-    """Negative log-likelihoods of the test split, by importance sampling; nats, shape (n,)."""
-    examples = evaluation.on_device(session.dataset.test, session.dataset.x_max)
-    key = stream(jax.random.key(0), Stream.IMPORTANCE)
-    nll = evaluation.importance_nll(
-        session.model,
-        trained.best.params,
-        examples,
-        trained.hparams.latent_mask,
-        key,
-        num_samples=num_samples,
-    )
-    return np.asarray(nll, np.float64)
-
-
 def warn_of_collapse(run: Run, tests: dict[int, dict[str, Any]]) -> None:
     """Say whose latents carry nothing, in a line or two on standard error.
 
@@ -130,11 +114,6 @@ def trained_member(part: Part, population: Population, member: int) -> Trained:
     """A member of a part's population."""
     position = part.members.index(member)
     return Trained(member, member_of(population.members.best, position), member_of(part.hparams, position))
-
-
-def judged(session: Session, trained: Trained, judge: Judge) -> dict[str, float | str]:
-    """How good one member's samples are."""
-    return sample_quality(judge, session.model, trained.best.params, trained.hparams.latent_mask)
 
 
 def stack_one(tree: Any) -> Any:

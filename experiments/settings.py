@@ -23,8 +23,10 @@ def define_shared_flags() -> None:
     """Flags of what all members of a sweep share."""
     default = Config()
     flags.DEFINE_string(
-        "dataset", default.dataset, "digits, a TFDS name such as mnist or cifar10, or the path of an .npz."
-    )
+        "dataset", default.dataset,
+        "digits; shapes or shapes32, drawn from known factors at 64x64 or 32x32; a TFDS name such as mnist, cifar10 "
+        "or dsprites; or the path of an .npz.",
+    )  # fmt: skip
     flags.DEFINE_string(
         "data_dir", None, "Folder of prepared TFDS datasets; TFDS's own default if not given."
     )

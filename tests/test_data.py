@@ -1,6 +1,7 @@
 """Datasets: splits, files of one's own and what is refused of them, binarization, TFDS."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -144,6 +145,40 @@ def test_labels_may_be_absent_without_a_condition(npz):
     assert len(load(npz(c_train=None), condition="none").train) == 44
 
 
+def factors_of(split):
+    """The factors that `test_npz_factors_stay_with_their_images` gave each image: what its pixels say."""
+    return np.stack([split.c, np.round(100 * split.x[:, 0, 0, 0]).astype(int)], axis=1)
+
+
+@pytest.mark.parametrize("names", [None, ("kind", "corner")])
+def test_npz_factors_stay_with_their_images(npz, names):
+    x, test = pixels(), pixels(9)
+    given = {"x_test": test, "c_test": labels(9)}
+    for name, images in (("train", x), ("test", test)):
+        given[f"factors_{name}"] = np.stack(
+            [labels(len(images)), np.round(100 * images[:, 0, 0, 0]).astype(int)], axis=1
+        )
+    dataset = load(npz(x_train=x, **given, **({"factor_names": np.array(names)} if names else {})), **GREY)
+    assert dataset.factor_names == (names or ("0", "1"))
+    for name in SPLITS:
+        split = getattr(dataset, name)
+        np.testing.assert_array_equal(split.factors, factors_of(split))
+
+
+@pytest.mark.parametrize("binarize", ["dynamic", "static"])
+def test_binarization_keeps_factors(npz, binarize):
+    dataset = load(npz(factors_train=np.stack([labels(), np.arange(60)], axis=1)), binarize=binarize)
+    for name in SPLITS:
+        split = getattr(dataset, name)
+        np.testing.assert_array_equal(split.factors[:, 0], split.c)
+
+
+def test_data_without_factors_has_no_names_of_them(npz):
+    dataset = load(npz())
+    assert dataset.factor_names == ()
+    assert dataset.train.factors is None
+
+
 def test_grey_values_outside_the_unit_interval_are_for_the_gaussian_alone(npz):
     path = npz(x_train=3.0 * pixels() - 1.0)
     load(path, **GREY)
@@ -167,6 +202,23 @@ BAD = {
     "tiny images": ({"x_train": pixels()[:, :3]}, r"images of \(3, 5\) pixels, expected at least 4"),
     "empty": ({"x_train": pixels(0), "c_train": labels(0)}, "train split is empty"),
     "too few to split": ({"x_train": pixels(3), "c_train": labels(3)}, "validation split is empty"),
+    "factors of one split": (
+        {"factors_train": np.zeros((60, 2), int), "x_test": pixels(9), "c_test": labels(9)},
+        "has no factors_test",
+    ),
+    "too few factors": (
+        {"factors_train": np.zeros((59, 2), int)},
+        r"factors_train has shape \(59, 2\), expected \(60, f\)",
+    ),
+    "a single factor": ({"factors_train": labels()}, r"factors_train has shape \(60,\), expected \(60, f\)"),
+    "float factors": (
+        {"factors_train": np.zeros((60, 2))},
+        "factors_train is float64, expected whole numbers",
+    ),
+    "factor names": (
+        {"factors_train": np.zeros((60, 2), int), "factor_names": np.array(["x"])},
+        "factor_names has 1 names",
+    ),
     "objects": ({"x_train": np.array([None] * 60)}, "cannot be read as .npz with plain arrays"),
     "text": ({"x_train": np.array(["a"] * 60).reshape(60, 1, 1)}, "x_train is <U1, expected uint8"),
     "scalar": ({"x_train": np.float32(1)}, "x_train has shape"),
@@ -332,3 +384,72 @@ def test_a_truncated_cache_is_rebuilt(mnist, tfds_dir, cache_dir, tmp_path, monk
     assert_same(mnist, sources.from_tfds("mnist", tfds_dir, tmp_path))
     monkeypatch.delattr(sources, "_decode_tfds")
     assert_same(mnist, sources.from_tfds("mnist", tfds_dir, tmp_path))
+
+
+class Builder:
+    """What TFDS offers of a prepared dataset, without one: images that repeat the labels of their features."""
+
+    def __init__(self, name, side, channels, splits, path):
+        import tensorflow_datasets as tfds
+
+        # The features are those of TFDS itself.
+        self.name, self.data_path = name, path
+        features = tfds.builder(name, data_dir=path).info.features
+        self.info = SimpleNamespace(features=features, full_name=f"{name}/2.0.0", splits=splits)
+        self._splits, self._shape = splits, (side, side, channels)
+        self.labels = [f for f in features if f.startswith("label_")]
+
+    def as_data_source(self, split):
+        rng = np.random.default_rng(0)
+        features = self.info.features
+        return [
+            {
+                "image": np.full(self._shape, i % 2, np.uint8),
+                **{f: rng.integers(features[f].num_classes) for f in self.labels},
+                **{f: 0.0 for f in features if f not in (*self.labels, "image")},
+                self.labels[0]: i % features[self.labels[0]].num_classes,
+            }
+            for i in range(self._splits[split])
+        ]
+
+
+FACTORED = {
+    "dsprites": (
+        64, 1, {"train": 60}, 1.0, "shape",
+        {"shape": 3, "scale": 6, "orientation": 40, "x_position": 32, "y_position": 32},
+    ),
+    "shapes3d": (
+        64, 3, {"train": 60}, 255.0, "shape",
+        {"floor_hue": 10, "wall_hue": 10, "object_hue": 10, "scale": 8, "shape": 4, "orientation": 15},
+    ),
+    "smallnorb": (
+        96, 1, {"train": 60, "test": 40}, 255.0, "category",
+        {"category": 5, "elevation": 9, "azimuth": 18, "lighting": 6},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FACTORED)
+def test_tfds_datasets_of_known_factors_bring_them(name, tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    side, channels, splits, x_max, label, counts = FACTORED[name]
+    builder = Builder(name, side, channels, splits, tmp_path)
+    monkeypatch.setattr(tfds, "builder", lambda *args, **kwargs: builder)
+    dataset = sources.from_tfds(name, tmp_path, tmp_path)
+    assert dataset.shape == (side, side, channels)
+    assert dataset.x_max == x_max
+    assert sum(len(getattr(dataset, split)) for split in SPLITS) == sum(splits.values())
+    assert {f: builder.info.features[f"label_{f}"].num_classes for f in dataset.factor_names} == counts
+    assert dataset.num_classes == counts[label]
+    for split in SPLITS:
+        examples = getattr(dataset, split)
+        np.testing.assert_array_equal(examples.c, examples.factors[:, dataset.factor_names.index(label)])
+        if split in splits and len(splits) > 1 and split != "train":
+            given = builder.as_data_source(split)
+            expected = [[example[f"label_{f}"] for f in dataset.factor_names] for example in given]
+            np.testing.assert_array_equal(examples.factors, expected)
+    monkeypatch.delattr(sources, "_decode_tfds")
+    again = sources.from_tfds(name, tmp_path, tmp_path)
+    assert_same(dataset, again)
+    np.testing.assert_array_equal(dataset.test.factors, again.test.factors)

@@ -53,6 +53,7 @@ def launched(scripts, trained, tmp_path_factory):
             "evaluate", f"--workdir={workdir}", "--nll_samples=20", f"--nll_output={other / 'nll.npz'}"
         ),
         "no samples": ("evaluate", f"--workdir={workdir}", f"--nll_output={other / 'no.npz'}"),
+        "no factors": ("evaluate", f"--workdir={workdir}", "--disentanglement"),
         "no draws": ("evaluate", f"--workdir={workdir}", "--nll_samples=0"),
         "damaged": ("evaluate", f"--workdir={damaged}"),
         "png": ("sample", *look, "--label=7", f"--output={other / 'seven.png'}"),
@@ -310,6 +311,7 @@ ERRORS = {
     "no latents": ("latent_dim is 0, expected a whole number ≥ 1",),
     "unknown dataset": ("unknown dataset 'fashion_mnits'", "did you mean fashion_mnist"),
     "diverging": (" is not finite at step ", "learning_rate"),
+    "no factors": ("digits has none", "expected shapes"),
     "no draws": ("nll_samples is 0, expected a whole number ≥ 1",),
     "no samples": ("no.npz, expected a name ending in .npz, with --nll_samples",),
     "stages": ("stages is 9, expected 1 to 8",),

@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"densities", "randomness", "config", "dataset", "products", "conditions", "devices"},
     {"losses"},
-    {"convolutions", "likelihoods", "sources", "plots", "grid"},
-    {"networks", "data"},
-    {"cvae"},
+    {"convolutions", "likelihoods", "sources", "shapes", "codes", "plots", "grid"},
+    {"networks", "data", "interventions"},
+    {"cvae", "disentanglement"},
     {"terms", "evaluation", "sampling"},
     {"importance", "tcvae", "dipvae", "factorvae", "multirate", "latents", "classifier"},
     {"objectives", "quality"},

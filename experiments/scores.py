@@ -1,0 +1,78 @@
+"""Scores of one trained member that cost more than its metrics: likelihood, sample quality, disentanglement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from cvae_jax import disentanglement, evaluation
+from cvae_jax.dataset import Dataset
+from cvae_jax.quality import Judge, sample_quality
+from cvae_jax.randomness import Stream, stream
+from experiments.cli import UserError
+from experiments.loop import Session
+from experiments.results import Trained
+
+_SCORED_EXAMPLES = 10_000
+
+
+def test_nll(session: Session, trained: Trained, num_samples: int) -> np.ndarray:
+    """Negative log-likelihoods of the test split, by importance sampling; nats, shape (n,)."""
+    examples = evaluation.on_device(session.dataset.test, session.dataset.x_max)
+    key = stream(jax.random.key(0), Stream.IMPORTANCE)
+    nll = evaluation.importance_nll(
+        session.model,
+        trained.best.params,
+        examples,
+        trained.hparams.latent_mask,
+        key,
+        num_samples=num_samples,
+    )
+    return np.asarray(nll, np.float64)
+
+
+def judged(session: Session, trained: Trained, judge: Judge) -> dict[str, float | str]:
+    """How good one member's samples are."""
+    return sample_quality(judge, session.model, trained.best.params, trained.hparams.latent_mask)
+
+
+def require_factors(dataset: Dataset) -> None:
+    """Refuse data that disentanglement cannot be scored on."""
+    if dataset.test.factors is None:
+        raise UserError(
+            f"disentanglement is scored against known factors, and {dataset.name} has none: expected shapes, shapes32, "
+            "dsprites, shapes3d, smallnorb, or an .npz with factors_test"
+        )
+
+
+def disentanglement_scores(session: Session, trained: Trained) -> dict[str, Any]:
+    """Scores of the posterior means of the test split, by its factors.
+
+    A factor that is the label has values without an order. If it is the condition as well, the model is given it and
+    need not code it: it is left out.
+    """
+    dataset, test = session.dataset, session.dataset.test
+    rows = np.random.default_rng(0).permutation(len(test))[:_SCORED_EXAMPLES]
+    split = test.take(rows)
+    means = np.asarray(
+        evaluation.posteriors(
+            session.model,
+            trained.best.params,
+            evaluation.on_device(split, dataset.x_max),
+            trained.hparams.latent_mask,
+        ).mean
+    )
+    assert split.factors is not None
+    labels = [j for j, values in enumerate(split.factors.T) if (values == split.c).all()]
+    given = labels if session.run.config.condition == "label" else []
+    scored = [j for j in range(len(dataset.factor_names)) if j not in given]
+    return {
+        "factors": [dataset.factor_names[j] for j in scored],
+        **disentanglement.scores(
+            means[:, np.asarray(trained.hparams.latent_mask)],
+            split.factors[:, scored],
+            categorical=[i for i, j in enumerate(scored) if j in labels],
+        ),
+    }
