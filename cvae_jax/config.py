@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 import jax
@@ -24,6 +25,8 @@ Binarize = Literal["dynamic", "static", "none"]
 ComputeDtype = Literal["float32", "bfloat16"]
 ObjectiveName = Literal["elbo", "free_bits", "capacity", "iwae", "dreg"]
 Schedule = Literal["linear", "cosine", "cyclical"]
+# Their order is part of every result: each draws from its own number. Append only.
+Augmentation = Literal["shift", "rotate", "scale", "flip", "cutout"]
 
 
 class SettingError(ValueError):
@@ -58,6 +61,7 @@ class Config:
         fixed `sigma`.
       sigma: standard deviation of the Gaussian likelihood, in units of x.
       binarize: `dynamic` redraws binary pixels at every step, `static` once, `none` keeps grey.
+      augment: what happens to grey training images at every step, see `augment.py`.
       batch_size: examples per step.
       epochs: passes over the training split.
       data_seed: of the order of examples and their binarization, shared by all members.
@@ -73,6 +77,7 @@ class Config:
     likelihood: LikelihoodName = "bernoulli"
     sigma: float = 0.1
     binarize: Binarize = "dynamic"
+    augment: tuple[Augmentation, ...] = ()
     batch_size: int = 128
     epochs: int = 100
     data_seed: int = 0
@@ -90,6 +95,15 @@ class Config:
         _require_one_of("compute_dtype", self.compute_dtype, get_args(ComputeDtype))
         _require_one_of("objective", self.objective, get_args(ObjectiveName))
         _require_one_of("schedule", self.schedule, get_args(Schedule))
+        for name in self.augment:
+            _require_one_of("augment", name, get_args(Augmentation))
+        if len(set(self.augment)) < len(self.augment):
+            raise SettingError(f"augment is {','.join(self.augment)}, expected each at most once")
+        if self.binarize == "static" and {"rotate", "scale"} & set(self.augment):
+            raise SettingError(
+                f"augment is {','.join(self.augment)}, expected neither rotate nor scale with binarize='static': "
+                "they would make binary pixels grey"
+            )
         _require_finite("sigma", self.sigma, 0.0, exclusive=True)
         _require_integer("num_samples", self.num_samples, 1)
         _require_integer("batch_size", self.batch_size, 1)
@@ -120,6 +134,11 @@ class Member:
       kl_target: KL that `capacity` ends at, nats, ≥ 0.
       weight_decay: decoupled, as in AdamW; 0 is Adam.
       clip_norm: largest global norm of the gradient; inf does not clip.
+      dropout: probability that a hidden unit is dropped in a training step, 0 ≤ dropout < 1.
+      ema_decay: of the exponential moving average of the parameters that validation, the best parameters and with them
+        all results use, 0 ≤ ema_decay < 1; 0 uses the latest parameters.
+      patience: epochs without a better validation loss, counted from the end of the warm-up at the earliest, after
+        which the member stops, ≥ 1; inf never stops.
       seed: of the initialization and of the latent noise.
     """
 
@@ -131,6 +150,9 @@ class Member:
     kl_target: float = 0.0
     weight_decay: float = 0.0
     clip_norm: float = math.inf
+    dropout: float = 0.0
+    ema_decay: float = 0.0
+    patience: float = math.inf
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -144,6 +166,13 @@ class Member:
         _require_finite("weight_decay", self.weight_decay, 0.0)
         if math.isnan(self.clip_norm) or self.clip_norm <= 0:
             raise SettingError(f"clip_norm is {self.clip_norm}, expected a number > 0 (inf does not clip)")
+        for name in ("dropout", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingError(f"{name} is {getattr(self, name)}, expected a number ≥ 0 and < 1")
+        if not self.patience >= 1:
+            raise SettingError(
+                f"patience is {self.patience}, expected a number of epochs ≥ 1 (inf never stops)"
+            )
         _require_integer("seed", self.seed, 0)
 
 
@@ -152,7 +181,9 @@ class Hparams:
     """One member's settings as traced arrays; stack them and `jax.vmap` to sweep.
 
     Attributes:
-      beta, learning_rate, weight_decay, clip_norm, free_bits, kl_target: scalars, float32.
+      beta, learning_rate, weight_decay, clip_norm, free_bits, kl_target, patience: scalars, float32.
+      dropout, ema_decay: scalars, float32; None where they are 0 for every member of the sweep, so that a program
+        without them has no part for them.
       warmup_steps: of the schedule, scalar, float32.
       latent_mask: the latents in use, shape (capacity,), bool.
       key: the member's root key.
@@ -164,18 +195,31 @@ class Hparams:
     clip_norm: Float[Array, ""]
     free_bits: Float[Array, ""]
     kl_target: Float[Array, ""]
+    patience: Float[Array, ""]
+    dropout: Float[Array, ""] | None
+    ema_decay: Float[Array, ""] | None
     warmup_steps: Float[Array, ""]
     latent_mask: Bool[Array, " z"]
     key: Key[Array, ""]
 
 
-def hparams(member: Member, *, capacity: int, steps_per_epoch: int) -> Hparams:
+def options_used(members: Sequence[Member]) -> frozenset[str]:
+    """Names of the settings that are not 0 for every member, of those that a program without them has no part for."""
+    return frozenset(
+        name for name in ("dropout", "ema_decay") if any(getattr(member, name) for member in members)
+    )
+
+
+def hparams(
+    member: Member, *, capacity: int, steps_per_epoch: int, used: frozenset[str] | None = None
+) -> Hparams:
     """Turn one member's settings into traced arrays.
 
     Args:
       member: the settings.
       capacity: number of latents the program has room for, the largest `latent_dim` of the sweep.
       steps_per_epoch: to count the warm-up in steps.
+      used: `options_used` of the whole sweep; of the member alone if not given.
 
     Returns:
       The pytree a training step takes.
@@ -189,6 +233,7 @@ def hparams(member: Member, *, capacity: int, steps_per_epoch: int) -> Hparams:
     """
     if member.latent_dim > capacity:
         raise SettingError(f"latent_dim is {member.latent_dim}, expected at most the capacity {capacity}")
+    used = options_used([member]) if used is None else used
     return Hparams(
         beta=jnp.float32(member.beta),
         learning_rate=jnp.float32(member.learning_rate),
@@ -196,6 +241,9 @@ def hparams(member: Member, *, capacity: int, steps_per_epoch: int) -> Hparams:
         clip_norm=jnp.float32(member.clip_norm),
         free_bits=jnp.float32(member.free_bits),
         kl_target=jnp.float32(member.kl_target),
+        patience=jnp.float32(member.patience),
+        dropout=jnp.float32(member.dropout) if "dropout" in used else None,
+        ema_decay=jnp.float32(member.ema_decay) if "ema_decay" in used else None,
         warmup_steps=jnp.float32(member.warmup_epochs * steps_per_epoch),
         latent_mask=jnp.arange(capacity) < member.latent_dim,
         key=jax.random.key(member.seed),

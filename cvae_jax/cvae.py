@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from cvae_jax.conditions import LabelEmbedding
 from cvae_jax.config import Config
+from cvae_jax.dropout import Dropout
 from cvae_jax.likelihoods import Likelihood, likelihood
 from cvae_jax.losses import gaussian_log_likelihood, reparameterize
 from cvae_jax.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder, Shape, ToLatents
@@ -43,6 +44,7 @@ class CVAE(nn.Module):
       shape: (height, width, channels) of x.
       num_classes: labels run from 0 to num_classes − 1.
       capacity: number of latents there is room for.
+      dropout: of a training step; None, as in evaluation, drops nothing.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -58,6 +60,7 @@ class CVAE(nn.Module):
     shape: Shape
     num_classes: int
     capacity: int
+    dropout: Dropout | None = None
 
     @property
     def likelihood(self) -> Likelihood:
@@ -69,9 +72,10 @@ class CVAE(nn.Module):
         dtype = jnp.dtype(self.config.compute_dtype)
         encoder, decoder = _BODIES[self.config.network]
         self.embedding = LabelEmbedding(self.num_classes) if self.config.condition == "label" else None
-        self.encoder = encoder(dtype)
+        of_encoder, of_decoder = (self.dropout and self.dropout.of(part) for part in (0, 1))
+        self.encoder = encoder(dtype, of_encoder)
         self.to_latents = ToLatents(self.capacity)
-        self.decoder = decoder(self.shape, dtype)
+        self.decoder = decoder(self.shape, dtype, of_decoder)
 
     def _embed(self, c: Int[Array, " b"]) -> Float[Array, "b e"] | None:
         return None if self.embedding is None else self.embedding(c)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cvae_jax.convolutions import Downsample, Upsample
+from cvae_jax.dropout import Dropout, drop
 from cvae_jax.products import Dense
 
 if TYPE_CHECKING:
@@ -91,14 +92,15 @@ class MLPEncoder(nn.Module):
     """Dense layers over the flattened image."""
 
     dtype: DTypeLike = jnp.float32
+    dropout: Dropout | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b H W C"], e: Float[Array, "b e"] | None) -> Float[Array, "b f"]:
         """Features of a batch of images."""
         h = x.reshape(x.shape[0], -1)
-        for width in HIDDEN:
+        for layer, width in enumerate(HIDDEN):
             h = Dense(width, dtype=self.dtype)(h)
-            h = nn.silu(AddCondition(self.dtype)(h, e))
+            h = drop(nn.silu(AddCondition(self.dtype)(h, e)), self.dropout, layer)
         return h
 
 
@@ -107,6 +109,7 @@ class MLPDecoder(nn.Module):
 
     shape: Shape
     dtype: DTypeLike = jnp.float32
+    dropout: Dropout | None = None
 
     @nn.compact
     def __call__(
@@ -115,10 +118,10 @@ class MLPDecoder(nn.Module):
         """Parameters of p(x|z,c) for a batch of latents."""
         first, *rest = reversed(HIDDEN)
         h = FromLatents(first)(z, latent_mask).astype(self.dtype)
-        h = nn.silu(AddCondition(self.dtype)(h, e))
-        for width in rest:
+        h = drop(nn.silu(AddCondition(self.dtype)(h, e)), self.dropout, 0)
+        for layer, width in enumerate(rest, 1):
             h = Dense(width, dtype=self.dtype)(h)
-            h = nn.silu(AddCondition(self.dtype)(h, e))
+            h = drop(nn.silu(AddCondition(self.dtype)(h, e)), self.dropout, layer)
         h = Dense(math.prod(self.shape), dtype=self.dtype)(h)
         return h.reshape(-1, *self.shape)
 
@@ -141,15 +144,16 @@ def pyramid(shape: Shape) -> list[Shape]:
 
 
 class PointwiseBlock(nn.Module):
-    """A residual two-layer network applied at every position."""
+    """A residual two-layer network applied at every position, layer 0 of its body's dropout."""
 
     dtype: DTypeLike = jnp.float32
+    dropout: Dropout | None = None
 
     @nn.compact
     def __call__(self, h: Float[Array, "b h w f"], e: Float[Array, "b e"] | None) -> Float[Array, "b h w f"]:
         """Refine a batch of feature maps."""
         inner = Dense(2 * h.shape[-1], dtype=self.dtype)(h)
-        inner = nn.silu(AddCondition(self.dtype)(inner, e))
+        inner = drop(nn.silu(AddCondition(self.dtype)(inner, e)), self.dropout, 0)
         return h + Dense(h.shape[-1], dtype=self.dtype)(inner)
 
 
@@ -157,15 +161,17 @@ class ConvEncoder(nn.Module):
     """Stride-2 convolutions up the pyramid, then a pointwise block."""
 
     dtype: DTypeLike = jnp.float32
+    dropout: Dropout | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b H W C"], e: Float[Array, "b e"] | None) -> Float[Array, "b f"]:
         """Features of a batch of images."""
         h = x
-        for _, _, channels in pyramid((x.shape[1], x.shape[2], x.shape[3]))[1:]:
+        stages = pyramid((x.shape[1], x.shape[2], x.shape[3]))[1:]
+        for layer, (_, _, channels) in enumerate(stages, 1):
             h = Downsample(channels, self.dtype)(h)
-            h = nn.silu(AddCondition(self.dtype)(h, e))
-        h = PointwiseBlock(self.dtype)(h, e)
+            h = drop(nn.silu(AddCondition(self.dtype)(h, e)), self.dropout, layer)
+        h = PointwiseBlock(self.dtype, self.dropout)(h, e)
         return h.reshape(h.shape[0], -1)
 
 
@@ -174,6 +180,7 @@ class ConvDecoder(nn.Module):
 
     shape: Shape
     dtype: DTypeLike = jnp.float32
+    dropout: Dropout | None = None
 
     @nn.compact
     def __call__(
@@ -183,9 +190,10 @@ class ConvDecoder(nn.Module):
         *below, top = pyramid(self.shape)
         h = FromLatents(math.prod(top))(z, latent_mask).astype(self.dtype)
         h = nn.silu(AddCondition(self.dtype)(h, e))
-        h = PointwiseBlock(self.dtype)(h.reshape(-1, *top), e)
-        for height, width, channels in reversed(below[1:]):
+        h = drop(h.reshape(-1, *top), self.dropout, 1)
+        h = PointwiseBlock(self.dtype, self.dropout)(h, e)
+        for layer, (height, width, channels) in enumerate(reversed(below[1:]), 2):
             h = Upsample(channels, self.dtype)(h)[:, :height, :width]
-            h = nn.silu(AddCondition(self.dtype)(h, e))
+            h = drop(nn.silu(AddCondition(self.dtype)(h, e)), self.dropout, layer)
         height, width, channels = self.shape
         return Upsample(channels, self.dtype)(h)[:, :height, :width]

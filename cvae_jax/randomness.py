@@ -22,6 +22,8 @@ class Stream(enum.IntEnum):
     EVALUATION = 5
     SAMPLES = 6
     IMPORTANCE = 7
+    DROPOUT = 8
+    AUGMENT = 9
 
 
 def stream(key: Key[Array, ""], name: Stream) -> Key[Array, ""]:

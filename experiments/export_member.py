@@ -34,7 +34,7 @@ def main() -> int:
     single = dataclasses.replace(run, kind="train", members=(run.members[member],), members_per_program=1)
 
     from cvae_jax import checkpoints
-    from cvae_jax.sweep import Population, without_masked_latents
+    from cvae_jax.sweep import Population, as_alone
     from experiments import loop, results
 
     cache = cli.use_cache()
@@ -42,8 +42,7 @@ def main() -> int:
     part = session.part_of(member)
     population = results.load_population(session, part, workdir)
     position = part.members.index(member)
-    state = results.member_of(population.members, position)
-    state = without_masked_latents(state, run.members[member].latent_dim)
+    state = as_alone(results.member_of(population.members, position), run.members[member])
     alone = Population(population.step, results.stack_one(state))
 
     claim(output, single)

@@ -18,7 +18,7 @@ from cvae_jax.randomness import Stream, stream
 from cvae_jax.sweep import Population
 from cvae_jax.training import Best
 from experiments.cli import UserError
-from experiments.loop import Part, Session, abstract_population
+from experiments.loop import Part, Session, abstract_population, stopped_epoch
 from experiments.workdir import write_atomically, write_json
 
 _COLUMNS = 12
@@ -105,6 +105,7 @@ def finish(session: Session, population: Population, seconds: float, workdir: Pa
         "validation": metrics["validation"][0],
         "test": metrics["test"][0],
         "best_epoch": int(trained.best.epoch),
+        "stopped_epoch": stopped_epoch(population, 0),
         "epochs": steps // session.steps_per_epoch,
         "steps": steps,
         "seconds": seconds,

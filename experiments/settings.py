@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import get_args
 
@@ -47,6 +46,11 @@ def define_shared_flags() -> None:
         "dynamic draws binary pixels anew at every step, static once, none keeps grey pixels. "
         "Default: dynamic with the bernoulli likelihood, none otherwise.",
     )  # fmt: skip
+    flags.DEFINE_list(
+        "augment", list(default.augment),
+        "What happens to training images at every step: any of "
+        f"{', '.join(get_args(settings.Augmentation))}, with commas between.",
+    )  # fmt: skip
     flags.DEFINE_integer("epochs", default.epochs, "Passes over the training split.")
     flags.DEFINE_integer("batch_size", default.batch_size, "Examples per step.")
     flags.DEFINE_integer("data_seed", default.data_seed, "Of the order of examples and their binarization.")
@@ -83,6 +87,15 @@ def define_member_flags() -> None:
     flags.DEFINE_float(
         "clip_norm", default.clip_norm, "Largest global norm of the gradient; inf does not clip."
     )
+    flags.DEFINE_float("dropout", default.dropout, "Probability that a hidden unit is dropped in a step.")
+    flags.DEFINE_float(
+        "ema_decay", default.ema_decay,
+        "Of the exponential moving average of the parameters that all results use; 0 uses the latest parameters.",
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "patience", default.patience,
+        "Epochs without a better validation loss, after the warm-up, before training stops; inf never stops.",
+    )  # fmt: skip
     flags.DEFINE_integer("seed", default.seed, "Of the initialization and the latent noise.")
 
 
@@ -98,6 +111,9 @@ def define_grid_flags() -> None:
         ("kl_target", f"{default.kl_target:g}", "KLs to end at, nats, with the objective capacity."),
         ("weight_decay", f"{default.weight_decay:g}", "Decoupled weight decays."),
         ("clip_norm", f"{default.clip_norm:g}", "Largest global norms of the gradient; inf does not clip."),
+        ("dropout", f"{default.dropout:g}", "Probabilities that a hidden unit is dropped in a step."),
+        ("ema_decay", f"{default.ema_decay:g}", "Of the parameters' moving averages; 0 uses the latest."),
+        ("patience", f"{default.patience:g}", "Epochs without a better validation before a member stops."),
         ("seed", str(default.seed), "Seeds of the initialization and the latent noise."),
     ):
         flags.DEFINE_string(
@@ -145,7 +161,8 @@ def shared_config() -> Config:
     binarize = FLAGS.binarize or ("dynamic" if FLAGS.likelihood == "bernoulli" else "none")
     return Config(
         dataset=FLAGS.dataset, condition=FLAGS.condition, network=FLAGS.network, likelihood=FLAGS.likelihood,
-        sigma=FLAGS.sigma, binarize=binarize, batch_size=FLAGS.batch_size, epochs=FLAGS.epochs,
+        sigma=FLAGS.sigma, binarize=binarize, augment=tuple(FLAGS.augment),
+        batch_size=FLAGS.batch_size, epochs=FLAGS.epochs,
         data_seed=FLAGS.data_seed, compute_dtype=FLAGS.compute_dtype,
         objective=FLAGS.objective, num_samples=FLAGS.num_samples, schedule=FLAGS.schedule,
     )  # fmt: skip
@@ -157,7 +174,8 @@ def member() -> Member:
         beta=FLAGS.beta, latent_dim=FLAGS.latent_dim, learning_rate=FLAGS.learning_rate,
         warmup_epochs=FLAGS.warmup_epochs, free_bits=FLAGS.free_bits, kl_target=FLAGS.kl_target,
         weight_decay=FLAGS.weight_decay,
-        clip_norm=math.inf if FLAGS.clip_norm is None else FLAGS.clip_norm, seed=FLAGS.seed,
+        clip_norm=FLAGS.clip_norm, dropout=FLAGS.dropout, ema_decay=FLAGS.ema_decay,
+        patience=FLAGS.patience, seed=FLAGS.seed,
     )  # fmt: skip
 
 

@@ -69,17 +69,17 @@ def test_the_memory_plan_is_xlas(make_sweep, network):
 
     (model, two), (_, six) = program_bytes(2), program_bytes(6)
     slope = (six - two) / 4
-    assert abs(memory.member_bytes(model) / slope - 1) < 0.25
+    assert abs(memory.member_bytes(model, members) / slope - 1) < 0.25
 
 
 def test_parts_are_equal_and_fit(make_sweep, monkeypatch):
     model, _, _ = make_sweep(Member(latent_dim=4))
-    each = memory.member_bytes(model)
+    each = memory.member_bytes(model, [Member()])
     monkeypatch.setattr(memory, "ASSUMED_FREE_BYTES", int(10.5 * each / 0.8))
-    assert memory.members_that_fit(model, 9) == 9
-    assert memory.members_that_fit(model, 24) == 8  # three parts rather than 10 + 10 + 4
+    assert memory.members_that_fit(model, [Member()] * 9) == 9
+    assert memory.members_that_fit(model, [Member()] * 24) == 8  # three parts rather than 10 + 10 + 4
     monkeypatch.setattr(memory, "ASSUMED_FREE_BYTES", 1)
-    assert memory.members_that_fit(model, 24) == 1
+    assert memory.members_that_fit(model, [Member()] * 24) == 1
 
 
 def test_make_train_is_the_scripts_loop(make_sweep):

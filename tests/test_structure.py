@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 # Each module may import those of earlier lines.
 LAYERS = [
-    {"losses", "randomness", "config", "dataset", "products", "conditions", "devices"},
-    {"convolutions", "likelihoods", "sources", "plots", "grid"},
+    {"losses", "randomness", "config", "dataset", "products", "conditions", "devices", "dropout"},
+    {"convolutions", "likelihoods", "sources", "plots", "grid", "augment"},
     {"networks", "data"},
     {"cvae"},
     {"objectives", "evaluation", "sampling"},
