@@ -136,7 +136,7 @@ def compile_and_memory() -> dict[str, float]:
             analysis: Any = lowered.compile().memory_analysis()
             times.append(time.perf_counter() - start)
             sizes[n] = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
-            planned = memory.member_bytes(model)
+            planned = memory.member_bytes(model, [Member()])
     return {
         **{f"compile_seconds_{n}": statistics.median(times) for n, times in seconds.items()},
         "planned_bytes": planned,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -194,7 +195,7 @@ def _train_and_validate(
         with jax.numpy_dtype_promotion("standard"):
             updates, opt_state = _optimizer(num_steps).update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return state.replace(params=params, opt_state=opt_state, step=state.step + 1)
+        return dataclasses.replace(state, params=params, opt_state=opt_state, step=state.step + 1)
 
     count = jnp.minimum(_STEPS_PER_CALL, num_steps - state.step)
     state = jax.lax.fori_loop(0, count, one_step, state)
@@ -202,4 +203,6 @@ def _train_and_validate(
     accuracy = jnp.mean(hits, dtype=jnp.float32)
     better = accuracy >= state.best_accuracy
     best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.params, state.best_params)
-    return state.replace(best_params=best, best_accuracy=jnp.maximum(accuracy, state.best_accuracy))
+    return dataclasses.replace(
+        state, best_params=best, best_accuracy=jnp.maximum(accuracy, state.best_accuracy)
+    )

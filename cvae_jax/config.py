@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 import jax
@@ -44,6 +45,8 @@ ObjectiveName = Literal[
 Schedule = Literal["linear", "cosine", "cyclical"]
 ActivationName = Literal["silu", "tanh"]
 LearningRateSchedule = Literal["constant", "iwae"]
+# Their order is part of every result: each draws from its own number. Append only.
+Augmentation = Literal["shift", "rotate", "scale", "flip", "cutout"]
 
 
 class SettingError(ValueError):
@@ -80,6 +83,7 @@ class Config:
       sigma: standard deviation of the Gaussian likelihood, in units of x; where that of `gaussian_learned` starts.
       num_components: logistics per pixel of `logistic_mixture`.
       binarize: `dynamic` redraws binary pixels at every step, `static` once, `none` keeps grey.
+      augment: what happens to grey training images at every step, see `augment.py`.
       batch_size: examples per step.
       epochs: passes over the training split.
       data_seed: of the order of examples and their binarization, shared by all members.
@@ -101,6 +105,7 @@ class Config:
     sigma: float = 0.1
     num_components: int = 5
     binarize: Binarize = "dynamic"
+    augment: tuple[Augmentation, ...] = ()
     batch_size: int = 128
     epochs: int = 100
     data_seed: int = 0
@@ -125,6 +130,15 @@ class Config:
         _require_one_of("schedule", self.schedule, get_args(Schedule))
         _require_one_of("activation", self.activation, get_args(ActivationName))
         _require_one_of("learning_rate_schedule", self.learning_rate_schedule, get_args(LearningRateSchedule))
+        for name in self.augment:
+            _require_one_of("augment", name, get_args(Augmentation))
+        if len(set(self.augment)) < len(self.augment):
+            raise SettingError(f"augment is {','.join(self.augment)}, expected each at most once")
+        if self.binarize == "static" and {"rotate", "scale"} & set(self.augment):
+            raise SettingError(
+                f"augment is {','.join(self.augment)}, expected neither rotate nor scale with binarize='static': "
+                "they would make binary pixels grey"
+            )
         _require_finite("sigma", self.sigma, 0.0, exclusive=True)
         _require_integer("num_components", self.num_components, 1)
         _require_integer("num_samples", self.num_samples, 1)
@@ -185,6 +199,11 @@ class Member:
       beta_min, beta_max: the range of β that `multirate` trains for, > 0.
       weight_decay: decoupled, as in AdamW; 0 is Adam.
       clip_norm: largest global norm of the gradient; inf does not clip.
+      dropout: probability that a hidden unit is dropped in a training step, 0 ≤ dropout < 1.
+      ema_decay: of the exponential moving average of the parameters that validation, the best parameters and with them
+        all results use, 0 ≤ ema_decay < 1; 0 uses the latest parameters.
+      patience: epochs without a better validation loss, counted from the end of the warm-up at the earliest, after
+        which the member stops, ≥ 1; inf never stops.
       seed: of the initialization and of the latent noise.
     """
 
@@ -205,6 +224,9 @@ class Member:
     beta_max: float = 10.0
     weight_decay: float = 0.0
     clip_norm: float = math.inf
+    dropout: float = 0.0
+    ema_decay: float = 0.0
+    patience: float = math.inf
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -225,6 +247,13 @@ class Member:
         _require_finite("weight_decay", self.weight_decay, 0.0)
         if math.isnan(self.clip_norm) or self.clip_norm <= 0:
             raise SettingError(f"clip_norm is {self.clip_norm}, expected a number > 0 (inf does not clip)")
+        for name in ("dropout", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingError(f"{name} is {getattr(self, name)}, expected a number ≥ 0 and < 1")
+        if not self.patience >= 1:
+            raise SettingError(
+                f"patience is {self.patience}, expected a number of epochs ≥ 1 (inf never stops)"
+            )
         _require_integer("seed", self.seed, 0)
 
 
@@ -233,6 +262,8 @@ class Hparams:
     """One member's settings as traced arrays; stack them and `jax.vmap` to sweep.
 
     Attributes:
+      dropout, ema_decay: None where they are 0 for every member of the sweep, so that a program without them has no
+        part for them.
       warmup_steps: of the schedule, scalar, float32.
       latent_mask: the latents in use, shape (capacity,), bool.
       key: the member's root key.
@@ -257,15 +288,29 @@ class Hparams:
     beta_max: Float[Array, ""]
     weight_decay: Float[Array, ""]
     clip_norm: Float[Array, ""]
+    patience: Float[Array, ""]
+    dropout: Float[Array, ""] | None
+    ema_decay: Float[Array, ""] | None
 
 
-def hparams(member: Member, *, capacity: int, steps_per_epoch: int) -> Hparams:
+_OPTIONAL = ("dropout", "ema_decay")
+
+
+def options_used(members: Sequence[Member]) -> frozenset[str]:
+    """Names of the settings that are not 0 for every member, of those that a program without them has no part for."""
+    return frozenset(name for name in _OPTIONAL if any(getattr(member, name) for member in members))
+
+
+def hparams(
+    member: Member, *, capacity: int, steps_per_epoch: int, used: frozenset[str] | None = None
+) -> Hparams:
     """Turn one member's settings into traced arrays.
 
     Args:
       member: the settings.
       capacity: number of latents the program has room for, the largest `latent_dim` of the sweep.
       steps_per_epoch: to count the warm-up in steps.
+      used: `options_used` of the whole sweep; of the member alone if not given.
 
     Returns:
       The pytree a training step takes.
@@ -284,8 +329,11 @@ def hparams(member: Member, *, capacity: int, steps_per_epoch: int) -> Hparams:
         "latent_mask": jnp.arange(capacity) < member.latent_dim,
         "key": jax.random.key(member.seed),
     }
+    used = options_used([member]) if used is None else used
     same = {
         field.name: jnp.float32(getattr(member, field.name))
+        if field.name in used or field.name not in _OPTIONAL
+        else None
         for field in dataclasses.fields(Hparams)
         if field.name not in made_of_others
     }

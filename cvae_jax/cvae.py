@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from cvae_jax.conditions import LabelEmbedding
 from cvae_jax.config import Config
+from cvae_jax.dropout import Dropout
 from cvae_jax.likelihoods import GaussianOutput, Likelihood, likelihood
 from cvae_jax.losses import gaussian_log_likelihood, reparameterize
 from cvae_jax.networks import (
@@ -51,6 +52,7 @@ class CVAE(nn.Module):
       capacity: number of latents there is room for.
       levels: number of values of a pixel, which the logistic mixture counts.
       fits_batch: whether `draw` lets the likelihood fit itself to the batch, as a training step does.
+      dropout: of a training step; None, as in evaluation, drops nothing.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -68,6 +70,7 @@ class CVAE(nn.Module):
     capacity: int
     levels: int = 256
     fits_batch: bool = False
+    dropout: Dropout | None = None
 
     @property
     def likelihood(self) -> Likelihood:
@@ -82,13 +85,14 @@ class CVAE(nn.Module):
         family = self.likelihood
         height, width, channels = self.shape
         output_shape = (height, width, family.channels(channels))
+        of_encoder, of_decoder = (self.dropout and self.dropout.of(part) for part in (0, 1))
         match config.network:
             case "mlp":
-                self.encoder = MLPEncoder(config.hidden, config.activation, dtype)
-                self.decoder = MLPDecoder(output_shape, config.hidden, config.activation, dtype)
+                self.encoder = MLPEncoder(config.hidden, config.activation, dtype, of_encoder)
+                self.decoder = MLPDecoder(output_shape, config.hidden, config.activation, dtype, of_decoder)
             case "conv":
-                self.encoder = ConvEncoder(dtype)
-                self.decoder = ConvDecoder(output_shape, dtype)
+                self.encoder = ConvEncoder(dtype, of_encoder)
+                self.decoder = ConvDecoder(output_shape, dtype, of_decoder)
         self.log_beta = (
             self.variable("setting", "log_beta", jnp.zeros, ()) if config.objective == "multirate" else None
         )

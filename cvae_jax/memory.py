@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.extend.core import Var
 
 from cvae_jax import training
-from cvae_jax.config import Member, hparams
+from cvae_jax.config import Member, hparams, options_used
 from cvae_jax.cvae import CVAE
 from cvae_jax.objectives import objective
 from cvae_jax.training import Batch
@@ -49,7 +49,7 @@ def tree_bytes(tree: PyTree) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def member_bytes(model: CVAE) -> int:
+def member_bytes(model: CVAE, members: Sequence[Member]) -> int:
     """Bytes that one more member takes while it trains: its state, and what a step keeps at its peak.
 
     The peak is that of one step's program: the state, updated in place, and each value with memory of its own from
@@ -58,12 +58,13 @@ def member_bytes(model: CVAE) -> int:
 
     Args:
       model: the model.
+      members: of the sweep; what one of them uses each has room for.
 
     Returns:
       Bytes per member.
     """
-    member = Member(latent_dim=model.capacity)
-    settings = jax.eval_shape(lambda: hparams(member, capacity=model.capacity, steps_per_epoch=1))
+    largest, used = Member(latent_dim=model.capacity), options_used(members)
+    settings = jax.eval_shape(lambda: hparams(largest, capacity=model.capacity, steps_per_epoch=1, used=used))
     state = jax.eval_shape(lambda h: training.init(model, h), settings)
     batch_size = model.config.batch_size
     batch = jax.eval_shape(
@@ -75,11 +76,11 @@ def member_bytes(model: CVAE) -> int:
     return tree_bytes(state) + _peak_bytes(jaxpr.jaxpr)
 
 
-def members_that_fit(model: CVAE, num_members: int) -> int:
+def members_that_fit(model: CVAE, members: Sequence[Member]) -> int:
     """Members to train at once: all, or as many equal parts as the devices' free memory asks for."""
-    fit = max(1, int(_SHARE * _free_bytes() / member_bytes(model)))
-    parts = -(-num_members // fit)
-    return -(-num_members // parts)
+    fit = max(1, int(_SHARE * _free_bytes() / member_bytes(model, members)))
+    parts = -(-len(members) // fit)
+    return -(-len(members) // parts)
 
 
 def _free_bytes() -> int:

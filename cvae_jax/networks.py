@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from cvae_jax.config import ActivationName
 from cvae_jax.convolutions import Downsample, Upsample
+from cvae_jax.dropout import Dropout, drop
 from cvae_jax.products import Dense
 
 if TYPE_CHECKING:
@@ -122,14 +123,16 @@ class MLPEncoder(nn.Module):
     hidden: tuple[int, ...]
     activation: ActivationName
     dtype: DTypeLike = jnp.float32
+    dropout: Dropout | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b H W C"], context: Context) -> Float[Array, "b f"]:
         """Features of a batch of images."""
         h = x.reshape(x.shape[0], -1)
-        for width in self.hidden:
+        for layer, width in enumerate(self.hidden):
             h = Dense(width, dtype=self.dtype)(h)
             h = ACTIVATIONS[self.activation](AddCondition(self.dtype)(h, context))
+            h = drop(h, self.dropout, layer)
         return h
 
 
@@ -147,6 +150,7 @@ class MLPDecoder(nn.Module):
     hidden: tuple[int, ...]
     activation: ActivationName
     dtype: DTypeLike = jnp.float32
+    dropout: Dropout | None = None
 
     @nn.compact
     def __call__(
@@ -156,10 +160,10 @@ class MLPDecoder(nn.Module):
         activation = ACTIVATIONS[self.activation]
         first, *rest = reversed(self.hidden)
         h = FromLatents(first)(z, latent_mask).astype(self.dtype)
-        h = activation(AddCondition(self.dtype)(h, context))
-        for width in rest:
+        h = drop(activation(AddCondition(self.dtype)(h, context)), self.dropout, 0)
+        for layer, width in enumerate(rest, 1):
             h = Dense(width, dtype=self.dtype)(h)
-            h = activation(AddCondition(self.dtype)(h, context))
+            h = drop(activation(AddCondition(self.dtype)(h, context)), self.dropout, layer)
         h = Dense(math.prod(self.shape), dtype=self.dtype)(h)
         return h.reshape(-1, *self.shape)
 
@@ -182,15 +186,16 @@ def pyramid(shape: Shape) -> list[Shape]:
 
 
 class PointwiseBlock(nn.Module):
-    """A residual two-layer network applied at every position."""
+    """A residual two-layer network applied at every position, layer 0 of its body's dropout."""
 
     dtype: DTypeLike = jnp.float32
+    dropout: Dropout | None = None
 
     @nn.compact
     def __call__(self, h: Float[Array, "b h w f"], context: Context) -> Float[Array, "b h w f"]:
         """Refine a batch of feature maps."""
         inner = Dense(2 * h.shape[-1], dtype=self.dtype)(h)
-        inner = nn.silu(AddCondition(self.dtype)(inner, context))
+        inner = drop(nn.silu(AddCondition(self.dtype)(inner, context)), self.dropout, 0)
         return h + Dense(h.shape[-1], dtype=self.dtype)(inner)
 
 
@@ -198,15 +203,17 @@ class ConvEncoder(nn.Module):
     """Stride-2 convolutions up the pyramid, then a pointwise block."""
 
     dtype: DTypeLike = jnp.float32
+    dropout: Dropout | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b H W C"], context: Context) -> Float[Array, "b f"]:
         """Features of a batch of images."""
         h = x
-        for _, _, channels in pyramid((x.shape[1], x.shape[2], x.shape[3]))[1:]:
+        stages = pyramid((x.shape[1], x.shape[2], x.shape[3]))[1:]
+        for layer, (_, _, channels) in enumerate(stages, 1):
             h = Downsample(channels, self.dtype)(h)
-            h = nn.silu(AddCondition(self.dtype)(h, context))
-        h = PointwiseBlock(self.dtype)(h, context)
+            h = drop(nn.silu(AddCondition(self.dtype)(h, context)), self.dropout, layer)
+        h = PointwiseBlock(self.dtype, self.dropout)(h, context)
         return h.reshape(h.shape[0], -1)
 
 
@@ -215,6 +222,7 @@ class ConvDecoder(nn.Module):
 
     shape: Shape
     dtype: DTypeLike = jnp.float32
+    dropout: Dropout | None = None
 
     @nn.compact
     def __call__(
@@ -224,9 +232,10 @@ class ConvDecoder(nn.Module):
         *below, top = pyramid(self.shape)
         h = FromLatents(math.prod(top))(z, latent_mask).astype(self.dtype)
         h = nn.silu(AddCondition(self.dtype)(h, context))
-        h = PointwiseBlock(self.dtype)(h.reshape(-1, *top), context)
-        for height, width, channels in reversed(below[1:]):
+        h = drop(h.reshape(-1, *top), self.dropout, 1)
+        h = PointwiseBlock(self.dtype, self.dropout)(h, context)
+        for layer, (height, width, channels) in enumerate(reversed(below[1:]), 2):
             h = Upsample(channels, self.dtype)(h)[:, :height, :width]
-            h = nn.silu(AddCondition(self.dtype)(h, context))
+            h = drop(nn.silu(AddCondition(self.dtype)(h, context)), self.dropout, layer)
         height, width, channels = self.shape
         return Upsample(channels, self.dtype)(h)[:, :height, :width]

@@ -27,6 +27,8 @@ class Stream(enum.IntEnum):
     LATENTS = 10
     CLASSIFIER = 11
     QUALITY = 12
+    DROPOUT = 13
+    AUGMENT = 14
 
 
 def stream(key: Key[Array, ""], name: Stream) -> Key[Array, ""]:

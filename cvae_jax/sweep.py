@@ -13,7 +13,8 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding
 
 from cvae_jax import devices, evaluation, objectives, training
-from cvae_jax.config import Config, Hparams, Member, hparams, require_compatible
+from cvae_jax.augment import augment
+from cvae_jax.config import Config, Hparams, Member, hparams, options_used, require_compatible
 from cvae_jax.cvae import CVAE
 from cvae_jax.dataset import Dataset
 from cvae_jax.evaluation import Examples
@@ -40,17 +41,19 @@ class Population:
 
 @struct.dataclass
 class TrainingData:
-    """The training split on the device, and the keys of its order and binarization, shared by all members.
+    """The training split on the device, and the keys of what happens to it, shared by all members.
 
     Attributes:
       examples: the split.
       order_key: of the permutation of each epoch.
+      augment_key: of the augmentation of each step.
       binarize_key: of the binary pixels of each step.
       batch_sharding: how each batch is split over devices, None where it is not.
     """
 
     examples: Examples
     order_key: Key[Array, ""]
+    augment_key: Key[Array, ""]
     binarize_key: Key[Array, ""]
     batch_sharding: NamedSharding | None = struct.field(pytree_node=False, default=None)
 
@@ -74,7 +77,10 @@ def steps_per_epoch(config: Config, dataset: Dataset) -> int:
 
 def stack_hparams(members: Sequence[Member], *, capacity: int, steps_per_epoch: int) -> Hparams:
     """The traced settings of all members, with a leading member axis."""
-    each = [hparams(member, capacity=capacity, steps_per_epoch=steps_per_epoch) for member in members]
+    settings = partial(
+        hparams, capacity=capacity, steps_per_epoch=steps_per_epoch, used=options_used(members)
+    )
+    each = [settings(member) for member in members]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
 
 
@@ -84,6 +90,7 @@ def training_data(config: Config, dataset: Dataset, mesh: Mesh | None = None) ->
     data = TrainingData(
         evaluation.on_device(dataset.train, dataset.x_max),
         stream(key, Stream.ORDER),
+        stream(key, Stream.AUGMENT),
         stream(key, Stream.BINARIZE),
     )
     if mesh is None:
@@ -97,16 +104,19 @@ def init(model: CVAE, hparams: Hparams) -> Population:
     return Population(jnp.int32(0), jax.vmap(partial(training.init, model))(hparams))
 
 
-def without_masked_latents(state: TrainState, latent_dim: int) -> TrainState:
-    """One member's state with room for its own latents only, as its solo run has it.
+def as_alone(state: TrainState, member: Member) -> TrainState:
+    """One member's state as its solo run has it: with room for its own latents only, and no average it does not use.
 
     Args:
-      state: of a member that uses the first `latent_dim` latents of a larger capacity.
-      latent_dim: its latents.
+      state: of a member of a sweep.
+      member: its settings.
 
     Returns:
-      The state, every array with an axis of latents cut to `latent_dim`.
+      The state, every array with an axis of latents cut to the member's first `latent_dim`.
     """
+    if not member.ema_decay:
+        state = dataclasses.replace(state, average=None)
+    latent_dim = member.latent_dim
 
     def cut(path: tuple[Any, ...], leaf: Array) -> Array:
         names = [str(getattr(key, "key", getattr(key, "name", ""))) for key in path]
@@ -120,8 +130,11 @@ def without_masked_latents(state: TrainState, latent_dim: int) -> TrainState:
 
 
 def draw_batch(config: Config, data: TrainingData, rows: Int[Array, " b"], step: Int[Array, ""]) -> Batch:
-    """The batch of one step: gathered, scaled, and binarized anew if the configuration says so."""
+    """The batch of one step: gathered, scaled, and augmented and binarized anew if the configuration says so."""
     x, c = data.examples.take(rows)
+    if config.augment:
+        keys = jax.random.split(jax.random.fold_in(data.augment_key, step), config.batch_size)
+        x = jax.vmap(partial(augment, names=config.augment))(keys, x)
     if config.binarize == "dynamic":
         key = jax.random.fold_in(data.binarize_key, step)
         # As a matrix, because XLA compiles random numbers of four axes slowly.
@@ -252,7 +265,8 @@ def end_epoch(
 ) -> tuple[Population, Terms, Terms]:
     """Validate every member, keep its best parameters, and close the epoch's sums.
 
-    Parameters are compared by `selection_loss`, at the final β: a warm-up never makes an early epoch look good.
+    Parameters are compared by `selection_loss`, at the final β: a warm-up never makes an early epoch look good. A
+    member whose patience ends stops here.
 
     Args:
       model: the model.
@@ -269,19 +283,24 @@ def end_epoch(
 
     def one_member(state: TrainState, hparams: Hparams) -> tuple[TrainState, Terms, Terms]:
         per_example = evaluation.elbo_terms(
-            model, state.params, validation, hparams.latent_mask, evaluation.evaluation_key()
+            model, state.evaluated, validation, hparams.latent_mask, evaluation.evaluation_key()
         )
         distortion, rate = jnp.mean(per_example.distortion), jnp.mean(per_example.rate)
         loss = objectives.selection_loss(model.config, hparams, distortion, rate)
         better = loss < state.best.loss
         best = jax.tree.map(
             lambda new, old: jnp.where(better, new, old),
-            training.Best(state.params, loss, epoch),
+            training.Best(state.evaluated, loss, epoch),
             state.best,
         )
+        warmup = hparams.warmup_steps / steps_in_epoch.astype(jnp.float32)
+        waited = epoch.astype(jnp.float32) - jnp.maximum(best.epoch.astype(jnp.float32), warmup)
+        stops = (waited >= hparams.patience) & (state.stopped_epoch < 0) & (state.diverged_step < 0)
+        stopped_epoch = jnp.where(stops, epoch, state.stopped_epoch)
         means = jax.tree.map(lambda total: total / steps_in_epoch.astype(jnp.float32), state.sums)
         zeros = jax.tree.map(jnp.zeros_like, state.sums)
-        return dataclasses.replace(state, best=best, sums=zeros), means, Terms(loss, distortion, rate)
+        state = dataclasses.replace(state, best=best, stopped_epoch=stopped_epoch, sums=zeros)
+        return state, means, Terms(loss, distortion, rate)
 
     members, train_terms, validation_terms = jax.vmap(one_member)(population.members, hparams)
     return Population(population.step, members), train_terms, validation_terms

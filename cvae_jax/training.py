@@ -13,13 +13,14 @@ from flax import struct
 
 from cvae_jax.config import Config, Hparams
 from cvae_jax.cvae import CVAE
+from cvae_jax.dropout import Dropout
 from cvae_jax.likelihoods import fitted_logvar
 from cvae_jax.objectives import annealed, extra_variables, part_names
 from cvae_jax.randomness import Stream, stream
 from cvae_jax.terms import Objective, Terms
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int, Key, PyTree
+    from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 DIVERGED_TERMS = ("distortion", "rate", "gradient")
 # A fitted variance is the plain average of the first steps', then one that forgets over a hundred.
@@ -60,18 +61,27 @@ class TrainState:
     Attributes:
       params: the model's variables, and those that the objective adds.
       opt_state: of each of the `optimizers`.
+      average: the exponential moving average of `params` that evaluation uses, None where no member keeps one.
       best: the best parameters so far, by validation.
       diverged_step: the step whose loss or gradient was not finite, −1 if none; from there on `params` are frozen.
       diverged_term: which it was, an index into `DIVERGED_TERMS`.
+      stopped_epoch: epochs trained when the member ran out of patience, −1 before; from there on `params` are frozen.
       sums: loss, distortion, rate and the objective's other parts summed over the steps of this epoch.
     """
 
     params: PyTree
     opt_state: PyTree
+    average: PyTree | None
     best: Best
     diverged_step: Int[Array, ""]
     diverged_term: Int[Array, ""]
+    stopped_epoch: Int[Array, ""]
     sums: Terms
+
+    @property
+    def evaluated(self) -> PyTree:
+        """The parameters that validation and the best so far are of: the average where there is one."""
+        return self.params if self.average is None else self.average
 
 
 def optimizers(hparams: Hparams) -> dict[str, optax.GradientTransformation]:
@@ -127,9 +137,11 @@ def init(model: CVAE, hparams: Hparams) -> TrainState:
     return TrainState(
         params=params,
         opt_state={name: tx.init(params[name]) for name, tx in optimizers(hparams).items() if name in params},
+        average=None if hparams.ema_decay is None else params,
         best=Best(params=params, loss=jnp.float32(jnp.inf), epoch=jnp.int32(0)),
         diverged_step=jnp.int32(-1),
         diverged_term=jnp.int32(0),
+        stopped_epoch=jnp.int32(-1),
         sums=Terms(zero, zero, zero, dict.fromkeys(part_names(model.config), zero) or None),
     )
 
@@ -137,6 +149,38 @@ def init(model: CVAE, hparams: Hparams) -> TrainState:
 def example_keys(key: Key[Array, ""], step: Int[Array, ""], batch_size: int) -> Key[Array, " b"]:
     """One key per example of one step, from the member's root key."""
     return jax.random.split(jax.random.fold_in(stream(key, Stream.NOISE), step), batch_size)
+
+
+def move_average(
+    average: PyTree,
+    params: PyTree,
+    decay: Float[Array, ""],
+    num_updates: Int[Array, ""],
+    runs: Bool[Array, ""],
+) -> PyTree:
+    """The bias-corrected exponential moving average θ̄ of the parameters θ, after one more update.
+
+    θ̄_t = (1−d) Σ_{s≤t} d^{t−s} θ_s / (1−dᵗ) = (1−w) θ̄_{t−1} + w θ_t,  w = (1−d)/(1−dᵗ)
+
+    The initial parameters have no share in it: θ̄₁ = θ₁. At d = 0 it is θ, bit for bit.
+
+    Args:
+      average: θ̄ before.
+      params: θ after the update.
+      decay: d, 0 ≤ d < 1.
+      num_updates: t, counting this update, ≥ 1.
+      runs: whether the member still trains; if not, the average stays as it is, bit for bit.
+
+    Returns:
+      θ̄.
+
+    References:
+      Kingma & Ba, Adam, 2015, section 7.2.
+    """
+    # 1 − dᵗ through expm1: a decay close to 1 leaves float32 few digits of it otherwise.
+    weight = (1.0 - decay) / -jnp.expm1(num_updates.astype(jnp.float32) * jnp.log1p(decay - 1.0))
+    weight = jnp.where(runs, jnp.minimum(weight, 1.0), 0.0)
+    return jax.tree.map(lambda a, p: (1.0 - weight) * a + weight * p, average, params)
 
 
 def train_step(
@@ -150,7 +194,7 @@ def train_step(
     """One update of one member.
 
     A loss or gradient that is not finite freezes the member: the step is recorded, and its parameters never
-    change again.
+    change again. Nor do those of a member that has stopped.
 
     Args:
       model: the model.
@@ -168,6 +212,9 @@ def train_step(
     fits = model.likelihood.fit is not None
     if fits:
         model = model.clone(fits_batch=True)
+    if hparams.dropout is not None:
+        key = jax.random.fold_in(stream(hparams.key, Stream.DROPOUT), step)
+        model = model.clone(dropout=Dropout(key, hparams.dropout))
 
     def loss_and_terms(params: PyTree) -> tuple[Array, Terms]:
         per_example = objective(model, params, batch.x, batch.c, keys, at_step)
@@ -176,11 +223,13 @@ def train_step(
 
     (_, terms), gradient = jax.value_and_grad(loss_and_terms, has_aux=True)(state.params)
     failures = ~jnp.isfinite(jnp.stack([terms.distortion, terms.rate, optax.tree.norm(gradient)]))
-    fails_now = (state.diverged_step < 0) & jnp.any(failures)
-    runs = (state.diverged_step < 0) & ~fails_now
+    ran = (state.diverged_step < 0) & (state.stopped_epoch < 0)
+    fails_now = ran & jnp.any(failures)
+    runs = ran & ~fails_now
 
     # Freezing by a gradient and a learning rate of zero leaves the parameters' bits alone. Selecting between
-    # old and new parameters would, too, but keeps XLA from updating them in place.
+    # old and new parameters would, too, but keeps XLA from updating them in place. Adam's moments go on decaying:
+    # nothing reads them again.
     # Clipping comes before, so that it shares the norm of the gradient with the check above.
     clip = optax.clip_by_global_norm(hparams.clip_norm)  # pyright: ignore[reportArgumentType]
     clipped, _ = clip.update(gradient["params"], clip.init(state.params["params"]))
@@ -202,10 +251,14 @@ def train_step(
         logvar = params["fitted"]["logvar"]
         averaged = _averaged(logvar, fitted_logvar(terms.distortion, math.prod(model.shape)), step)
         params["fitted"] = {"logvar": jnp.where(runs, averaged, logvar)}
+    average = state.average
+    if hparams.ema_decay is not None:
+        average = move_average(average, params, hparams.ema_decay, step + 1, runs)
     return dataclasses.replace(
         state,
         params=params,
         opt_state=opt_state,
+        average=average,
         diverged_step=jnp.where(fails_now, step, state.diverged_step),
         diverged_term=jnp.where(fails_now, jnp.argmax(failures), state.diverged_term).astype(jnp.int32),
         sums=jax.tree.map(lambda total, term: total + jnp.where(runs, term, 0.0), state.sums, terms),

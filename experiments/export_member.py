@@ -7,8 +7,9 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, measures
 from experiments.cli import UserError
+from experiments.measures import Wanted
 from experiments.workdir import (
     MetricsLog,
     chosen_member,
@@ -34,7 +35,7 @@ def main() -> int:
     single = dataclasses.replace(run, kind="train", members=(run.members[member],), members_per_program=1)
 
     from cvae_jax import checkpoints
-    from cvae_jax.sweep import Population, without_masked_latents
+    from cvae_jax.sweep import Population, as_alone
     from experiments import loop, results
 
     cache = cli.use_cache()
@@ -42,8 +43,7 @@ def main() -> int:
     part = session.part_of(member)
     population = results.load_population(session, part, workdir)
     position = part.members.index(member)
-    state = results.member_of(population.members, position)
-    state = without_masked_latents(state, run.members[member].latent_dim)
+    state = as_alone(results.member_of(population.members, position), run.members[member])
     alone = Population(population.step, results.stack_one(state))
 
     claim(output, single)
@@ -51,7 +51,9 @@ def main() -> int:
         checkpoints.save(manager, alone)
     records = [record | {"member": 0} for record in read_metrics(workdir) if record["member"] == member]
     MetricsLog(output, members=(0,), step=0).extend(records)
-    summary = results.finish(loop.open_session(single, cache), alone, records[-1]["seconds"], output)
+    opened = loop.open_session(single, cache)
+    measure = measures.prepare(Wanted(), opened, cache)
+    summary = results.finish(opened, alone, records[-1]["seconds"], output, measure)
     print(f"member {member} is an ordinary run in {output}: {test_line(summary)}")
     return 0
 

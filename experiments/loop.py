@@ -91,12 +91,12 @@ def open_session(run: Run, cache: Path) -> Session:
     mesh = devices.make_mesh(run.members_per_program, run.config.batch_size)
     per_epoch = sweep.steps_per_epoch(run.config, dataset)
     size = devices.padded(run.members_per_program, mesh)
+    every = sweep.stack_hparams(run.members, capacity=model.capacity, steps_per_epoch=per_epoch)
     parts = []
     for first in range(0, len(run.members), run.members_per_program):
         numbers = range(first, min(first + run.members_per_program, len(run.members)))
-        settings = [run.members[i] for i in numbers]
-        settings += [settings[-1]] * (size - len(settings))
-        hparams = sweep.stack_hparams(settings, capacity=model.capacity, steps_per_epoch=per_epoch)
+        rows = np.minimum(np.arange(first, first + size), numbers[-1])
+        hparams = jax.tree.map(lambda leaf, rows=rows: leaf[rows], every)
         parts.append(Part(len(parts), numbers, size, devices.by_member(hparams, mesh)))
     return Session(run, dataset, model, mesh, tuple(parts))
 
@@ -120,7 +120,7 @@ def abstract_population(session: Session, part: Part) -> Population:
 
 
 def train(session: Session, part: Part, workdir: Path) -> tuple[Population, float]:
-    """Train one part to the last epoch, from its latest checkpoint if there is one.
+    """Train one part to the last epoch, or until no member runs, from its latest checkpoint if there is one.
 
     Args:
       session: the run.
@@ -145,9 +145,9 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
         step = int(population.step)
         checkpoints.discard_after(manager, step)
         log = MetricsLog(workdir, members=part.members, step=step)
-        last = [record for record in log.records if record["member"] in part.members][-len(part.members) :]
-        seconds = last[-1]["seconds"] if last else 0.0
-        if step >= total_steps:
+        last = {record["member"]: record for record in log.records if record["member"] in part.members}
+        seconds = max((record["seconds"] for record in last.values()), default=0.0)
+        if _ended(population, per_epoch, total_steps):
             return population, seconds
         if step:
             print(f"resuming at step {step} of {total_steps}", flush=True)
@@ -169,7 +169,7 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
             ) as report,
         ):
             num_steps = 1
-            while step < total_steps:
+            while not _ended(population, per_epoch, total_steps):
                 num_steps = min(num_steps, per_epoch - step % per_epoch)
                 called = time.perf_counter()
                 population = sweep.run_steps(
@@ -182,26 +182,38 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
                 num_steps = max(1, round(_SECONDS_PER_CALL / per_step))
 
                 if step % per_epoch == 0:
-                    population, last = _end_epoch(session, part, population, validation, start)
-                    log.extend(last)
-                    for record, board in zip(last, boards, strict=True):
-                        _write_scalars(board, record)
-                    if step // per_epoch % run.checkpoint_every == 0 or step == total_steps:
+                    population, records = _end_epoch(session, part, population, validation, start)
+                    last |= {record["member"]: record for record in records}
+                    log.extend(records)
+                    for record in records:
+                        _write_scalars(boards[part.members.index(record["member"])], record)
+                    if step // per_epoch % run.checkpoint_every == 0 or _ended(
+                        population, per_epoch, total_steps
+                    ):
                         checkpoints.save(manager, population)
-                report(step * examples_per_step, _describe(last))
+                report(step * examples_per_step, _describe(list(last.values())))
                 if signalled:
                     checkpoints.save(manager, population)
                     manager.wait_until_finished()
                     name = signal.Signals(signalled[0]).name
                     message = f"{name}: saved step {step}; the same command continues from there"
                     raise Interrupted(message, number=signalled[0])
-        return population, last[-1]["seconds"]
+        if step < total_steps:
+            print(
+                f"no member trains on: ended after epoch {step // per_epoch} of {run.config.epochs}",
+                flush=True,
+            )
+        return population, max(record["seconds"] for record in last.values())
 
 
 def _end_epoch(
     session: Session, part: Part, population: Population, validation: Examples, start: float
 ) -> tuple[Population, list[dict[str, Any]]]:
-    """Validate, keep each member's best, and describe the epoch in records for `metrics.jsonl`."""
+    """Validate, keep each member's best, and describe the epoch in records for `metrics.jsonl`.
+
+    There are none of members that had stopped before.
+    """
+    stopped = np.asarray(population.members.stopped_epoch) >= 0
     per_epoch = session.steps_per_epoch
     population, train_terms, validation_terms = sweep.end_epoch(
         session.model, population, part.hparams, validation, jnp.int32(per_epoch)
@@ -212,7 +224,8 @@ def _end_epoch(
         "epoch": step // per_epoch,
         "seconds": round(time.perf_counter() - start, 3),
     }
-    return population, _records(place, part, train_terms, validation_terms)
+    records = _records(place, part, train_terms, validation_terms)
+    return population, [each for each, over in zip(records, stopped, strict=False) if not over]
 
 
 @contextmanager
@@ -243,6 +256,19 @@ def _scalar_writers(workdir: Path, run: Run, part: Part, step: int) -> Iterator[
     finally:
         for writer in writers:
             writer.close()
+
+
+def _ended(population: Population, per_epoch: int, total_steps: int) -> bool:
+    """Whether all epochs are over, or one has ended after which no member runs on."""
+    members, step = population.members, int(population.step)
+    runs = (np.asarray(members.stopped_epoch) < 0) & (np.asarray(members.diverged_step) < 0)
+    return step >= total_steps or (step % per_epoch == 0 and not runs.any())
+
+
+def stopped_epoch(population: Population, position: int) -> int | None:
+    """The epochs after which a member ran out of patience, or None."""
+    epoch = int(population.members.stopped_epoch[position])
+    return None if epoch < 0 else epoch
 
 
 def diverged(population: Population, position: int) -> tuple[int, str] | None:

@@ -65,7 +65,10 @@ def wanted(run: Run) -> Wanted:
     Raises:
       UserError: for a run that cannot be measured so.
     """
-    each = Wanted(**{field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Wanted)})
+    given: dict[str, Any] = {
+        field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Wanted)
+    }
+    each = Wanted(**given)
     if each.nll_samples is not None and each.nll_samples < 1:
         raise UserError(f"nll_samples is {each.nll_samples}, expected a whole number ≥ 1")
     if each.sample_quality and run.config.condition == "none":

@@ -50,7 +50,7 @@ def _fingerprint(dataset: Dataset) -> str:
     for split in (dataset.train, dataset.validation):
         for array in (split.x, split.c):
             digest.update(f"{array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(array.tobytes())
     return digest.hexdigest()[:16]
 
 

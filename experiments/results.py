@@ -21,7 +21,7 @@ from cvae_jax.randomness import Stream, stream
 from cvae_jax.sweep import Population
 from cvae_jax.training import Best
 from experiments.cli import UserError
-from experiments.loop import Part, Session, abstract_population
+from experiments.loop import Part, Session, abstract_population, stopped_epoch
 from experiments.measures import SPLITS, Record
 from experiments.workdir import Run, write_atomically, write_json
 
@@ -137,6 +137,7 @@ def finish(
     summary = {
         **measure(trained, {split: metrics[split][0] for split in SPLITS}),
         "best_epoch": int(trained.best.epoch),
+        "stopped_epoch": stopped_epoch(population, 0),
         "epochs": steps // session.steps_per_epoch,
         "steps": steps,
         "seconds": seconds,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any, get_args
 
@@ -55,6 +54,11 @@ def define_shared_flags() -> None:
         "binarize", None, get_args(settings.Binarize),
         "dynamic draws binary pixels anew at every step, static once, none keeps grey pixels. "
         "Default: dynamic with the bernoulli likelihood, none otherwise.",
+    )  # fmt: skip
+    flags.DEFINE_list(
+        "augment", list(default.augment),
+        "What happens to training images at every step: any of "
+        f"{', '.join(get_args(settings.Augmentation))}, with commas between.",
     )  # fmt: skip
     flags.DEFINE_integer("epochs", default.epochs, "Passes over the training split.")
     flags.DEFINE_integer("batch_size", default.batch_size, "Examples per step.")
@@ -127,6 +131,15 @@ def define_member_flags() -> None:
     flags.DEFINE_float(
         "clip_norm", default.clip_norm, "Largest global norm of the gradient; inf does not clip."
     )
+    flags.DEFINE_float("dropout", default.dropout, "Probability that a hidden unit is dropped in a step.")
+    flags.DEFINE_float(
+        "ema_decay", default.ema_decay,
+        "Of the exponential moving average of the parameters that all results use; 0 uses the latest parameters.",
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "patience", default.patience,
+        "Epochs without a better validation loss, after the warm-up, before training stops; inf never stops.",
+    )  # fmt: skip
     flags.DEFINE_integer("seed", default.seed, "Of the initialization and the latent noise.")
 
 
@@ -155,6 +168,9 @@ def define_grid_flags() -> None:
         ("beta_max", f"{default.beta_max:g}", "Largest betas that multirate trains for."),
         ("weight_decay", f"{default.weight_decay:g}", "Decoupled weight decays."),
         ("clip_norm", f"{default.clip_norm:g}", "Largest global norms of the gradient; inf does not clip."),
+        ("dropout", f"{default.dropout:g}", "Probabilities that a hidden unit is dropped in a step."),
+        ("ema_decay", f"{default.ema_decay:g}", "Of the parameters' moving averages; 0 uses the latest."),
+        ("patience", f"{default.patience:g}", "Epochs without a better validation before a member stops."),
         ("seed", str(default.seed), "Seeds of the initialization and the latent noise."),
     ):
         flags.DEFINE_string(
@@ -201,7 +217,9 @@ def shared_config() -> Config:
     """The configuration that the flags describe."""
     binarize = FLAGS.binarize or ("dynamic" if FLAGS.likelihood == "bernoulli" else "none")
     values: dict[str, Any] = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Config)}
-    return Config(**values | {"binarize": binarize, "hidden": _widths(FLAGS.hidden)})
+    return Config(
+        **values | {"binarize": binarize, "augment": tuple(FLAGS.augment), "hidden": _widths(FLAGS.hidden)}
+    )
 
 
 def _widths(text: str) -> tuple[int, ...]:
@@ -215,8 +233,6 @@ def _widths(text: str) -> tuple[int, ...]:
 def member() -> Member:
     """The member that the flags describe."""
     values: dict[str, Any] = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Member)}
-    if values["clip_norm"] is None:  # as absl reads inf
-        values["clip_norm"] = math.inf
     return Member(**values)
 
 

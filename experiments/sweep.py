@@ -65,6 +65,7 @@ def main() -> int:
                     **measures.flat(record),
                     "epochs": int(population.step) // session.steps_per_epoch,
                     "best_epoch": int(population.members.best.epoch[position]),
+                    "stopped_epoch": loop.stopped_epoch(population, position),
                     "diverged": (loop.diverged(population, position) or (None,))[0],
                     "seconds": seconds,
                 }
@@ -89,7 +90,7 @@ def _planned_size(members: tuple[Member, ...], workdir: Path, cache: Path) -> in
     config = settings.shared_config()
     data_dir = Path(FLAGS.data_dir) if FLAGS.data_dir else None
     dataset = data.load(config, data_dir=data_dir, cache_dir=cache)
-    return memory.members_that_fit(sweep.build_model(config, dataset, members), len(members))
+    return memory.members_that_fit(sweep.build_model(config, dataset, members), members)
 
 
 def _write_tables(workdir: Path, rows: list[dict[str, Any]]) -> None:

@@ -99,7 +99,7 @@ def read_run(workdir: Path) -> Run:
             k: tuple(v) if isinstance(v, list) else v for k, v in record["config"].items()
         }
         members = tuple(
-            Member(**(member | ({"clip_norm": math.inf} if member["clip_norm"] is None else {})))
+            Member(**{name: math.inf if value is None else value for name, value in member.items()})
             for member in record["members"]
         )
         return Run(
@@ -160,24 +160,30 @@ def _of_member(run: Run) -> list[str]:
 
 
 def finished_summary(workdir: Path, run: Run) -> dict[str, Any] | None:
-    """The summary of a run that has all its epochs behind it, else None."""
+    """The summary of a run that has all its epochs behind it, or stopped early, else None."""
     try:
         summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    return summary if summary["epochs"] >= run.config.epochs else None
+    return summary if _is_finished(summary, run) else None
 
 
 def finished_rows(workdir: Path, run: Run) -> list[dict[str, Any]] | None:
-    """The results of a sweep that has all its epochs behind it, else None."""
+    """The results of a sweep that has all its epochs behind it, or whose members all stopped, else None."""
     try:
         rows = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    if any(row["epochs"] < run.config.epochs for row in rows):
+    if not all(_is_finished(row, run) for row in rows):
         return None
     # JSON holds no infinities.
     return [row | dataclasses.asdict(member) for row, member in zip(rows, run.members, strict=True)]
+
+
+def _is_finished(record: dict[str, Any], run: Run) -> bool:
+    """Whether more training would change nothing of a summary or a row of results."""
+    stopped = record.get("stopped_epoch") is not None or record.get("diverged") is not None
+    return stopped or record["epochs"] >= run.config.epochs
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

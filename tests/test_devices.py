@@ -56,12 +56,13 @@ def test_a_batch_that_does_not_divide_stays_whole():
     assert dict(devices.make_mesh(1, 33).shape) == {"member": 1, "batch": 1}
 
 
-@pytest.mark.parametrize("network", ["mlp", "conv"])
-def test_the_memory_plan_is_xlas(make_sweep, network):
+@pytest.mark.parametrize(
+    ("network", "options"), [("mlp", {}), ("conv", {}), ("mlp", {"dropout": 0.1, "ema_decay": 0.9})]
+)
+def test_the_memory_plan_is_xlas(make_sweep, network, options):
     def program_bytes(count):
-        model, hparams, data = make_sweep(
-            *(Member(latent_dim=4, seed=i) for i in range(count)), network=network, batch_size=128
-        )
+        members = [Member(latent_dim=4, seed=i, **options) for i in range(count)]
+        model, hparams, data = make_sweep(*members, network=network, batch_size=128)
         population = jax.eval_shape(lambda h: sweep.init(model, h), hparams)
         compiled = sweep.run_steps.lower(model, population, hparams, data, jnp.int32(1)).compile()
         analysis = compiled.memory_analysis()
@@ -69,17 +70,17 @@ def test_the_memory_plan_is_xlas(make_sweep, network):
 
     (model, two), (_, six) = program_bytes(2), program_bytes(6)
     slope = (six - two) / 4
-    assert abs(memory.member_bytes(model) / slope - 1) < 0.25
+    assert abs(memory.member_bytes(model, [Member(**options)]) / slope - 1) < 0.25
 
 
 def test_parts_are_equal_and_fit(make_sweep, monkeypatch):
     model, _, _ = make_sweep(Member(latent_dim=4))
-    each = memory.member_bytes(model)
+    each = memory.member_bytes(model, [Member()])
     monkeypatch.setattr(memory, "ASSUMED_FREE_BYTES", int(10.5 * each / 0.8))
-    assert memory.members_that_fit(model, 9) == 9
-    assert memory.members_that_fit(model, 24) == 8  # three parts rather than 10 + 10 + 4
+    assert memory.members_that_fit(model, [Member()] * 9) == 9
+    assert memory.members_that_fit(model, [Member()] * 24) == 8  # three parts rather than 10 + 10 + 4
     monkeypatch.setattr(memory, "ASSUMED_FREE_BYTES", 1)
-    assert memory.members_that_fit(model, 24) == 1
+    assert memory.members_that_fit(model, [Member()] * 24) == 1
 
 
 def test_make_train_is_the_scripts_loop(make_sweep):

@@ -111,8 +111,10 @@ def test_metrics_jsonl_has_a_line_per_epoch(trained):
 def test_summary_json_is_of_the_best_epoch(trained):
     summary = read_json(trained[0] / "summary.json")
     assert set(summary) == {
-        "validation", "test", "best_epoch", "epochs", "steps", "seconds", "examples_per_second", "params"
+        "validation", "test", "best_epoch", "stopped_epoch", "epochs", "steps", "seconds", "examples_per_second",
+        "params",
     }  # fmt: skip
+    assert summary["stopped_epoch"] is None
     assert (summary["epochs"], summary["steps"]) == (EPOCHS, STEPS)
     elbos = [line["validation"]["elbo"] for line in metrics_lines(trained[0])]
     assert summary["best_epoch"] == 1 + int(np.argmax(elbos))

@@ -333,9 +333,7 @@ def test_a_member_equals_its_solo_run(make_sweep, fields):
         alone = trained(member)
         np.testing.assert_allclose(together.sums.loss[i], alone.sums.loss[0], rtol=1e-5)
         cut = [
-            sweep.without_masked_latents(
-                jax.tree.map(lambda leaf, j=j: leaf[j], state), member.latent_dim
-            ).params
+            sweep.as_alone(jax.tree.map(lambda leaf, j=j: leaf[j], state), member).params
             for state, j in ((together, i), (alone, 0))
         ]
         for a, b in zip(*map(jax.tree.leaves, cut), strict=True):

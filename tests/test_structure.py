@@ -11,9 +11,9 @@ ROOT = Path(__file__).parents[1]
 
 # Each module may import those of earlier lines.
 LAYERS = [
-    {"densities", "randomness", "config", "dataset", "products", "conditions", "devices"},
+    {"densities", "randomness", "config", "dataset", "products", "conditions", "devices", "dropout"},
     {"losses"},
-    {"convolutions", "likelihoods", "sources", "shapes", "codes", "plots", "grid"},
+    {"convolutions", "likelihoods", "sources", "shapes", "codes", "plots", "grid", "augment"},
     {"networks", "data", "interventions"},
     {"cvae", "disentanglement"},
     {"terms", "evaluation", "sampling"},

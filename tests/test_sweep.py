@@ -19,7 +19,11 @@ MEMBERS = {
         Member(latent_dim=5, weight_decay=0.1, clip_norm=5.0, seed=1),
         Member(latent_dim=5, seed=0, warmup_epochs=0.5),
     ),
-    "conv": (Member(latent_dim=3, beta=2.0, learning_rate=3e-3), Member(latent_dim=6, seed=1)),
+    # The first, alone, is a program without dropout and averages.
+    "conv": (
+        Member(latent_dim=3, beta=2.0, learning_rate=3e-3),
+        Member(latent_dim=6, dropout=0.2, ema_decay=0.9, seed=1),
+    ),
 }
 PER_EPOCH = 41
 

@@ -106,7 +106,8 @@ def ranked(rows):
 def test_results_csv_has_a_row_per_member(swept):
     table = read_table(swept[0])
     settings = list(Member.__dataclass_fields__)
-    assert list(table[0]) == ["member", *settings, *RESULTS, "epochs", "best_epoch", "diverged", "seconds"]
+    ends = ["epochs", "best_epoch", "stopped_epoch", "diverged", "seconds"]
+    assert list(table[0]) == ["member", *settings, *RESULTS, *ends]
     assert [int(row["member"]) for row in table] == [0, 1, 2, 3]
     assert [float(row["learning_rate"]) for row in table] == list(RATES)
     for row in table:

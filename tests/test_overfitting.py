@@ -1,0 +1,431 @@
+"""Dropout, averaged parameters and early stopping: by hand, in a sweep, and over a restart."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cvae_jax import checkpoints, cvae, evaluation, networks, sweep, training
+from cvae_jax.config import Config, Member, SettingError, hparams
+from cvae_jax.cvae import CVAE
+from cvae_jax.dropout import Dropout, drop
+from cvae_jax.objectives import negative_beta_elbo
+from cvae_jax.sweep import Population
+from experiments import loop
+from experiments.workdir import Run, claim, finished_rows, read_metrics, write_json
+
+PLAIN, ALL = Member(latent_dim=3), Member(latent_dim=4, dropout=0.3, ema_decay=0.9, patience=2, seed=1)
+MEMBERS = (PLAIN, ALL, Member(latent_dim=2, dropout=0.3, learning_rate=3e-3))
+PER_EPOCH = 41
+
+
+def member_of(tree, index):
+    return jax.tree.map(lambda leaf: np.asarray(leaf[index]), tree)
+
+
+def assert_same_bits(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def assert_close(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert np.linalg.norm(x - y) <= 1e-4 * np.linalg.norm(y) + 1e-7
+
+
+@dataclasses.dataclass
+class Sweep:
+    """A sweep's program, and the population after each of its first steps."""
+
+    model: CVAE
+    hparams: object
+    data: object
+    populations: list
+
+    def steps(self, population, num_steps):
+        population = jax.tree.map(jnp.copy, population)  # it is donated
+        return sweep.run_steps(self.model, population, self.hparams, self.data, jnp.int32(num_steps))
+
+
+@pytest.fixture(scope="module")
+def run(make_sweep):
+    """A function from members to their `Sweep` of six steps."""
+
+    def run(*members):
+        model, h, data = make_sweep(*members)
+        result = Sweep(model, h, data, [sweep.init(model, h)])
+        for _ in range(6):
+            result.populations.append(result.steps(result.populations[-1], 1))
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def together(run):
+    return run(*MEMBERS)
+
+
+# Dropout
+
+
+def dropped(rate, shape=(64, 50), layer=0, seed=0):
+    h = jnp.asarray(np.random.default_rng(1).uniform(1, 2, shape), jnp.float32)
+    return h, np.asarray(drop(h, Dropout(jax.random.key(seed), jnp.float32(rate)), layer))
+
+
+def test_a_rate_of_zero_changes_no_bit():
+    for shape in ((8, 50), (8, 3, 3, 50)):
+        assert_same_bits(*dropped(0.0, shape))
+
+
+def test_units_are_dropped_at_the_rate_and_the_others_make_up_for_them():
+    h, y = dropped(0.25)
+    kept = y != 0
+    # Four standard errors.
+    assert abs(kept.mean() - 0.75) < 4 * np.sqrt(0.25 * 0.75 / kept.size)
+    np.testing.assert_allclose(y[kept], h[kept] / 0.75, rtol=1e-6)
+
+
+def test_rows_layers_and_keys_have_masks_of_their_own():
+    masks = [dropped(0.5)[1] != 0, dropped(0.5, layer=1)[1] != 0, dropped(0.5, seed=1)[1] != 0]
+    assert len(np.unique(np.concatenate(masks), axis=0)) == 3 * 64
+
+
+def test_a_row_does_not_depend_on_the_size_of_the_batch():
+    np.testing.assert_array_equal(dropped(0.5)[1][:8] != 0, dropped(0.5, shape=(8, 50))[1] != 0)
+
+
+def test_feature_maps_lose_whole_channels():
+    kept = dropped(0.5, shape=(16, 3, 5, 20))[1] != 0
+    np.testing.assert_array_equal(kept, np.broadcast_to(kept[:, :1, :1], kept.shape))
+    assert 0.3 < kept.mean() < 0.7
+
+
+@pytest.fixture(scope="module", params=[("mlp", 4), ("conv", 6)], ids=lambda param: param[0])
+def dropping(request):
+    """Number of hidden layers, key of each one's masks, and the outputs of both bodies without dropout and with."""
+    network, layers = request.param
+    keys = []
+
+    def recorder(h, dropout, layer):
+        if dropout is not None:
+            keys.append(jax.random.key_data(dropout.of(layer).key))
+        return drop(h, dropout, layer)
+
+    @jax.jit
+    def outputs():
+        x, c, mask = jnp.ones((2, 8, 8, 1)), jnp.zeros(2, jnp.int32), jnp.ones(3, bool)
+        plain = CVAE(Config(network=network), (8, 8, 1), 10, 3)
+        params = plain.init(jax.random.key(0), x, c, mask, jax.random.key(1))
+        assert keys == []
+        train = plain.clone(dropout=Dropout(jax.random.key(5), jnp.float32(0.5)))
+        encoded = [cvae.encode(model, params, x, c, mask).mean for model in (plain, train)]
+        decoded = [cvae.decode(model, params, jnp.ones((2, 3)), c, mask) for model in (plain, train)]
+        return jnp.stack(keys), encoded, decoded
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks, "drop", recorder)
+        return layers, *jax.tree.map(np.asarray, outputs())
+
+
+def test_every_hidden_layer_drops_with_a_key_of_its_own(dropping):
+    layers, keys, _, _ = dropping
+    assert len(keys) == len(np.unique(keys, axis=0)) == layers
+
+
+def test_both_bodies_drop_in_training_and_not_in_evaluation(dropping):
+    for plain, dropped in dropping[2:]:
+        np.testing.assert_array_equal(plain[0], plain[1])
+        assert (dropped[0] != dropped[1]).mean() > 0.9
+
+
+def test_a_sweep_without_dropout_and_averages_has_no_part_for_them(make_sweep):
+    def program(**options):
+        model, stacked, _ = make_sweep(PLAIN, dataclasses.replace(PLAIN, seed=1, **options))
+        h = jax.tree.map(lambda leaf: leaf[0], stacked)
+        state = jax.eval_shape(partial(training.init, model), h)
+        batch = training.Batch(jnp.zeros((32, 8, 8, 1)), jnp.zeros(32, jnp.int32))
+        step = partial(training.train_step, model, objective=negative_beta_elbo)
+        text = str(jax.make_jaxpr(step)(state, batch, h, jnp.int32(0)))
+        return text.count("random_bits"), len(jax.tree.leaves(state)), len(jax.tree.leaves(state.params))
+
+    draws, arrays, params = program()
+    assert program(ema_decay=0.9)[:2] == (draws, arrays + params)
+    draws_dropping, arrays_dropping, _ = program(dropout=0.1)
+    assert arrays_dropping == arrays
+    assert draws_dropping > draws
+
+
+def test_a_member_equals_its_solo_run(run, together):
+    alone = run(ALL)
+    for here, there in zip(together.populations, alone.populations, strict=True):
+        here, there = member_of(here.members, 1), member_of(there.members, 0)
+        np.testing.assert_allclose(here.sums.loss, there.sums.loss, rtol=1e-5)
+    assert_close(here.params, there.params)
+    assert_close(here.average, there.average)
+
+
+def test_masks_follow_seed_and_step(together):
+    """The loss of one and the same parameters differs where the masks do."""
+    first = together.populations[0]
+
+    def loss(step):
+        return np.asarray(together.steps(first.replace(step=jnp.int32(step)), 1).members.sums.loss)
+
+    assert (loss(0) == loss(0)).all()
+    assert (loss(0) != loss(1)).all()
+
+
+def test_one_program_serves_all_rates_decays_and_patiences(together):
+    before = sweep.run_steps._cache_size()
+    others = [Member(latent_dim=2, dropout=d, ema_decay=e, patience=p) for d, e, p in (
+        (0.9, 0.0, 1.0), (0.0, 0.999, 7.5), (0.1, 0.5, np.inf),
+    )]  # fmt: skip
+    h = sweep.stack_hparams(others, capacity=4, steps_per_epoch=PER_EPOCH)
+    population = sweep.init(together.model, h)
+    sweep.run_steps(together.model, population, h, together.data, jnp.int32(1))
+    assert sweep.run_steps._cache_size() == before
+
+
+# The average of the parameters
+
+
+def test_the_average_is_numpys(together):
+    decay = float(np.float32(0.9))
+    history = [member_of(p.members.params, 1) for p in together.populations[1:]]
+    for t, population in enumerate(together.populations[1:], 1):
+        weights = np.array([(1 - decay) * decay ** (t - s) for s in range(1, t + 1)]) / (1 - decay**t)
+        expected = jax.tree.map(
+            lambda *leaves, w=weights: np.tensordot(w, np.stack(leaves).astype(np.float64), 1), *history[:t]
+        )
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
+            member_of(population.members.average, 1),
+            expected,
+        )
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.999, 0.9999999])
+def test_a_long_average_loses_no_digits(decay):
+    decay = np.float32(decay)
+    move = jax.jit(training.move_average)
+    values = np.random.default_rng(0).normal(size=300).astype(np.float32)
+    average, sums, weights = jnp.float32(1e3), 0.0, 0.0
+    for t, value in enumerate(values, 1):
+        average = move(average, value, decay, jnp.int32(t), jnp.bool(True))
+        sums, weights = float(decay) * sums + float(value), float(decay) * weights + 1.0
+        np.testing.assert_allclose(average, sums / weights, rtol=1e-4, atol=2e-4)
+
+
+def test_at_decay_zero_the_average_is_the_parameters(together):
+    for population in together.populations:
+        for i in (0, 2):
+            assert_same_bits(
+                member_of(population.members.average, i), member_of(population.members.params, i)
+            )
+
+
+# The end of an epoch
+
+
+@pytest.fixture(scope="module")
+def end_epoch(together, digits):
+    validation = evaluation.on_device(digits.validation, digits.x_max)
+
+    def end(population, hparams=together.hparams):
+        population = jax.tree.map(jnp.copy, population)
+        return sweep.end_epoch(together.model, population, hparams, validation, jnp.int32(PER_EPOCH))
+
+    return end
+
+
+def test_validation_and_the_best_are_of_the_average_without_dropout(together, end_epoch, digits):
+    population = together.populations[-1]
+    after, _, terms = end_epoch(population)
+    examples = evaluation.on_device(digits.validation, digits.x_max)
+    members = population.members
+    expected = evaluation.summarize(
+        evaluation.members_elbo_terms(together.model, members.average, examples, together.hparams.latent_mask)
+    )
+    np.testing.assert_allclose(terms.rate, [e["rate"] for e in expected], rtol=1e-5)
+    np.testing.assert_allclose(terms.distortion, [e["distortion"] for e in expected], rtol=1e-5)
+    assert_same_bits(after.members.best.params, members.average)
+    assert_same_bits(after.members.params, members.params)
+    kernel = lambda params: params["params"]["decoder"]["FromLatents_0"]["kernel"]  # noqa: E731
+    assert (kernel(members.average)[1] != kernel(members.params)[1]).any()
+
+
+def ending_at(population, epoch, **fields):
+    """A population whose best was at epoch 3, as it ends another epoch."""
+    best = population.members.best.replace(loss=jnp.full(3, -1e9), epoch=jnp.full(3, 3, jnp.int32))
+    return Population(jnp.int32(epoch * PER_EPOCH), population.members.replace(best=best, **fields))
+
+
+def test_a_member_stops_when_its_patience_ends(together, end_epoch):
+    h = sweep.stack_hparams(
+        [
+            dataclasses.replace(ALL, patience=2),
+            dataclasses.replace(ALL, patience=4),
+            dataclasses.replace(ALL, patience=2, warmup_epochs=5),
+        ],
+        capacity=4,
+        steps_per_epoch=PER_EPOCH,
+    )
+    first = together.populations[0]
+    stopped = {
+        epoch: end_epoch(ending_at(first, epoch), h)[0].members.stopped_epoch.tolist()
+        for epoch in range(3, 9)
+    }
+    assert stopped == {
+        3: [-1, -1, -1], 4: [-1, -1, -1], 5: [5, -1, -1], 6: [6, -1, -1], 7: [7, 7, 7], 8: [8, 8, 8],
+    }  # fmt: skip
+    # Where it stopped is kept; what diverged does not stop as well.
+    fields = {
+        "stopped_epoch": jnp.array([5, -1, -1], jnp.int32),
+        "diverged_step": jnp.array([-1, 9, -1], jnp.int32),
+    }
+    after, _, _ = end_epoch(ending_at(first, 8, **fields), h)
+    assert after.members.stopped_epoch.tolist() == [5, -1, 8]
+
+
+def test_a_better_validation_renews_the_patience(together, end_epoch):
+    better = ending_at(together.populations[0], 20)
+    better = better.replace(
+        members=better.members.replace(best=better.members.best.replace(loss=jnp.full(3, jnp.inf)))
+    )
+    after, _, _ = end_epoch(better)
+    assert after.members.best.epoch.tolist() == [20, 20, 20]
+    assert after.members.stopped_epoch.tolist() == [-1, -1, -1]
+
+
+def test_a_stopped_member_is_frozen_and_leaves_the_others_alone(together):
+    start = together.populations[3]
+    stopped = start.replace(members=start.members.replace(stopped_epoch=jnp.array([-1, 1, -1], jnp.int32)))
+    frozen, going = (together.steps(population, 3).members for population in (stopped, start))
+    for name in ("params", "average", "best", "sums"):
+        before, after = (member_of(getattr(members, name), 1) for members in (start.members, frozen))
+        assert_same_bits(before, after)
+    for i in (0, 2):
+        assert_same_bits(member_of(frozen, i), member_of(going, i))
+    assert frozen.diverged_step.tolist() == [-1, -1, -1]
+    assert_same_bits(going, together.populations[-1].members)
+
+
+def test_it_resumes_bit_for_bit(together, tmp_path):
+    halfway = together.populations[3]
+    halfway = halfway.replace(
+        members=halfway.members.replace(stopped_epoch=jnp.array([2, -1, -1], jnp.int32))
+    )
+    with checkpoints.open_manager(tmp_path) as manager:
+        checkpoints.save(manager, halfway)
+        manager.wait_until_finished()
+        restored = checkpoints.restore(manager, jax.eval_shape(lambda: halfway))
+    assert_same_bits(together.steps(halfway, 3), together.steps(restored, 3))
+
+
+def test_a_member_taken_out_has_the_shapes_of_its_solo_run(make_sweep, together):
+    for i, member in enumerate(MEMBERS):
+        taken = sweep.as_alone(
+            jax.tree.map(lambda leaf, i=i: leaf[i], together.populations[-1].members), member
+        )
+        model, h, _ = make_sweep(member)
+        alone = jax.eval_shape(partial(training.init, model), jax.tree.map(lambda leaf: leaf[0], h))
+        assert jax.tree.structure(taken) == jax.tree.structure(alone)
+        for here, there in zip(jax.tree.leaves(taken), jax.tree.leaves(alone), strict=True):
+            assert here.shape == there.shape
+
+
+# A run
+
+
+# Alike in all else, so that the second stops later.
+STOPPING = tuple(
+    Member(latent_dim=4, learning_rate=0.01, dropout=0.1, ema_decay=0.5, patience=patience)
+    for patience in (1, 3)
+)
+
+
+def a_run(**config):
+    return Run(
+        kind="sweep", config=Config(**config), members=STOPPING, members_per_program=2, data_dir=None,
+        checkpoint_every=1000,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def train(cache_dir):
+    def train(run, workdir):
+        claim(workdir, run)
+        session = loop.open_session(run, cache_dir)
+        return loop.train(session, session.parts[0], workdir)[0]
+
+    return train
+
+
+def test_a_run_ends_when_no_member_trains_on(train, tmp_path, capsys):
+    population = train(a_run(epochs=200), tmp_path / "a")
+    stopped = population.members.stopped_epoch.tolist()
+    epochs = int(population.step) // 10
+    assert 0 < min(stopped) < max(stopped) == epochs < 200
+    assert f"no member trains on: ended after epoch {epochs} of 200" in capsys.readouterr().out
+    records = read_metrics(tmp_path / "a")
+    for i in (0, 1):
+        losses = [record["validation"]["loss"] for record in records if record["member"] == i]
+        assert len(losses) == stopped[i]
+        assert int(population.members.best.epoch[i]) == np.argmin(losses) + 1
+        assert stopped[i] == np.argmin(losses) + 1 + STOPPING[i].patience
+        assert population.members.best.loss[i] == np.float32(min(losses))
+
+    # Interrupted after an epoch in which one had stopped, it goes on to the same bits.
+    train(a_run(epochs=min(stopped)), tmp_path / "b")
+    continued = train(a_run(epochs=200), tmp_path / "b")
+    assert_same_bits(continued, population)
+    seconds_aside = [
+        [{k: v for k, v in record.items() if k != "seconds"} for record in read_metrics(tmp_path / name)]
+        for name in "ab"
+    ]
+    assert seconds_aside[0] == seconds_aside[1]
+    # Once ended, nothing is left to do.
+    assert_same_bits(train(a_run(epochs=200), tmp_path / "a"), population)
+
+
+def test_a_sweep_whose_members_all_ended_is_finished(tmp_path):
+    rows = [
+        {"epochs": 7, "stopped_epoch": 5, "diverged": None},
+        {"epochs": 7, "stopped_epoch": None, "diverged": 60},
+    ]
+    write_json(tmp_path / "results.json", rows)
+    assert finished_rows(tmp_path, a_run(epochs=200)) is not None
+    rows[1]["diverged"] = None
+    write_json(tmp_path / "results.json", rows)
+    assert finished_rows(tmp_path, a_run(epochs=200)) is None
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"dropout": 1.0}, "dropout is 1.0, expected a number ≥ 0 and < 1"),
+        ({"dropout": -0.1}, "dropout is -0.1, expected"),
+        ({"ema_decay": float("nan")}, "ema_decay is nan, expected a number ≥ 0 and < 1"),
+        ({"patience": 0.5}, "patience is 0.5, expected a number of epochs ≥ 1"),
+        ({"patience": float("nan")}, "patience is nan, expected"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(fields, message):
+    with pytest.raises(SettingError, match=message):
+        Member(**fields)
+
+
+def test_unused_settings_are_not_in_the_pytree():
+    h = hparams(PLAIN, capacity=3, steps_per_epoch=1)
+    assert h.dropout is None
+    assert h.ema_decay is None
+    stacked = sweep.stack_hparams(MEMBERS, capacity=4, steps_per_epoch=1)
+    np.testing.assert_array_equal(stacked.dropout, np.float32([0, 0.3, 0.3]))
+    np.testing.assert_array_equal(stacked.ema_decay, np.float32([0, 0.9, 0]))
