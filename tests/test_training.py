@@ -190,7 +190,9 @@ def test_a_step_is_that_of_adamw_by_hand(model, init, batch, train_step, terms_o
     after = train_step(state, batch, h, jnp.int32(0))
     adam = after.opt_state["params"][0]
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-7), adam.mu, opt_state[0].mu["params"]
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-7),
+        adam.mu,
+        opt_state[0].mu["params"],
     )
     np.testing.assert_allclose(optax.tree.norm(adam.mu), 0.1 * min(norm, clip_norm), rtol=1e-5)
     # Where the gradient is more than rounding, Adam's first update is all but its sign.
