@@ -254,7 +254,9 @@ def sample_quality(
         latent_key, pixel_key = jax.random.split(key)
         x = sampling.generate(model, params, latent_key, jnp.asarray(c), latent_mask)
         x = jax.random.bernoulli(pixel_key, x).astype(x.dtype) if draws else x
-        return Examples(x, jnp.asarray(c), jnp.float32(1))
+        # Through the host, off the mesh that the model's parameters lie on: as the real images, for which the
+        # classifier's programs are compiled.
+        return Examples(jnp.asarray(np.asarray(x)), jnp.asarray(c), jnp.float32(1))
 
     classes = np.unique(dataset.train.c)
     balanced = samples(keys[0], np.repeat(classes, -(-_NUM_IMAGES // len(classes))))

@@ -1,6 +1,5 @@
-"""`--sample_quality` as a person gives it: in a run's summary, a sweep's table, and an evaluation."""
+"""`--sample_quality` as a person gives it: in a run's summary and in an evaluation."""
 
-import csv
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -40,7 +39,6 @@ def results(dataset, tmp_path_factory):
     assert said["train"].code == 0, said["train"].err
     commands = {
         "again": train,
-        "sweep": ("sweep", *settings, "--seed=0,1", f"--workdir={folder / 'two'}"),
         "evaluate": (*evaluate, f"--inception_features={folder / 'features.npz'}"),
         "no condition": ("train", *settings, "--condition=none", f"--workdir={folder / 'none'}"),
         "no file": (*evaluate, f"--inception_features={folder / 'other.npz'}"),
@@ -71,18 +69,6 @@ def test_an_evaluation_says_the_same_without_training_the_judge_again(results):
         )
     # The covariances are the same, the means 2 apart along each of 2048 axes.
     assert record["fid"] == pytest.approx(4 * 2048, rel=1e-9)
-
-
-def test_a_sweeps_table_holds_it_for_every_member(results):
-    said, folder = results
-    assert said["sweep"].code == 0, said["sweep"].err
-    with (folder / "two" / "results.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["seed"] for row in rows] == ["0", "1"]
-    assert set(rows[0]) >= NAMES
-    assert rows[0]["classifier_frechet_distance"] != rows[1]["classifier_frechet_distance"]
-    assert rows[0]["classifier_test_accuracy"] == rows[1]["classifier_test_accuracy"]
-    assert read_json(folder / "two" / "results.json")[1]["judged"] == "means of p(x|z,c)"
 
 
 def test_a_judged_run_is_finished(results):
