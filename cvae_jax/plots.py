@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 matplotlib.use("Agg", force=False)
 
-
+# Of a table of images: a cell's width, inches, and the longest label of a column that stands level.
+_CELL = 0.62
+_LEVEL_LABEL = 9
 # Of a rate–distortion picture, as a share of its width; of a label, of width and height.
 _MARGIN = 0.1
 _LABEL = np.array([0.04, 0.015])
@@ -64,32 +66,86 @@ def image_grid(
       The figure; `figure.savefig(path)` writes it.
     """
     rows, columns, height, width, _ = images.shape
-    cell = 0.62
-    label_width = 0.16 + 0.085 * max((len(label) for label in row_labels), default=0)
-    top = 0.42 + (0.22 if column_labels else 0.0)
-    grid_width, grid_height = columns * cell, rows * cell * height / width
-    total_width = max(label_width + grid_width + 0.1, 0.4 + 0.085 * len(title))
-    figure = Figure(figsize=(total_width, top + grid_height + 0.1), dpi=150, facecolor="white")
-    box = (
-        label_width / total_width,
-        0.1 / (top + grid_height + 0.1),
-        grid_width / total_width,
-        grid_height / (top + grid_height + 0.1),
+    left, above = _label_widths(row_labels, column_labels)
+    top = 0.42 + above
+    grid_width, grid_height = columns * _CELL, rows * _CELL * height / width
+    total_width = max(left + grid_width + 0.1, 0.4 + 0.085 * len(title))
+    total_height = top + grid_height + 0.1
+    figure = Figure(figsize=(total_width, total_height), dpi=150, facecolor="white")
+    axes = figure.add_axes(
+        (left / total_width, 0.1 / total_height, grid_width / total_width, grid_height / total_height)
     )
-    axes = figure.add_axes(box)
+    _draw_table(axes, images, row_labels, column_labels)
+    figure.text(0.1 / total_width, 1 - 0.1 / total_height, title, va="top", fontsize=9)
+    return figure
 
+
+def image_blocks(
+    blocks: Float[np.ndarray, "k r n H W C"],
+    *,
+    title: str,
+    block_titles: Sequence[str],
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+) -> Figure:
+    """Tables of images side by side, two to a row, that share the labels of their rows and columns.
+
+    Args:
+      blocks: k tables of images, shape (k, r, n, H, W, C), shown as `image_grid` shows one.
+      title: above them all.
+      block_titles: above each table, k of them.
+      row_labels: beside each row, r of them or none.
+      column_labels: above each column, n of them or none.
+
+    Returns:
+      The figure.
+    """
+    _, rows, columns, height, width, _ = blocks.shape
+    across = min(2, len(blocks))
+    down = -(-len(blocks) // across)
+    left, above = _label_widths(row_labels, column_labels)
+    above += 0.25
+    grid_width, grid_height = columns * _CELL, rows * _CELL * height / width
+    block_width, block_height = left + grid_width + 0.15, above + grid_height + 0.1
+    total_width, total_height = across * block_width, 0.35 + down * block_height
+    figure = Figure(figsize=(total_width, total_height), dpi=120, facecolor="white")
+    for i, (images, block_title) in enumerate(zip(blocks, block_titles, strict=True)):
+        x = i % across * block_width + left
+        y = total_height - 0.35 - (i // across + 1) * block_height + 0.1
+        axes = figure.add_axes(
+            (x / total_width, y / total_height, grid_width / total_width, grid_height / total_height)
+        )
+        _draw_table(axes, images, row_labels, column_labels)
+        at = (y + grid_height + above - 0.05) / total_height
+        figure.text(x / total_width, at, block_title, va="top", fontsize=9, fontweight="bold")
+    figure.text(0.1 / total_width, 1 - 0.1 / total_height, title, va="top", fontsize=10)
+    return figure
+
+
+def _label_widths(row_labels: Sequence[str], column_labels: Sequence[str]) -> tuple[float, float]:
+    """Room to the left of a table and above it, inches."""
+    left = 0.16 + 0.085 * max((len(label) for label in row_labels), default=0)
+    longest = max((len(label) for label in column_labels), default=0)
+    above = 0.0 if not column_labels else 0.22 if longest <= _LEVEL_LABEL else 0.14 + 0.05 * longest
+    return left, above
+
+
+def _draw_table(
+    axes: Axes, images: np.ndarray, row_labels: Sequence[str], column_labels: Sequence[str]
+) -> None:
+    """Fill axes with a table of images; long labels of columns stand on a slant."""
+    rows, columns, height, width, _ = images.shape
     canvas = tile(images)
     axes.imshow(canvas.squeeze(-1) if canvas.shape[-1] == 1 else canvas, cmap="gray", vmin=0, vmax=1, aspect="auto",
                 interpolation="nearest")  # fmt: skip
-    axes.set_xticks(np.arange(columns) * (width + 1) + (width - 1) / 2 if column_labels else [],
-                    column_labels, fontsize=7)  # fmt: skip
+    slant = any(len(label) > _LEVEL_LABEL for label in column_labels)
+    axes.set_xticks(np.arange(columns) * (width + 1) + (width - 1) / 2 if column_labels else [], column_labels,
+                    fontsize=7, **({"rotation": 45, "ha": "left", "rotation_mode": "anchor"} if slant else {}))  # fmt: skip
     axes.set_yticks(np.arange(rows) * (height + 1) + (height - 1) / 2 if row_labels else [],
                     row_labels, fontsize=8)  # fmt: skip
     axes.xaxis.tick_top()
     axes.tick_params(length=0, pad=3)
     axes.spines[:].set_visible(False)
-    figure.text(0.1 / total_width, 1 - 0.1 / (top + grid_height + 0.1), title, va="top", fontsize=9)
-    return figure
 
 
 def iso_elbo_lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[list[float], list[float], float]]:

@@ -12,13 +12,13 @@ ROOT = Path(__file__).parents[1]
 # Each module may import those of earlier lines.
 LAYERS = [
     {"losses", "randomness", "config", "dataset", "products", "conditions", "devices"},
-    {"convolutions", "likelihoods", "sources", "plots", "grid"},
+    {"convolutions", "likelihoods", "sources", "plots", "latent_plots", "grid"},
     {"networks", "data"},
     {"cvae"},
     {"terms", "evaluation", "sampling"},
     {"importance", "tcvae", "dipvae", "factorvae", "multirate"},
     {"objectives"},
-    {"training"},
+    {"training", "latents"},
     {"sweep"},
     {"checkpoints", "memory"},
 ]
