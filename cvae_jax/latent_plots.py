@@ -51,6 +51,8 @@ def aggregate_posterior(
         axes.set_yticks([])
         axes.tick_params(labelsize=7, length=2)
         axes.spines[["top", "right", "left"]].set_visible(False)
+    for axes in panels[len(shares) - columns : len(shares)]:
+        axes.tick_params(labelbottom=True)  # the lowest of each column
     for axes in panels[len(shares) :]:
         axes.set_visible(False)
     figure.suptitle("z ~ q(z|x,c) over the test split (blue) against N(0, 1) (line)", fontsize=9)
@@ -82,9 +84,15 @@ def scatter(
     colors = _colors(len(class_names))
     # In one call, in a mixed order: class after class would hide the earlier ones.
     order = np.random.default_rng(0).permutation(len(c))
-    for axes, (name, points) in zip(np.atleast_1d(figure.subplots(1, len(projections))), projections, strict=True):
+    for axes, (name, points) in zip(
+        np.atleast_1d(figure.subplots(1, len(projections))), projections, strict=True
+    ):
         axes.scatter(
-            *points[order].T, c=colors[c[order]], s=max(2.0, min(14.0, 6000 / len(c))), alpha=0.75, linewidths=0
+            *points[order].T,
+            c=colors[c[order]],
+            s=max(2.0, min(16.0, 16_000 / len(c))),
+            alpha=0.75,
+            linewidths=0,
         )
         axes.set_title(name, fontsize=9)
         axes.set_xticks([])

@@ -166,9 +166,7 @@ def across_labels(
     """
     _require_labels(model)
     styles, labels = z.shape[0], c.shape[0]
-    images = decode_mean(
-        model, params, jnp.repeat(z, labels, axis=0), jnp.tile(c, styles), latent_mask
-    )
+    images = decode_mean(model, params, jnp.repeat(z, labels, axis=0), jnp.tile(c, styles), latent_mask)
     return images.reshape(styles, labels, *images.shape[1:])
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from cvae_jax import evaluation, latent_plots, latents, plots, sampling
+from cvae_jax import evaluation, latent_plots, plots, posteriors, sampling
 from cvae_jax.cvae import Gaussian
 from cvae_jax.dataset import stratified_split, unit
 from cvae_jax.randomness import Stream, stream
@@ -87,20 +87,20 @@ def traversals_figure(session: Session, trained: Trained, label: int | None = No
         np.asarray(images),
         title=f"each latent from −3 to 3{condition}",
         row_labels=[f"z{int(i)}" for i in moved],
-        column_labels=[f"{float(v):g}" for v in values],
+        column_labels=_signed(values),
     )
 
 
-def posteriors(session: Session, trained: Trained) -> Gaussian:
+def posterior(session: Session, trained: Trained) -> Gaussian:
     """q(z|x,c) of the test split."""
     examples = evaluation.on_device(session.dataset.test, session.dataset.x_max)
-    return latents.posteriors(session.model, trained.best.params, examples, trained.hparams.latent_mask)
+    return posteriors.of_split(session.model, trained.best.params, examples, trained.hparams.latent_mask)
 
 
 def traversals_by_class_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
     """The most informative latents swept from −3 to 3, the others at 0, a block per class."""
     dataset, mask = session.dataset, trained.hparams.latent_mask
-    moved = latents.by_information(q, mask)[:_LATENTS_PER_CLASS]
+    moved = posteriors.by_information(q, mask)[:_LATENTS_PER_CLASS]
     values = jnp.linspace(-3.0, 3.0, 7)
     classes = range(min(dataset.num_classes, _MOST_CLASSES))
     start = jnp.zeros(session.model.capacity)
@@ -116,7 +116,7 @@ def traversals_by_class_figure(session: Session, trained: Trained, q: Gaussian) 
         title=f"the most informative latents from −3 to 3, the others at 0{_first_of(session)}",
         block_titles=[f"class {dataset.class_names[label]}" for label in classes],
         row_labels=[f"z{i}" for i in moved],
-        column_labels=[f"{float(v):g}" for v in values],
+        column_labels=_signed(values),
     )
 
 
@@ -130,7 +130,7 @@ def interpolations_figure(session: Session, trained: Trained, q: Gaussian) -> Fi
         ends = [(rows[0], by_class[(k + 1) % len(by_class)][0]) for k, rows in enumerate(by_class)]
     walks = [
         sampling.interpolate(
-            model, trained.best.params, q.mean[a], q.mean[b], jnp.int32(test.c[a]), mask, steps=_COLUMNS - 3
+            model, trained.best.params, q.mean[a], q.mean[b], jnp.int32(test.c[a]), mask, steps=_COLUMNS - 1
         )
         for a, b in ends
     ]
@@ -138,7 +138,7 @@ def interpolations_figure(session: Session, trained: Trained, q: Gaussian) -> Fi
     return _beside_test_images(
         session, x[:, :1], np.stack([np.asarray(walk) for walk in walks]), x[:, 1:],
         title=f"walks in z between two test images{_first_of(session)}",
-        column_labels=[f"{t:.3g}" for t in np.linspace(0, 1, _COLUMNS - 3)],
+        column_labels=[f"{t:.3g}" for t in np.linspace(0, 1, _COLUMNS - 1)],
     )  # fmt: skip
 
 
@@ -181,9 +181,9 @@ def styles_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
 
 def aggregate_posterior_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
     """Each latent's aggregate posterior over the test split against N(0, 1), the most informative first."""
-    shown = latents.by_information(q, trained.hparams.latent_mask)[:_MOST_LATENTS]
-    kl = latents.kl_per_latent(q)
-    shares = np.asarray(latents.aggregate_histogram(q, jnp.asarray(_EDGES, jnp.float32)))
+    shown = posteriors.by_information(q, trained.hparams.latent_mask)[:_MOST_LATENTS]
+    kl = posteriors.kl_per_latent(q)
+    shares = np.asarray(posteriors.aggregate_histogram(q, jnp.asarray(_EDGES, jnp.float32)))
     return latent_plots.aggregate_posterior(
         shares[shown], _EDGES, titles=[f"z{i}: {float(kl[i]):.2f} nats" for i in shown]
     )
@@ -197,7 +197,7 @@ def scatter_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
         _, rows = stratified_split(dataset.test.c, _PROJECTED / len(rows))
         title = f"posterior means of {len(rows):,} examples of the test split"
     in_use = np.flatnonzero(trained.hparams.latent_mask)
-    projected = latents.project(np.asarray(q.mean)[rows][:, in_use])
+    projected = posteriors.project(np.asarray(q.mean)[rows][:, in_use])
     shares = " and ".join(f"{share:.0%}" for share in projected.explained)
     return latent_plots.scatter(
         [(f"PCA, {shares} of the variance", projected.pca), ("t-SNE", projected.tsne)],
@@ -229,11 +229,15 @@ def _beside_test_images(
     row_labels: list[str] | tuple[str, ...] = (),
     column_labels: list[str],
 ) -> Figure:
-    """A table of decoded images with a column of test images at one end or both, a gap between."""
-    gap = np.ones((len(images), 1, *session.dataset.shape), np.float32)
-    parts, labels = [before, gap, images], ["test", "", *column_labels]
+    """A table of decoded images with a column of test images at one end or both."""
+    parts, labels, breaks = [before, images], ["test", *column_labels], [1]
     if after is not None:
-        parts, labels = [*parts, gap, after], [*labels, "", "test"]
+        parts, labels, breaks = [*parts, after], [*labels, "test"], [1, 1 + images.shape[1]]
     return plots.image_grid(
-        np.concatenate(parts, axis=1), title=title, row_labels=row_labels, column_labels=labels
+        np.concatenate(parts, axis=1), title=title, row_labels=row_labels, column_labels=labels, breaks=breaks
     )
+
+
+def _signed(values: jax.Array) -> list[str]:
+    """Numbers with a minus as long as a plus."""
+    return [f"{float(value):g}".replace("-", "−") for value in values]

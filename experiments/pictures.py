@@ -43,7 +43,7 @@ def main() -> int:
     label = None if FLAGS.label is None else names.index(FLAGS.label)
     part = session.part_of(member)
     trained = results.trained_member(part, results.load_population(session, part, workdir), member)
-    q = figures.posteriors(session, trained)
+    q = figures.posterior(session, trained)
 
     draw = {
         "samples": lambda: figures.samples_figure(session, trained),

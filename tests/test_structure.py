@@ -18,7 +18,7 @@ LAYERS = [
     {"terms", "evaluation", "sampling"},
     {"importance", "tcvae", "dipvae", "factorvae", "multirate"},
     {"objectives"},
-    {"training", "latents"},
+    {"training", "posteriors"},
     {"sweep"},
     {"checkpoints", "memory"},
 ]

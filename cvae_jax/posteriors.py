@@ -1,4 +1,4 @@
-"""What a trained model does with its latents: posteriors of a whole split, and views of them in two dimensions."""
+"""Posteriors of a whole split: how informative each latent is, and what they look like."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ _LEAST_EXAMPLES = 4
 
 
 @partial(jax.jit, static_argnames="model")
-def posteriors(
-    model: CVAE, params: PyTree, examples: Examples, latent_mask: Bool[Array, " z"]
-) -> Gaussian:
+def of_split(model: CVAE, params: PyTree, examples: Examples, latent_mask: Bool[Array, " z"]) -> Gaussian:
     """q(z|x,c) of every example of a split.
 
     Args:
