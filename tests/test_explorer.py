@@ -80,7 +80,7 @@ def computed(tmp_path_factory):
 def test_javascript_computes_the_decoders_mean(computed, case):
     expected, found = computed[case]
     assert np.ptp(expected) > 0.3  # the images are no constants
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
     if case[2] == "label":
         assert (np.abs(expected[0] - expected[1]) > 1e-3).any()
 

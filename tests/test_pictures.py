@@ -52,9 +52,9 @@ def test_walks_between_labels_include_both_ends(one):
     assert images.shape == (5, 8, 8, 1)
     weights = np.zeros((3, 10), np.float32)
     weights[[0, 1, 1, 2], [4, 4, 7, 7]] = [1.0, 0.5, 0.5, 1.0]
-    expected = sampling.decode_mean(model, params, Z[[0, 0, 0]], jnp.asarray(weights), mask)
+    expected = sampling.decode_mean(model, params, Z[jnp.array([0, 0, 0])], jnp.asarray(weights), mask)
     np.testing.assert_allclose(images[::2], expected, atol=1e-6)
-    ends = sampling.decode_mean(model, params, Z[[0, 0]], jnp.array([4, 7]), mask)
+    ends = sampling.decode_mean(model, params, Z[jnp.array([0, 0])], jnp.array([4, 7]), mask)
     np.testing.assert_allclose(images[jnp.array([0, 4])], ends, atol=1e-6)
     assert len({image.tobytes() for image in np.asarray(images)}) == 5
 

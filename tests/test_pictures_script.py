@@ -4,10 +4,16 @@ import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import numpy as np
 import pytest
 from browser import Browser
 from scripts import Scripts, read_json
+
+from cvae_jax import checkpoints
+from cvae_jax.config import Config, Member
+from experiments import loop
+from experiments.workdir import Run, claim
 
 OF_ALL = {"samples", "reconstructions", "traversals", "interpolations", "aggregate_posterior", "latents"}
 OF_LABELS = {"traversals_by_class", "label_interpolations", "styles"}
@@ -20,10 +26,21 @@ def scripts(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def swept(scripts, tmp_path_factory):
-    """The workdir of a sweep of two latent sizes."""
+    """The workdir of a sweep of two latent sizes, its parameters drawn at random instead of trained."""
     workdir = tmp_path_factory.mktemp("sweeps") / "swept"
-    result = scripts.run("sweep", "--latent_dim=2,4", "--epochs=2", f"--workdir={workdir}")
-    assert result.code == 0, result.err
+    members = (Member(latent_dim=2), Member(latent_dim=4))
+    run = Run(
+        "sweep", Config(network="conv"), members, members_per_program=2, data_dir=None, checkpoint_every=1
+    )
+    session = loop.open_session(run, scripts.cache)
+    rng = np.random.default_rng(0)
+    abstract = loop.abstract_population(session, session.parts[0])
+    params = jax.tree.map(lambda a: np.float32(rng.normal(0, 0.3, a.shape)), abstract.members.best.params)
+    population = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), abstract)
+    best = population.members.best.replace(params=params)
+    claim(workdir, run)
+    with checkpoints.open_manager(workdir / "checkpoints") as manager:
+        checkpoints.save(manager, population.replace(members=population.members.replace(best=best)))
     return workdir
 
 
@@ -75,7 +92,7 @@ def test_every_picture_is_drawn(launched, swept):
 
 
 ACTS = """
-window.addEventListener("load", () => setTimeout(() => {
+window.addEventListener("load", async () => {
   const sliders = [...document.querySelectorAll("input[type=range]")];
   const classes = [...document.querySelectorAll("#classes button")];
   const pixels = id => {
@@ -93,16 +110,14 @@ window.addEventListener("load", () => setTimeout(() => {
     random: () => document.querySelector("#random").click(),
     reset: () => document.querySelector("#reset").click(),
   };
-  (async () => {
-    for (const [name, act] of Object.entries(steps)) {
-      act();
-      await new Promise(resolve => setTimeout(resolve, 300));
-      outcome[name] = state();
-    }
-    outcome.mean = Array.from(decode(model, Float32Array.from([2.5, 0]), 7));
-    report(outcome);
-  })();
-}, 300));
+  for (const [name, act] of Object.entries(steps)) {
+    act();
+    while (frame) await new Promise(resolve => setTimeout(resolve, 10));
+    outcome[name] = state();
+  }
+  outcome.mean = Array.from(decode(model, Float32Array.from([2.5, 0]), 7));
+  report(outcome);
+});
 """
 
 
