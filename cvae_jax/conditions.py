@@ -24,8 +24,9 @@ class LabelEmbedding(nn.Module):
     features: int = 32
 
     @nn.compact
-    def __call__(self, c: Int[Array, " b"]) -> Float[Array, "b e"]:
-        """Look up a batch of labels."""
+    def __call__(self, c: Int[Array, " b"] | Float[Array, "b k"]) -> Float[Array, "b e"]:
+        """Look up a batch of labels, or average the vectors by a batch of weights over the classes."""
         table = self.param("table", nn.initializers.normal(1.0), (self.num_classes, self.features))
         # A product rather than a gather: its gradient is a product too, not a scatter, and so repeats bit for bit.
-        return jax.nn.one_hot(c, self.num_classes, dtype=jnp.float32) @ table
+        weights = jax.nn.one_hot(c, self.num_classes, dtype=jnp.float32) if c.ndim == 1 else c
+        return weights @ table

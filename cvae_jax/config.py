@@ -1,22 +1,17 @@
-"""The two kinds of setting: `Config` shapes the program, `Hparams` are traced numbers inside it.
+"""The two kinds of setting: `Config` shapes the program, a `Member` holds the numbers of one training.
 
-`Member` is what a person writes down for one training; `hparams` turns it into the pytree a compiled program
-takes, so that whatever a `Member` holds can differ between the members of one sweep.
+`hparams.py` turns a `Member` into the pytree a compiled program takes, so that whatever it holds can differ between
+the members of one sweep.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
-import jax
-import jax.numpy as jnp
-from flax import struct
-
 if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Key
+    pass
 
 NetworkName = Literal["mlp", "conv"]
 ConditionName = Literal["label", "none"]
@@ -255,89 +250,6 @@ class Member:
                 f"patience is {self.patience}, expected a number of epochs ≥ 1 (inf never stops)"
             )
         _require_integer("seed", self.seed, 0)
-
-
-@struct.dataclass
-class Hparams:
-    """One member's settings as traced arrays; stack them and `jax.vmap` to sweep.
-
-    Attributes:
-      dropout, ema_decay: None where they are 0 for every member of the sweep, so that a program without them has no
-        part for them.
-      warmup_steps: of the schedule, scalar, float32.
-      latent_mask: the latents in use, shape (capacity,), bool.
-      key: the member's root key.
-      the others: as in `Member`, scalars, float32.
-    """
-
-    warmup_steps: Float[Array, ""]
-    latent_mask: Bool[Array, " z"]
-    key: Key[Array, ""]
-    beta: Float[Array, ""]
-    learning_rate: Float[Array, ""]
-    adam_epsilon: Float[Array, ""]
-    free_bits: Float[Array, ""]
-    kl_target: Float[Array, ""]
-    mi_weight: Float[Array, ""]
-    marginal_weight: Float[Array, ""]
-    dip_off_diagonal: Float[Array, ""]
-    dip_diagonal: Float[Array, ""]
-    tc_weight: Float[Array, ""]
-    discriminator_learning_rate: Float[Array, ""]
-    beta_min: Float[Array, ""]
-    beta_max: Float[Array, ""]
-    weight_decay: Float[Array, ""]
-    clip_norm: Float[Array, ""]
-    patience: Float[Array, ""]
-    dropout: Float[Array, ""] | None
-    ema_decay: Float[Array, ""] | None
-
-
-_OPTIONAL = ("dropout", "ema_decay")
-
-
-def options_used(members: Sequence[Member]) -> frozenset[str]:
-    """Names of the settings that are not 0 for every member, of those that a program without them has no part for."""
-    return frozenset(name for name in _OPTIONAL if any(getattr(member, name) for member in members))
-
-
-def hparams(
-    member: Member, *, capacity: int, steps_per_epoch: int, used: frozenset[str] | None = None
-) -> Hparams:
-    """Turn one member's settings into traced arrays.
-
-    Args:
-      member: the settings.
-      capacity: number of latents the program has room for, the largest `latent_dim` of the sweep.
-      steps_per_epoch: to count the warm-up in steps.
-      used: `options_used` of the whole sweep; of the member alone if not given.
-
-    Returns:
-      The pytree a training step takes.
-
-    Raises:
-      SettingError: if the member needs more latents than the capacity.
-
-    Example:
-      >>> hparams(Member(latent_dim=2), capacity=3, steps_per_epoch=10).latent_mask.tolist()
-      [True, True, False]
-    """
-    if member.latent_dim > capacity:
-        raise SettingError(f"latent_dim is {member.latent_dim}, expected at most the capacity {capacity}")
-    made_of_others = {
-        "warmup_steps": jnp.float32(member.warmup_epochs * steps_per_epoch),
-        "latent_mask": jnp.arange(capacity) < member.latent_dim,
-        "key": jax.random.key(member.seed),
-    }
-    used = options_used([member]) if used is None else used
-    same = {
-        field.name: jnp.float32(getattr(member, field.name))
-        if field.name in used or field.name not in _OPTIONAL
-        else None
-        for field in dataclasses.fields(Hparams)
-        if field.name not in made_of_others
-    }
-    return Hparams(**made_of_others, **same)
 
 
 def require_compatible(config: Config, member: Member) -> None:

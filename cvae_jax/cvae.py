@@ -106,7 +106,7 @@ class CVAE(nn.Module):
             return self.variable("fitted", "logvar", jnp.full, (), start).value
         return self.param("logvar", nn.initializers.constant(start), ())
 
-    def _context(self, c: Int[Array, " b"]) -> Context:
+    def _context(self, c: Int[Array, " b"] | Float[Array, "b k"]) -> Context:
         return Context(
             None if self.embedding is None else self.embedding(c),
             None if self.log_beta is None else self.log_beta.value,
@@ -119,7 +119,12 @@ class CVAE(nn.Module):
         mean, logvar = self.to_latents(self.encoder(x, self._context(c)))
         return Gaussian(jnp.where(latent_mask, mean, 0.0), jnp.where(latent_mask, logvar, 0.0))
 
-    def decode(self, z: Float[Array, "b z"], c: Int[Array, " b"], latent_mask: Bool[Array, " z"]) -> PyTree:
+    def decode(
+        self,
+        z: Float[Array, "b z"],
+        c: Int[Array, " b"] | Float[Array, "b k"],
+        latent_mask: Bool[Array, " z"],
+    ) -> PyTree:
         """The output that `likelihood` turns into p(x|z,c), in float32."""
         z = jnp.where(latent_mask, z, 0.0)
         output = self.decoder(z, self._context(c), latent_mask).astype(jnp.float32)
@@ -163,7 +168,11 @@ def encode(
 
 
 def decode(
-    model: CVAE, params: PyTree, z: Float[Array, "b z"], c: Int[Array, " b"], latent_mask: Bool[Array, " z"]
+    model: CVAE,
+    params: PyTree,
+    z: Float[Array, "b z"],
+    c: Int[Array, " b"] | Float[Array, "b k"],
+    latent_mask: Bool[Array, " z"],
 ) -> PyTree:
     """The output that `model.likelihood` turns into p(x|z,c), for a batch.
 
@@ -171,7 +180,7 @@ def decode(
       model: the model.
       params: its variables.
       z: latents, shape (b, z), float32.
-      c: labels, shape (b,), int32.
+      c: labels, shape (b,), int32; or weights over the classes, shape (b, k), float32, to mix their embeddings.
       latent_mask: the latents in use, shape (z,), bool.
 
     Returns:

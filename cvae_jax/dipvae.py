@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from cvae_jax.config import Hparams
 from cvae_jax.cvae import CVAE, Gaussian, draw
+from cvae_jax.hparams import Hparams
 from cvae_jax.losses import beta_elbo, standard_normal_kl
 from cvae_jax.terms import Terms
 

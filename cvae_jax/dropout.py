@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import jax
@@ -26,7 +27,7 @@ class Dropout:
 
     def of(self, part: int) -> Dropout:
         """The same rate with a key of its own for one part of the model."""
-        return self.replace(key=jax.random.fold_in(self.key, part))
+        return dataclasses.replace(self, key=jax.random.fold_in(self.key, part))
 
 
 def drop(h: Float[Array, "b *hw f"], dropout: Dropout | None, layer: int) -> Float[Array, "b *hw f"]:

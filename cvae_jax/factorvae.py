@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cvae_jax.config import Hparams
 from cvae_jax.cvae import CVAE, draw
+from cvae_jax.hparams import Hparams
 from cvae_jax.losses import beta_elbo, standard_normal_kl
 from cvae_jax.networks import FromLatents
 from cvae_jax.products import Dense

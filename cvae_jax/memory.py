@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jax.extend.core import Var
 
 from cvae_jax import training
-from cvae_jax.config import Member, hparams, options_used
+from cvae_jax.config import Member
 from cvae_jax.cvae import CVAE
+from cvae_jax.hparams import hparams, options_used
 from cvae_jax.objectives import objective
 from cvae_jax.training import Batch
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from cvae_jax.config import Config, Hparams
+from cvae_jax.config import Config
 from cvae_jax.cvae import CVAE, draw
 from cvae_jax.dipvae import moment_matching_loss
 from cvae_jax.factorvae import density_ratio_loss, init_discriminator
+from cvae_jax.hparams import Hparams
 from cvae_jax.importance import importance_weighted_loss
 from cvae_jax.losses import beta_elbo, standard_normal_kl
 from cvae_jax.multirate import at_beta, multirate_loss

@@ -11,37 +11,48 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from jaxtyping import Float
     from matplotlib.axes import Axes
 
 matplotlib.use("Agg", force=False)
 
-
+# Of a table of images: a cell's width, inches, and the longest label of a column that stands level.
+_CELL = 0.62
+_LEVEL_LABEL = 9
 # Of a rate–distortion picture, as a share of its width; of a label, of width and height.
 _MARGIN = 0.1
 _LABEL = np.array([0.04, 0.015])
 
 
-def tile(images: Float[np.ndarray, "r n H W C"]) -> Float[np.ndarray, "y x C"]:
+def tile(
+    images: Float[np.ndarray, "r n H W C"], *, breaks: Collection[int] = ()
+) -> Float[np.ndarray, "y x C"]:
     """Join a table of images, one pixel of white between them.
 
     Args:
       images: shape (r, n, H, W, C), clipped to [0, 1]; C is 1, 3 or 4, of any other number the first is taken.
+      breaks: columns set apart from those before them, by W // 4 more pixels of white.
 
     Returns:
-      One image, shape (r (H + 1) − 1, n (W + 1) − 1, C).
+      One image, shape (r (H + 1) − 1, n (W + 1) − 1, C) without breaks.
     """
     if images.shape[-1] not in (1, 3, 4):
         images = images[..., :1]
     rows, columns, height, width, channels = images.shape
-    canvas = np.ones((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), np.float32)
+    starts = _column_starts(columns, width, breaks)
+    canvas = np.ones((rows * (height + 1) - 1, starts[-1] + width, channels), np.float32)
     for r in range(rows):
-        for n in range(columns):
-            y, x = r * (height + 1), n * (width + 1)
+        for n, x in enumerate(starts):
+            y = r * (height + 1)
             canvas[y : y + height, x : x + width] = np.clip(images[r, n], 0.0, 1.0)
     return canvas
+
+
+def _column_starts(columns: int, width: int, breaks: Collection[int]) -> list[int]:
+    """The first pixel of each column of a table of images."""
+    return [n * (width + 1) + sum(at <= n for at in breaks) * (width // 4) for n in range(columns)]
 
 
 def image_grid(
@@ -50,6 +61,7 @@ def image_grid(
     title: str,
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
+    breaks: Collection[int] = (),
 ) -> Figure:
     """A table of images.
 
@@ -59,37 +71,98 @@ def image_grid(
       title: above the table.
       row_labels: beside each row, r of them or none.
       column_labels: above each column, n of them or none.
+      breaks: columns set apart from those before them.
 
     Returns:
       The figure; `figure.savefig(path)` writes it.
     """
     rows, columns, height, width, _ = images.shape
-    cell = 0.62
-    label_width = 0.16 + 0.085 * max((len(label) for label in row_labels), default=0)
-    top = 0.42 + (0.22 if column_labels else 0.0)
-    grid_width, grid_height = columns * cell, rows * cell * height / width
-    total_width = max(label_width + grid_width + 0.1, 0.4 + 0.085 * len(title))
-    figure = Figure(figsize=(total_width, top + grid_height + 0.1), dpi=150, facecolor="white")
-    box = (
-        label_width / total_width,
-        0.1 / (top + grid_height + 0.1),
-        grid_width / total_width,
-        grid_height / (top + grid_height + 0.1),
+    left, above = _label_widths(row_labels, column_labels)
+    top = 0.42 + above
+    starts = _column_starts(columns, width, breaks)
+    grid_width, grid_height = (starts[-1] / (width + 1) + 1) * _CELL, rows * _CELL * height / width
+    total_width = max(left + grid_width + 0.1, 0.4 + 0.085 * len(title))
+    total_height = top + grid_height + 0.1
+    figure = Figure(figsize=(total_width, total_height), dpi=150, facecolor="white")
+    axes = figure.add_axes(
+        (left / total_width, 0.1 / total_height, grid_width / total_width, grid_height / total_height)
     )
-    axes = figure.add_axes(box)
+    _draw_table(axes, images, row_labels, column_labels, breaks)
+    figure.text(0.1 / total_width, 1 - 0.1 / total_height, title, va="top", fontsize=9)
+    return figure
 
-    canvas = tile(images)
+
+def image_blocks(
+    blocks: Float[np.ndarray, "k r n H W C"],
+    *,
+    title: str,
+    block_titles: Sequence[str],
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+) -> Figure:
+    """Tables of images side by side, in about a square, that share the labels of their rows and columns.
+
+    Args:
+      blocks: k tables of images, shape (k, r, n, H, W, C), shown as `image_grid` shows one.
+      title: above them all.
+      block_titles: above each table, k of them.
+      row_labels: beside each row, r of them or none.
+      column_labels: above each column, n of them or none.
+
+    Returns:
+      The figure.
+    """
+    count, rows, columns, height, width, _ = blocks.shape
+    left, above = _label_widths(row_labels, column_labels)
+    above += 0.25
+    grid_width, grid_height = columns * _CELL, rows * _CELL * height / width
+    block_width, block_height = left + grid_width + 0.15, above + grid_height + 0.1
+    across = min(range(1, count + 1), key=lambda a: max(a * block_width, -(-count // a) * block_height))
+    total_width, total_height = across * block_width, 0.35 + -(-count // across) * block_height
+    figure = Figure(figsize=(total_width, total_height), dpi=100, facecolor="white")
+    for i, (images, block_title) in enumerate(zip(blocks, block_titles, strict=True)):
+        x = i % across * block_width + left
+        y = total_height - 0.35 - (i // across + 1) * block_height + 0.1
+        axes = figure.add_axes(
+            (x / total_width, y / total_height, grid_width / total_width, grid_height / total_height)
+        )
+        _draw_table(axes, images, row_labels, column_labels)
+        at = (y + grid_height + above - 0.05) / total_height
+        figure.text(x / total_width, at, block_title, va="top", fontsize=9, fontweight="bold")
+    figure.text(0.1 / total_width, 1 - 0.1 / total_height, title, va="top", fontsize=10)
+    return figure
+
+
+def _label_widths(row_labels: Sequence[str], column_labels: Sequence[str]) -> tuple[float, float]:
+    """Room to the left of a table and above it, inches."""
+    left = 0.16 + 0.085 * max((len(label) for label in row_labels), default=0)
+    longest = max((len(label) for label in column_labels), default=0)
+    above = 0.0 if not column_labels else 0.22 if longest <= _LEVEL_LABEL else 0.14 + 0.05 * longest
+    return left, above
+
+
+def _draw_table(
+    axes: Axes,
+    images: np.ndarray,
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    breaks: Collection[int] = (),
+) -> None:
+    """Fill axes with a table of images; long labels of columns stand on a slant."""
+    rows, columns, height, width, _ = images.shape
+    canvas = tile(images, breaks=breaks)
     axes.imshow(canvas.squeeze(-1) if canvas.shape[-1] == 1 else canvas, cmap="gray", vmin=0, vmax=1, aspect="auto",
                 interpolation="nearest")  # fmt: skip
-    axes.set_xticks(np.arange(columns) * (width + 1) + (width - 1) / 2 if column_labels else [],
-                    column_labels, fontsize=7)  # fmt: skip
+    centers = np.array(_column_starts(columns, width, breaks)) + (width - 1) / 2
+    axes.set_xticks(centers if column_labels else [], column_labels, fontsize=7)
+    if any(len(label) > _LEVEL_LABEL for label in column_labels):
+        for label in axes.get_xticklabels():
+            label.set(rotation=45, ha="left", rotation_mode="anchor")
     axes.set_yticks(np.arange(rows) * (height + 1) + (height - 1) / 2 if row_labels else [],
                     row_labels, fontsize=8)  # fmt: skip
     axes.xaxis.tick_top()
     axes.tick_params(length=0, pad=3)
     axes.spines[:].set_visible(False)
-    figure.text(0.1 / total_width, 1 - 0.1 / (top + grid_height + 0.1), title, va="top", fontsize=9)
-    return figure
 
 
 def iso_elbo_lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[list[float], list[float], float]]:

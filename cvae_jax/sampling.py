@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from cvae_jax.config import SettingError
 from cvae_jax.cvae import CVAE, decode, encode
 
 if TYPE_CHECKING:
@@ -18,7 +19,11 @@ _BATCH = 250
 
 @partial(jax.jit, static_argnames="model")
 def decode_mean(
-    model: CVAE, params: PyTree, z: Float[Array, "b z"], c: Int[Array, " b"], latent_mask: Bool[Array, " z"]
+    model: CVAE,
+    params: PyTree,
+    z: Float[Array, "b z"],
+    c: Int[Array, " b"] | Float[Array, "b k"],
+    latent_mask: Bool[Array, " z"],
 ) -> Float[Array, "b H W C"]:
     """The mean of p(x|z,c), shape (b, H, W, C), in units of x."""
     return jax.vmap(model.likelihood.mean)(decode(model, params, z, c, latent_mask))
@@ -111,3 +116,70 @@ def interpolate(
     t = jnp.linspace(0.0, 1.0, steps)[:, None]
     z = (1.0 - t) * z_from + t * z_to
     return decode_mean(model, params, z, jnp.full(steps, c), latent_mask)
+
+
+def interpolate_labels(
+    model: CVAE,
+    params: PyTree,
+    z: Float[Array, " z"],
+    c_from: Int[Array, ""],
+    c_to: Int[Array, ""],
+    latent_mask: Bool[Array, " z"],
+    *,
+    steps: int,
+) -> Float[Array, "s H W C"]:
+    """Walk in a straight line between the embeddings of two labels, z held; both ends included.
+
+    Args:
+      model: the model.
+      params: its variables.
+      z: the style, shape (z,).
+      c_from: the label to start from.
+      c_to: the label to end at.
+      latent_mask: the latents in use, shape (z,).
+      steps: images, ≥ 2.
+
+    Returns:
+      Images, shape (steps, H, W, C), in units of x.
+
+    Raises:
+      SettingError: if the model has no condition.
+    """
+    _require_labels(model)
+    ends = jax.nn.one_hot(jnp.stack([c_from, c_to]), model.num_classes)
+    t = jnp.linspace(0.0, 1.0, steps)[:, None]
+    c = (1.0 - t) * ends[0] + t * ends[1]
+    return decode_mean(model, params, jnp.tile(z, (steps, 1)), c, latent_mask)
+
+
+def across_labels(
+    model: CVAE,
+    params: PyTree,
+    z: Float[Array, "s z"],
+    c: Int[Array, " k"],
+    latent_mask: Bool[Array, " z"],
+) -> Float[Array, "s k H W C"]:
+    """Decode every z under every label: a style per row, a class per column.
+
+    Args:
+      model: the model.
+      params: its variables.
+      z: styles, shape (s, z).
+      c: labels, shape (k,).
+      latent_mask: the latents in use, shape (z,).
+
+    Returns:
+      Images, shape (s, k, H, W, C), in units of x.
+
+    Raises:
+      SettingError: if the model has no condition.
+    """
+    _require_labels(model)
+    styles, labels = z.shape[0], c.shape[0]
+    images = decode_mean(model, params, jnp.repeat(z, labels, axis=0), jnp.tile(c, styles), latent_mask)
+    return images.reshape(styles, labels, *images.shape[1:])
+
+
+def _require_labels(model: CVAE) -> None:
+    if model.config.condition != "label":
+        raise SettingError(f"condition is {model.config.condition!r}, expected label to compare classes")

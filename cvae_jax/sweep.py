@@ -14,10 +14,11 @@ from jax.sharding import Mesh, NamedSharding
 
 from cvae_jax import devices, evaluation, objectives, training
 from cvae_jax.augment import augment
-from cvae_jax.config import Config, Hparams, Member, hparams, options_used, require_compatible
+from cvae_jax.config import Config, Member, require_compatible
 from cvae_jax.cvae import CVAE
 from cvae_jax.dataset import Dataset
 from cvae_jax.evaluation import Examples
+from cvae_jax.hparams import Hparams, hparams, options_used
 from cvae_jax.randomness import Stream, stream
 from cvae_jax.terms import Objective, Terms
 from cvae_jax.training import Batch, TrainState

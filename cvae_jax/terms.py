@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from cvae_jax.config import Hparams
 from cvae_jax.cvae import CVAE
+from cvae_jax.hparams import Hparams
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, Key, PyTree

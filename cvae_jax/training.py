@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from cvae_jax.config import Config, Hparams
+from cvae_jax.config import Config
 from cvae_jax.cvae import CVAE
 from cvae_jax.dropout import Dropout
+from cvae_jax.hparams import Hparams
 from cvae_jax.likelihoods import fitted_logvar
 from cvae_jax.objectives import annealed, extra_variables, part_names
 from cvae_jax.randomness import Stream, stream

@@ -18,10 +18,10 @@ from jax.sharding import Mesh
 from tensorboardX import SummaryWriter
 
 from cvae_jax import checkpoints, data, devices, evaluation, sweep
-from cvae_jax.config import Hparams
 from cvae_jax.cvae import CVAE
 from cvae_jax.dataset import Dataset
 from cvae_jax.evaluation import Examples
+from cvae_jax.hparams import Hparams
 from cvae_jax.sweep import Population
 from cvae_jax.terms import Terms
 from cvae_jax.training import DIVERGED_TERMS

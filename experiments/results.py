@@ -10,23 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from matplotlib.figure import Figure
 
-from cvae_jax import checkpoints, evaluation, latents, plots, sampling
-from cvae_jax.config import Hparams
-from cvae_jax.dataset import unit
-from cvae_jax.randomness import Stream, stream
+from cvae_jax import checkpoints, evaluation, latents
+from cvae_jax.hparams import Hparams
 from cvae_jax.sweep import Population
 from cvae_jax.training import Best
+from experiments import figures
 from experiments.cli import UserError
 from experiments.loop import Part, Session, abstract_population, stopped_epoch
 from experiments.measures import SPLITS, Record
 from experiments.workdir import Run, write_atomically, write_json
 
-_COLUMNS = 12
-_TRAVERSED_LATENTS = 64
 # Below it, in nats, a posterior is the prior for all practical purposes.
 _COLLAPSED_RATE = 0.1
 _MOST_NAMED = 5
@@ -152,72 +146,8 @@ def finish(
 def write_pictures(session: Session, trained: Trained, workdir: Path) -> None:
     """`samples.png`, `reconstructions.png` and `traversals.png` of one member."""
     for name, figure in (
-        ("samples", samples_figure(session, trained)),
-        ("reconstructions", reconstructions_figure(session, trained)),
-        ("traversals", traversals_figure(session, trained)),
+        ("samples", figures.samples_figure(session, trained)),
+        ("reconstructions", figures.reconstructions_figure(session, trained)),
+        ("traversals", figures.traversals_figure(session, trained)),
     ):
         write_atomically(workdir / f"{name}.png", figure.savefig)
-
-
-def samples_figure(session: Session, trained: Trained) -> Figure:
-    """Draws from the prior, a row per class."""
-    conditional = session.run.config.condition == "label"
-    classes = session.dataset.num_classes if conditional else 10
-    names = session.dataset.class_names if conditional else ()
-    c = jnp.repeat(jnp.arange(classes), _COLUMNS) if conditional else jnp.zeros(classes * _COLUMNS, jnp.int32)
-    key = stream(jax.random.key(0), Stream.SAMPLES)
-    images = sampling.generate(session.model, trained.best.params, key, c, trained.hparams.latent_mask)
-    title = "samples from the prior, a row per class" if conditional else "samples from the prior"
-    return plots.image_grid(
-        np.asarray(images).reshape(classes, _COLUMNS, *session.dataset.shape), title=title, row_labels=names
-    )
-
-
-def reconstructions_figure(session: Session, trained: Trained) -> Figure:
-    """Test images above their reconstructions, classes in turn."""
-    test = session.dataset.test
-    rows = np.concatenate([np.flatnonzero(test.c == label)[:4] for label in np.unique(test.c)])
-    rows = rows[np.argsort(np.arange(len(rows)) % 4, kind="stable")][: 3 * _COLUMNS]
-    rows = rows[: max(1, len(rows) // _COLUMNS) * _COLUMNS]
-    columns = min(_COLUMNS, len(rows))
-    x = unit(test.x[rows], session.dataset.x_max)
-    images = np.asarray(
-        sampling.reconstruct(
-            session.model,
-            trained.best.params,
-            jnp.asarray(x),
-            jnp.asarray(test.c[rows]),
-            trained.hparams.latent_mask,
-        )
-    )
-    pairs = np.stack([a.reshape(-1, columns, *session.dataset.shape) for a in (x, images)], axis=1)
-    return plots.image_grid(
-        pairs.reshape(-1, columns, *session.dataset.shape),
-        title="test images above their reconstructions",
-        row_labels=("test", "mean") * len(pairs),
-    )
-
-
-def traversals_figure(session: Session, trained: Trained) -> Figure:
-    """Each latent swept from −3 to 3, the others at 0, for one condition."""
-    label = session.dataset.num_classes // 2 if session.run.config.condition == "label" else 0
-    latents = jnp.flatnonzero(trained.hparams.latent_mask)[:_TRAVERSED_LATENTS]
-    values = jnp.linspace(-3.0, 3.0, _COLUMNS + 1)
-    images = sampling.traverse(
-        session.model,
-        trained.best.params,
-        jnp.zeros(session.model.capacity),
-        jnp.int32(label),
-        trained.hparams.latent_mask,
-        latents=latents,
-        values=values,
-    )
-    condition = (
-        f", class {session.dataset.class_names[label]}" if session.run.config.condition == "label" else ""
-    )
-    return plots.image_grid(
-        np.asarray(images),
-        title=f"each latent from −3 to 3{condition}",
-        row_labels=[f"z{int(i)}" for i in latents],
-        column_labels=[f"{float(v):g}" for v in values],
-    )

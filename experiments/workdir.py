@@ -98,10 +98,12 @@ def read_run(workdir: Path) -> Run:
         settings: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in record["config"].items()
         }
-        members = tuple(
-            Member(**{name: math.inf if value is None else value for name, value in member.items()})
+        # JSON holds no infinities.
+        numbers: list[dict[str, Any]] = [
+            {name: math.inf if value is None else value for name, value in member.items()}
             for member in record["members"]
-        )
+        ]
+        members = tuple(Member(**each) for each in numbers)
         return Run(
             kind=record["kind"],
             config=Config(**settings),

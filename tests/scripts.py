@@ -23,11 +23,11 @@ class Scripts:
     """Starts scripts on one device, with one cache of compiled programs for all."""
 
     def __init__(self, cache):
-        self._cache = cache
+        self.cache = cache
 
     def start(self, script, *flags):
         env = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "TF_CPP_MIN_LOG_LEVEL")}
-        command = [sys.executable, "-m", f"experiments.{script}", f"--cache_dir={self._cache}", *flags]
+        command = [sys.executable, "-m", f"experiments.{script}", f"--cache_dir={self.cache}", *flags]
         return subprocess.Popen(
             command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )

@@ -10,10 +10,11 @@ import pytest
 from scipy import special, stats
 
 from cvae_jax import objectives
-from cvae_jax.config import Config, Member, SettingError, hparams
+from cvae_jax.config import Config, Member, SettingError
 from cvae_jax.cvae import CVAE, Gaussian, draw
 from cvae_jax.dipvae import covariance_penalty, latent_covariance
 from cvae_jax.factorvae import Discriminator, init_discriminator, permute_latents
+from cvae_jax.hparams import hparams
 from cvae_jax.tcvae import decompose_kl, log_batch_weights
 
 B, Z, USED, N = 5, 3, 2, 12

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from cvae_jax import checkpoints, cvae, evaluation, networks, sweep, training
-from cvae_jax.config import Config, Member, SettingError, hparams
+from cvae_jax.config import Config, Member, SettingError
 from cvae_jax.cvae import CVAE
 from cvae_jax.dropout import Dropout, drop
+from cvae_jax.hparams import hparams
 from cvae_jax.objectives import negative_beta_elbo
 from cvae_jax.sweep import Population
 from experiments import loop

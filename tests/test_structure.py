@@ -12,14 +12,14 @@ ROOT = Path(__file__).parents[1]
 # Each module may import those of earlier lines.
 LAYERS = [
     {"densities", "randomness", "config", "dataset", "products", "conditions", "devices", "dropout"},
-    {"losses"},
-    {"convolutions", "likelihoods", "sources", "shapes", "codes", "plots", "grid", "augment"},
+    {"losses", "hparams"},
+    {"convolutions", "likelihoods", "sources", "shapes", "codes", "plots", "latent_plots", "grid", "augment"},
     {"networks", "data", "interventions"},
     {"cvae", "disentanglement"},
     {"terms", "evaluation", "sampling"},
     {"importance", "tcvae", "dipvae", "factorvae", "multirate", "latents", "classifier"},
     {"objectives", "quality"},
-    {"training"},
+    {"training", "posteriors"},
     {"sweep"},
     {"checkpoints", "memory"},
 ]

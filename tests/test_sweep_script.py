@@ -4,14 +4,13 @@ import csv
 import json
 import math
 import re
-import shutil
 import signal
-import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from browser import Browser
 from plotly.offline import get_plotlyjs
 from scripts import Scripts, metrics_lines, read_json, tensorboard_events, without_seconds
 from tensorboardX.proto import plugin_hparams_pb2
@@ -39,6 +38,11 @@ RESULTS = [*METRICS, *LATENTS, *NLL]
 @pytest.fixture(scope="module")
 def scripts(tmp_path_factory):
     return Scripts(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    return Browser(tmp_path_factory.mktemp("browser"))
 
 
 @pytest.fixture(scope="module")
@@ -306,7 +310,6 @@ def test_errors_are_one_line_that_says_what_to_mend(result, name):
 # The report
 
 INTERACTIONS = """
-<script>
 window.addEventListener("load", () => setTimeout(() => {
   const outcome = {};
   const members = () => [...document.querySelectorAll("#body tr")].map(row => Number(row.cells[1].textContent));
@@ -342,48 +345,10 @@ window.addEventListener("load", () => setTimeout(() => {
   setTimeout(() => {
     outcome.pointed = document.querySelector("#pointed").textContent;
     outcome.pictures = [...document.querySelectorAll("#pointed img")].map(image => image.naturalWidth);
-    outcome.fetched = performance.getEntriesByType("resource").map(e => e.name).filter(n => !n.startsWith("data:"));
-    outcome.errors = pageErrors;
-    document.body.append(Object.assign(document.createElement("pre"),
-      { id: "outcome", textContent: JSON.stringify(outcome) }));
+    report(outcome);
   }, 500);
 }, 1500));
-</script>
 """
-ERROR_LISTENER = """<head>
-<script>
-const pageErrors = [];
-window.addEventListener("error", event => pageErrors.push(event.message));
-window.addEventListener("unhandledrejection", event => pageErrors.push(String(event.reason)));
-</script>"""
-
-
-@pytest.fixture(scope="module")
-def dumped_dom(tmp_path_factory):
-    """A function from a page's path to the document that a browser makes of it."""
-    names = ("chromium", "google-chrome", "chromium-browser")
-    browser = next(filter(None, map(shutil.which, names)), None)
-    if browser is None:
-        pytest.skip(f"no browser: none of {', '.join(names)}")
-    options = (
-        "headless", "no-sandbox", "disable-gpu", "dump-dom", "virtual-time-budget=8000", "disable-quic",
-        "no-first-run", "disable-background-networking", "disable-component-update", "disable-sync",
-        "enable-logging=stderr",
-    )  # fmt: skip
-
-    def dom(page):
-        profile = tmp_path_factory.mktemp("profile")
-        command = [
-            browser,
-            *(f"--{option}" for option in options),
-            f"--user-data-dir={profile}",
-            page.as_uri(),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-        assert "Uncaught" not in done.stderr
-        return done.stdout
-
-    return dom
 
 
 def test_the_report_is_one_small_file_that_fetches_nothing(swept):
@@ -395,9 +360,9 @@ def test_the_report_is_one_small_file_that_fetches_nothing(swept):
     assert not re.search(r"https?:|\bfetch\(|@import|<link|<script[^>]+src", own)
 
 
-def test_a_browser_shows_a_row_and_a_mark_per_member(swept, dumped_dom):
+def test_a_browser_shows_a_row_and_a_mark_per_member(swept, browser):
     workdir, rows = swept[0], read_json(swept[0] / "results.json")
-    dom = dumped_dom(workdir / "report.html")
+    dom = browser.dom(workdir / "report.html")
     assert "<title>digits: 4 conditional VAEs, mlp</title>" in dom
     head = re.findall(r"<th[^>]*>([^<]*)</th>", dom)
     assert head[:4] == ["", "member", "learning_rate", "validation_elbo"]
@@ -414,18 +379,10 @@ def test_a_browser_shows_a_row_and_a_mark_per_member(swept, dumped_dom):
     assert len(re.findall(r'<path class="js-line"', curves)) == 3
 
 
-def test_the_report_answers_a_person(swept, dumped_dom, tmp_path):
+def test_the_report_answers_a_person(swept, browser):
     rows = read_json(swept[0] / "results.json")
     order = sorted(range(4), key=lambda i: -rows[i]["validation_elbo"])
-    text = (swept[0] / "report.html").read_text(encoding="utf-8")
-    assert text.count("</body>") == text.count("<head>") == 1
-    page = tmp_path / "page.html"
-    page.write_text(
-        text.replace("<head>", ERROR_LISTENER).replace("</body>", INTERACTIONS + "</body>"), encoding="utf-8"
-    )
-    found = re.search(r'<pre id="outcome">(.*?)</pre>', dumped_dom(page))
-    assert found is not None
-    outcome = json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    outcome = browser.outcome(swept[0] / "report.html", INTERACTIONS)
     alive = [f"member {i}: β 1, 4 latents, seed 0" for i in range(4) if i != DIVERGED]
     everyone = [f"member {i}: β 1, 4 latents, seed 0" for i in range(4)]
     assert outcome["start"] == [order, alive]

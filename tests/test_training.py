@@ -10,7 +10,8 @@ import optax
 import pytest
 
 from cvae_jax import training
-from cvae_jax.config import Config, Member, hparams
+from cvae_jax.config import Config, Member
+from cvae_jax.hparams import hparams
 from cvae_jax.likelihoods import likelihood
 from cvae_jax.objectives import negative_beta_elbo
 from cvae_jax.randomness import Stream, stream

@@ -1,0 +1,188 @@
+"""Write a page whose sliders move a trained decoder, offline: `python -m experiments.explorer --workdir=runs/...`."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from absl import flags
+
+from experiments import cli
+from experiments.cli import UserError
+from experiments.workdir import chosen_member, define_member_choice, read_run, write_atomically
+
+if TYPE_CHECKING:
+    from jaxtyping import Int, PyTree
+
+    from cvae_jax.cvae import CVAE
+
+FLAGS = flags.FLAGS
+
+_TEMPLATE = Path(__file__).with_name("explorer_template.html")
+_DECODER = Path(__file__).with_name("explorer_decoder.js")
+_LIKELIHOODS = ("bernoulli", "continuous_bernoulli", "gaussian")
+
+
+def main() -> int:
+    workdir, output = Path(FLAGS.workdir), Path(FLAGS.output)
+    if output.suffix != ".html":
+        raise UserError(f"output is {output}, expected a name ending in .html")
+    run = read_run(workdir)
+    member = chosen_member(workdir, run)
+    if run.config.likelihood not in _LIKELIHOODS:
+        raise UserError(
+            f"{workdir} has the likelihood {run.config.likelihood}, expected one of {', '.join(_LIKELIHOODS)}: "
+            "the explorer draws no other"
+        )
+
+    from cvae_jax import posteriors
+    from experiments import figures, loop, results
+
+    session = loop.open_session(run, cli.use_cache())
+    part = session.part_of(member)
+    trained = results.trained_member(part, results.load_population(session, part, workdir), member)
+    q = figures.posterior(session, trained)
+    order = posteriors.by_information(q, trained.hparams.latent_mask)
+    kl = np.asarray(posteriors.kl_per_latent(q))
+    settings, dataset = run.members[member], session.dataset
+    content = {
+        "title": f"{dataset.name}, {run.config.network}: β {settings.beta:g}, {settings.latent_dim} latents",
+        "class_names": dataset.class_names if run.config.condition == "label" else [],
+        "latents": [{"name": f"z{i}", "kl": round(float(kl[i]), 4)} for i in order],
+        "model": decoder(session.model, trained.best.params, order),
+    }
+    text = page(content)
+    write_atomically(output, lambda file: file.write_text(text, encoding="utf-8"))
+    print(f"wrote {output}, {len(text.encode()) / 1e6:.1f} MB; it opens in any browser, offline")
+    return 0
+
+
+def page(content: dict[str, Any]) -> str:
+    """The page of some content: `title`, `class_names`, `latents` in the order of their sliders, `model`."""
+    # "</" would end the script that holds the data.
+    data = json.dumps(content, ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
+    parts = {"/*DECODER*/": _DECODER.read_text(encoding="utf-8"), "/*DATA*/null": data}
+    text = _TEMPLATE.read_text(encoding="utf-8")
+    for mark, part in parts.items():
+        before, after = text.split(mark)
+        text = before + part + after
+    return text
+
+
+def decoder(model: CVAE, params: PyTree, latents: Int[np.ndarray, " l"]) -> dict[str, Any]:
+    """The decoder as the page's JavaScript reads it.
+
+    A layer is a matrix product at every position of an image of `height` × `width`; its `bias` is joined by
+    `condition` times the class's embedding. An `upsample` adds up its 4×4 windows in an image of `rows` × `columns`.
+    An `activation` may follow. A layer
+    may `keep` its input, for a later one to `add` to its output.
+
+    Args:
+      model: the model.
+      params: its variables.
+      latents: the latents that have sliders, in the page's order, shape (l,); all others are 0.
+
+    Returns:
+      `likelihood`, `shape` of an image, `embedding` of shape (classes, e) or None, and `layers`. Arrays are float32,
+      little-endian, in base64.
+
+    Raises:
+      UserError: if the decoder holds parameters that the page has no layer for.
+    """
+    variables = _on_host(params["params"])
+    tree = variables["decoder"]
+    layers = _mlp_layers(tree) if model.config.network == "mlp" else _conv_layers(tree, model.shape)
+    if tree:
+        raise UserError(f"the decoder has {', '.join(tree)}, expected only layers that the explorer draws")
+    layers[0] |= {"kernel": layers[0]["kernel"][latents], "inputs": len(latents)}
+    arrays = ("kernel", "bias", "condition")
+    return {
+        "likelihood": model.config.likelihood,
+        "shape": model.shape,
+        "embedding": _base64(variables["embedding"]["table"]) if "embedding" in variables else None,
+        "layers": [layer | {name: _base64(layer[name]) for name in arrays} for layer in layers],
+    }
+
+
+def _on_host(tree: PyTree) -> dict[str, Any]:
+    """Nested dictionaries of arrays as such of float32 on the host, free to take apart."""
+    return {
+        name: _on_host(leaf) if hasattr(leaf, "items") else np.asarray(leaf, np.float32)
+        for name, leaf in tree.items()
+    }
+
+
+def _base64(array: np.ndarray | None) -> str | None:
+    return None if array is None else base64.b64encode(np.ascontiguousarray(array, "<f4").tobytes()).decode()
+
+
+def _layer(
+    linear: dict[str, Any],
+    condition: dict[str, Any] | None = None,
+    *,
+    size: tuple[int, int] = (1, 1),
+    **how: Any,
+) -> dict[str, Any]:
+    """A matrix product at every position, conditioned or not."""
+    inputs, outputs = linear["kernel"].shape
+    return {
+        "kind": "dense",
+        "kernel": linear["kernel"],
+        "bias": linear["bias"],
+        "condition": condition and condition["Dense_0"]["kernel"],
+        "inputs": inputs,
+        "outputs": outputs,
+        "height": size[0],
+        "width": size[1],
+        **how,
+    }
+
+
+def _mlp_layers(tree: dict[str, Any]) -> list[dict[str, Any]]:
+    """Layers of `MLPDecoder`, taken out of its parameters."""
+    hidden = sum(name.startswith("Dense_") for name in tree) - 1
+    first = _layer(tree.pop("FromLatents_0"), tree.pop("AddCondition_0", None), activation="silu")
+    between = [
+        _layer(tree.pop(f"Dense_{i}"), tree.pop(f"AddCondition_{i + 1}", None), activation="silu")
+        for i in range(hidden)
+    ]
+    return [first, *between, _layer(tree.pop(f"Dense_{hidden}"))]
+
+
+def _conv_layers(tree: dict[str, Any], shape: tuple[int, int, int]) -> list[dict[str, Any]]:
+    """Layers of `ConvDecoder`, taken out of its parameters."""
+    from cvae_jax.networks import pyramid
+
+    *below, (height, width, _) = pyramid(shape)
+    block = tree.pop("PointwiseBlock_0")
+    layers = [
+        _layer(tree.pop("FromLatents_0"), tree.pop("AddCondition_0", None), activation="silu"),
+        _layer(
+            block["Dense_0"], block.get("AddCondition_0"), size=(height, width), activation="silu", keep=True
+        ),
+        _layer(block["Dense_1"], size=(height, width), add=True),
+    ]
+    for i, (rows, columns, channels) in enumerate(reversed(below)):
+        linear = tree.pop(f"Upsample_{i}")
+        # Pixel i reaches pixel 2i + 2 − t through tap t: the window runs against the kernel.
+        windows = linear["kernel"][::-1, ::-1].transpose(2, 0, 1, 3)
+        layer = _layer(
+            {"kernel": windows.reshape(len(windows), -1), "bias": linear["bias"]},
+            tree.pop(f"AddCondition_{i + 1}", None),
+            size=(height, width),
+            activation="silu" if i < len(below) - 1 else None,
+        )
+        layers.append(layer | {"kind": "upsample", "outputs": channels, "rows": rows, "columns": columns})
+        height, width = rows, columns
+    return layers
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+    define_member_choice()
+    flags.DEFINE_string("output", "explorer.html", "Page to write.")
+    cli.define_cache_flags()
+    cli.run(main)

@@ -1,0 +1,243 @@
+"""Pictures of one trained member, as figures: what it draws, and what it does with its latents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+from cvae_jax import evaluation, latent_plots, plots, posteriors, sampling
+from cvae_jax.cvae import Gaussian
+from cvae_jax.dataset import stratified_split, unit
+from cvae_jax.randomness import Stream, stream
+from experiments.loop import Session
+
+if TYPE_CHECKING:
+    from experiments.results import Trained
+
+_COLUMNS = 12
+_MOST_LATENTS = 64
+_MOST_CLASSES = 20
+_LATENTS_PER_CLASS = 8
+_PROJECTED = 2000
+_EDGES = np.linspace(-4.0, 4.0, 65)
+
+
+def samples_figure(session: Session, trained: Trained) -> Figure:
+    """Draws from the prior, a row per class."""
+    conditional = session.run.config.condition == "label"
+    classes = session.dataset.num_classes if conditional else 10
+    names = session.dataset.class_names if conditional else ()
+    c = jnp.repeat(jnp.arange(classes), _COLUMNS) if conditional else jnp.zeros(classes * _COLUMNS, jnp.int32)
+    key = stream(jax.random.key(0), Stream.SAMPLES)
+    images = sampling.generate(session.model, trained.best.params, key, c, trained.hparams.latent_mask)
+    title = "samples from the prior, a row per class" if conditional else "samples from the prior"
+    return plots.image_grid(
+        np.asarray(images).reshape(classes, _COLUMNS, *session.dataset.shape), title=title, row_labels=names
+    )
+
+
+def reconstructions_figure(session: Session, trained: Trained) -> Figure:
+    """Test images above their reconstructions, classes in turn."""
+    test = session.dataset.test
+    rows = np.concatenate([np.flatnonzero(test.c == label)[:4] for label in np.unique(test.c)])
+    rows = rows[np.argsort(np.arange(len(rows)) % 4, kind="stable")][: 3 * _COLUMNS]
+    rows = rows[: max(1, len(rows) // _COLUMNS) * _COLUMNS]
+    columns = min(_COLUMNS, len(rows))
+    x = unit(test.x[rows], session.dataset.x_max)
+    images = np.asarray(
+        sampling.reconstruct(
+            session.model,
+            trained.best.params,
+            jnp.asarray(x),
+            jnp.asarray(test.c[rows]),
+            trained.hparams.latent_mask,
+        )
+    )
+    pairs = np.stack([a.reshape(-1, columns, *session.dataset.shape) for a in (x, images)], axis=1)
+    return plots.image_grid(
+        pairs.reshape(-1, columns, *session.dataset.shape),
+        title="test images above their reconstructions",
+        row_labels=("test", "mean") * len(pairs),
+    )
+
+
+def traversals_figure(session: Session, trained: Trained, label: int | None = None) -> Figure:
+    """Each latent swept from −3 to 3, the others at 0, for one condition; without a label the middle one."""
+    if label is None:
+        label = session.dataset.num_classes // 2 if session.run.config.condition == "label" else 0
+    moved = jnp.flatnonzero(trained.hparams.latent_mask)[:_MOST_LATENTS]
+    values = jnp.linspace(-3.0, 3.0, _COLUMNS + 1)
+    images = sampling.traverse(
+        session.model,
+        trained.best.params,
+        jnp.zeros(session.model.capacity),
+        jnp.int32(label),
+        trained.hparams.latent_mask,
+        latents=moved,
+        values=values,
+    )
+    condition = (
+        f", class {session.dataset.class_names[label]}" if session.run.config.condition == "label" else ""
+    )
+    return plots.image_grid(
+        np.asarray(images),
+        title=f"each latent from −3 to 3{condition}",
+        row_labels=[f"z{int(i)}" for i in moved],
+        column_labels=_signed(values),
+    )
+
+
+def posterior(session: Session, trained: Trained) -> Gaussian:
+    """q(z|x,c) of the test split."""
+    examples = evaluation.on_device(session.dataset.test, session.dataset.x_max)
+    return evaluation.posteriors(session.model, trained.best.params, examples, trained.hparams.latent_mask)
+
+
+def traversals_by_class_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
+    """The most informative latents swept from −3 to 3, the others at 0, a block per class."""
+    dataset, mask = session.dataset, trained.hparams.latent_mask
+    moved = posteriors.by_information(q, mask)[:_LATENTS_PER_CLASS]
+    values = jnp.linspace(-3.0, 3.0, 7)
+    classes = range(min(dataset.num_classes, _MOST_CLASSES))
+    start = jnp.zeros(session.model.capacity)
+    blocks = [
+        sampling.traverse(
+            session.model, trained.best.params, start, jnp.int32(label), mask, latents=jnp.asarray(moved),
+            values=values,
+        )
+        for label in classes
+    ]  # fmt: skip
+    return plots.image_blocks(
+        np.stack([np.asarray(block) for block in blocks]),
+        title=f"the most informative latents from −3 to 3, the others at 0{_first_of(session)}",
+        block_titles=[f"class {dataset.class_names[label]}" for label in classes],
+        row_labels=[f"z{i}" for i in moved],
+        column_labels=_signed(values),
+    )
+
+
+def interpolations_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
+    """Straight walks between the posterior means of two test images: of one class, or without a condition of two."""
+    model, mask, test = session.model, trained.hparams.latent_mask, session.dataset.test
+    by_class = _rows_by_class(session)
+    if session.run.config.condition == "label":
+        ends = [(rows[0], rows[1 % len(rows)]) for rows in by_class]
+    else:
+        ends = [(rows[0], by_class[(k + 1) % len(by_class)][0]) for k, rows in enumerate(by_class)]
+    walks = [
+        sampling.interpolate(
+            model, trained.best.params, q.mean[a], q.mean[b], jnp.int32(test.c[a]), mask, steps=_COLUMNS - 1
+        )
+        for a, b in ends
+    ]
+    x = unit(test.x[np.array(ends)], session.dataset.x_max)
+    return _beside_test_images(
+        session, x[:, :1], np.stack([np.asarray(walk) for walk in walks]), x[:, 1:],
+        title=f"walks in z between two test images{_first_of(session)}",
+        column_labels=[f"{t:.3g}" for t in np.linspace(0, 1, _COLUMNS - 1)],
+    )  # fmt: skip
+
+
+def label_interpolations_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
+    """A test image's z held, and a straight walk from the embedding of its class to that of the next."""
+    model, mask, dataset = session.model, trained.hparams.latent_mask, session.dataset
+    firsts = np.array([rows[0] for rows in _rows_by_class(session)])
+    classes = dataset.test.c[firsts]
+    following = np.roll(classes, -1)
+    walks = [
+        sampling.interpolate_labels(
+            model, trained.best.params, q.mean[row], jnp.int32(a), jnp.int32(b), mask, steps=_COLUMNS - 1
+        )
+        for row, a, b in zip(firsts, classes, following, strict=True)
+    ]
+    names = dataset.class_names
+    return _beside_test_images(
+        session, unit(dataset.test.x[firsts], dataset.x_max)[:, None],
+        np.stack([np.asarray(walk) for walk in walks]),
+        title=f"walks between the embeddings of two classes, the test image's z held{_first_of(session)}",
+        row_labels=[f"{names[a]} → {names[b]}" for a, b in zip(classes, following, strict=True)],
+        column_labels=[f"{t:.3g}" for t in np.linspace(0, 1, _COLUMNS - 1)],
+    )  # fmt: skip
+
+
+def styles_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
+    """The z of a test image of each class, decoded under every class: a style per row, a class per column."""
+    dataset = session.dataset
+    firsts = np.array([rows[0] for rows in _rows_by_class(session)])
+    classes = np.arange(min(dataset.num_classes, _MOST_CLASSES))
+    images = sampling.across_labels(
+        session.model, trained.best.params, q.mean[firsts], jnp.asarray(classes), trained.hparams.latent_mask
+    )
+    return _beside_test_images(
+        session, unit(dataset.test.x[firsts], dataset.x_max)[:, None], np.asarray(images),
+        title=f"the z of a test image under every class: a style per row{_first_of(session)}",
+        column_labels=[dataset.class_names[k] for k in classes],
+    )  # fmt: skip
+
+
+def aggregate_posterior_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
+    """Each latent's aggregate posterior over the test split against N(0, 1), the most informative first."""
+    shown = posteriors.by_information(q, trained.hparams.latent_mask)[:_MOST_LATENTS]
+    kl = posteriors.kl_per_latent(q)
+    shares = np.asarray(posteriors.aggregate_histogram(q, jnp.asarray(_EDGES, jnp.float32)))
+    return latent_plots.aggregate_posterior(
+        shares[shown], _EDGES, titles=[f"z{i}: {float(kl[i]):.2f} nats" for i in shown]
+    )
+
+
+def scatter_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
+    """Posterior means of the test split by class, by PCA and by t-SNE."""
+    dataset = session.dataset
+    rows, title = np.arange(len(dataset.test)), "posterior means of the test split"
+    if len(rows) > _PROJECTED:
+        _, rows = stratified_split(dataset.test.c, _PROJECTED / len(rows))
+        title = f"posterior means of {len(rows):,} examples of the test split"
+    in_use = np.flatnonzero(trained.hparams.latent_mask)
+    projected = posteriors.project(np.asarray(q.mean)[rows][:, in_use])
+    shares = " and ".join(f"{share:.0%}" for share in projected.explained)
+    return latent_plots.scatter(
+        [(f"PCA, {shares} of the variance", projected.pca), ("t-SNE", projected.tsne)],
+        dataset.test.c[rows],
+        class_names=dataset.class_names,
+        title=f"{title}, {len(in_use)} latents",
+    )
+
+
+def _rows_by_class(session: Session) -> list[np.ndarray]:
+    """Rows of the test split, class by class, of the classes that are drawn."""
+    c = session.dataset.test.c
+    return [np.flatnonzero(c == label) for label in np.unique(c)[:_MOST_CLASSES]]
+
+
+def _first_of(session: Session) -> str:
+    """What a title says where not every class is drawn."""
+    count = session.dataset.num_classes
+    return "" if count <= _MOST_CLASSES else f", first {_MOST_CLASSES} of {count} classes"
+
+
+def _beside_test_images(
+    session: Session,
+    before: np.ndarray,
+    images: np.ndarray,
+    after: np.ndarray | None = None,
+    *,
+    title: str,
+    row_labels: list[str] | tuple[str, ...] = (),
+    column_labels: list[str],
+) -> Figure:
+    """A table of decoded images with a column of test images at one end or both."""
+    parts, labels, breaks = [before, images], ["test", *column_labels], [1]
+    if after is not None:
+        parts, labels, breaks = [*parts, after], [*labels, "test"], [1, 1 + images.shape[1]]
+    return plots.image_grid(
+        np.concatenate(parts, axis=1), title=title, row_labels=row_labels, column_labels=labels, breaks=breaks
+    )
+
+
+def _signed(values: jax.Array) -> list[str]:
+    """Numbers with a minus as long as a plus."""
+    return [f"{float(value):g}".replace("-", "−") for value in values]

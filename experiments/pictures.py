@@ -1,0 +1,74 @@
+"""Draw what a trained model does with latents and classes: `python -m experiments.pictures --workdir=runs/...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+
+from experiments import cli
+from experiments.cli import UserError
+from experiments.workdir import chosen_member, define_member_choice, read_run, write_atomically
+
+FLAGS = flags.FLAGS
+
+_OF_ALL = (
+    "samples", "reconstructions", "traversals", "interpolations", "aggregate_posterior", "latents",
+)  # fmt: skip
+_OF_LABELS = ("traversals_by_class", "label_interpolations", "styles")
+
+
+def main() -> int:
+    workdir = Path(FLAGS.workdir)
+    run = read_run(workdir)
+    member = chosen_member(workdir, run)
+    conditional = run.config.condition == "label"
+    for name in FLAGS.only:
+        if name not in _OF_ALL + _OF_LABELS:
+            raise UserError(f"only is {name}, expected some of {', '.join(_OF_ALL + _OF_LABELS)}")
+        if name in _OF_LABELS and not conditional:
+            raise UserError(
+                f"{workdir} was trained without a condition, expected some of {', '.join(_OF_ALL)} of --only"
+            )
+    if FLAGS.label is not None and not conditional:
+        raise UserError(f"{workdir} was trained without a condition, expected no --label")
+    chosen = FLAGS.only or (*_OF_ALL, *(_OF_LABELS if conditional else ()))
+
+    from experiments import figures, loop, results
+
+    session = loop.open_session(run, cli.use_cache())
+    names = session.dataset.class_names
+    if FLAGS.label is not None and FLAGS.label not in names:
+        raise UserError(f"label is {FLAGS.label}, expected one of {', '.join(names)}")
+    label = None if FLAGS.label is None else names.index(FLAGS.label)
+    part = session.part_of(member)
+    trained = results.trained_member(part, results.load_population(session, part, workdir), member)
+    q = figures.posterior(session, trained)
+
+    draw = {
+        "samples": lambda: figures.samples_figure(session, trained),
+        "reconstructions": lambda: figures.reconstructions_figure(session, trained),
+        "traversals": lambda: figures.traversals_figure(session, trained, label),
+        "traversals_by_class": lambda: figures.traversals_by_class_figure(session, trained, q),
+        "interpolations": lambda: figures.interpolations_figure(session, trained, q),
+        "label_interpolations": lambda: figures.label_interpolations_figure(session, trained, q),
+        "styles": lambda: figures.styles_figure(session, trained, q),
+        "aggregate_posterior": lambda: figures.aggregate_posterior_figure(session, trained, q),
+        "latents": lambda: figures.scatter_figure(session, trained, q),
+    }
+    folder = workdir / "pictures" if run.kind == "train" else workdir / "pictures" / f"member-{member:03d}"
+    output = Path(FLAGS.output) if FLAGS.output else folder
+    for name in chosen:
+        write_atomically(output / f"{name}.png", draw[name]().savefig)
+    print(f"wrote {', '.join(f'{name}.png' for name in chosen)} to {output}")
+    return 0
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+    define_member_choice()
+    flags.DEFINE_list("only", [], f"Some of {', '.join(_OF_ALL + _OF_LABELS)}; all if not given.")
+    flags.DEFINE_string("label", None, "Name of the class in traversals.png; the middle one if not given.")
+    flags.DEFINE_string("output", None, "Folder for the pictures; the run's own pictures/ if not given.")
+    cli.define_cache_flags()
+    cli.run(main)
