@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import cli, measures, quality
+from experiments import betas, cli, measures, quality
 from experiments.cli import UserError
 from experiments.workdir import chosen_member, define_member_choice, read_run
 
@@ -19,11 +19,12 @@ def main() -> int:
     if output is not None and (wanted.nll_samples is None or not output.endswith(".npz")):
         raise UserError(f"nll_output is {output}, expected a name ending in .npz, with --nll_samples")
     member = chosen_member(workdir, run)
+    curve = betas.chosen(run, member, flags.FLAGS.beta) if flags.FLAGS.beta else []
     inception = flags.FLAGS.inception_features
     features = quality.read_inception_features(Path(inception)) if inception else None
 
     from cvae_jax.quality import frechet_distance
-    from experiments import loop, results
+    from experiments import loop, results, scores
 
     cache = cli.use_cache()
     session = loop.open_session(run, cache)
@@ -34,6 +35,8 @@ def main() -> int:
     position = part.members.index(member)
     trained = results.trained_member(part, population, member)
     record = measure(trained, {split: metrics[split][position] for split in measures.SPLITS})
+    if curve:
+        record["at_beta"] = scores.at_betas(session, trained, curve)
     if features is not None:
         record["fid"] = frechet_distance(*features)
     results.warn_of_collapse(run, {member: record["test"]})
@@ -50,6 +53,10 @@ if __name__ == "__main__":
         "An .npz with Inception-v3's features of real and of generated images, arrays real and generated of shape "
         "(n, 2048): also compute the FID between them.",
     )
+    flags.DEFINE_string(
+        "beta", None,
+        "Of a multirate model: also give the bound at these betas, values with commas between or logspace(a,b,n).",
+    )  # fmt: skip
     flags.DEFINE_string("nll_output", None, "Also write each test example's, and its label, to this .npz.")
     define_member_choice()
     cli.define_cache_flags()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import cli
+from experiments import betas, cli
 from experiments.cli import UserError
 from experiments.workdir import chosen_member, define_member_choice, read_run, write_atomically
 
@@ -25,11 +25,14 @@ def main() -> int:
     if run.config.condition == "none" and FLAGS.label is not None:
         raise UserError(f"{workdir} was trained without a condition, expected no --label")
 
+    beta = betas.chosen(run, member, f"{FLAGS.beta:g}")[0] if FLAGS.beta is not None else None
+
     import jax
     import jax.numpy as jnp
     import numpy as np
 
     from cvae_jax import plots, sampling
+    from cvae_jax.multirate import at_beta
     from experiments import loop, results
 
     session = loop.open_session(run, cli.use_cache())
@@ -46,7 +49,8 @@ def main() -> int:
     else:
         c = jnp.full(FLAGS.num, names.index(FLAGS.label))
     key, mask = jax.random.key(FLAGS.seed), trained.hparams.latent_mask
-    images = np.asarray(sampling.generate(session.model, trained.best.params, key, c, mask))
+    params = trained.best.params if beta is None else at_beta(trained.best.params, beta)
+    images = np.asarray(sampling.generate(session.model, params, key, c, mask))
     if output.suffix == ".npz":
         write_atomically(output, lambda file: np.savez(file, x=images, c=np.asarray(c)))
     else:
@@ -67,6 +71,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("label", None, "Name of the class to draw; all in turn if not given.")
     flags.DEFINE_integer("num", 16, "Number of samples.")
     flags.DEFINE_integer("seed", 0, "Of the samples.")
+    flags.DEFINE_float("beta", None, "Of a multirate model: draw at this beta; at its own if not given.")
     flags.DEFINE_string(
         "output", "samples.png", "File to write: .png for a picture, .npz for arrays x and c."
     )

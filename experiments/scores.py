@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cvae_jax import disentanglement, evaluation
 from cvae_jax.dataset import Dataset
+from cvae_jax.multirate import at_beta
 from cvae_jax.quality import Judge, sample_quality
 from cvae_jax.randomness import Stream, stream
 from experiments.cli import UserError
@@ -76,3 +79,16 @@ def disentanglement_scores(session: Session, trained: Trained) -> dict[str, Any]
             categorical=[i for i, j in enumerate(scored) if j in labels],
         ),
     }
+
+
+def at_betas(session: Session, trained: Trained, betas: Sequence[float]) -> list[dict[str, Any]]:
+    """A multi-rate member's bound at each β, in one program: its rate–distortion curve."""
+    params = jax.vmap(at_beta, (None, 0))(trained.best.params, jnp.asarray(betas, jnp.float32))
+    masks = jnp.broadcast_to(trained.hparams.latent_mask, (len(betas), *trained.hparams.latent_mask.shape))
+    records: list[dict[str, Any]] = [{"beta": beta} for beta in betas]
+    for name, split in (("validation", session.dataset.validation), ("test", session.dataset.test)):
+        examples = evaluation.on_device(split, session.dataset.x_max)
+        terms = evaluation.members_elbo_terms(session.model, params, examples, masks)
+        for record, metrics in zip(records, evaluation.summarize(terms), strict=True):
+            record[name] = metrics
+    return records
