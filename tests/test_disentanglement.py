@@ -1,7 +1,6 @@
 """Disentanglement scores of codes whose scores are known, and of a trained model."""
 
 import math
-from functools import partial
 from types import SimpleNamespace
 from typing import cast
 
@@ -12,14 +11,14 @@ import pytest
 
 from cvae_jax import disentanglement, evaluation, sweep
 from cvae_jax.config import Config, Member
-from cvae_jax.cvae import encode
 from cvae_jax.dataset import DataError, Dataset, Split
 from cvae_jax.disentanglement import code_disentanglement, importances, scores
 from cvae_jax.shapes import COUNTS, render
 from cvae_jax.shapes import FACTORS as FACTOR_NAMES
-from experiments import results
 from experiments.cli import UserError
 from experiments.loop import Session
+from experiments.results import Trained, member_of
+from experiments.scores import disentanglement_scores, require_factors
 
 NAMES = {
     "mig", "sap", "dci_disentanglement", "dci_completeness", "dci_informativeness",
@@ -228,39 +227,28 @@ def shapes_of_8():
 
 @pytest.fixture(scope="module")
 def one_of_two(shapes_of_8):
-    """A function from a condition to a session, and the parameters and mask of its member of 3 latents of 4."""
+    """A function from a condition to a session, and its member of 3 latents of 4."""
 
     def make(condition):
         config = Config(condition=condition, binarize="none")
         members = (Member(latent_dim=4), Member(latent_dim=3, seed=1))
         model = sweep.build_model(config, shapes_of_8, members)
         hparams = sweep.stack_hparams(members, capacity=4, steps_per_epoch=1)
-        params = results.member_of(sweep.init(model, hparams).members.params, 1)
+        best = sweep.init(model, hparams).members.best
         session = SimpleNamespace(run=SimpleNamespace(config=config), dataset=shapes_of_8, model=model)
-        return cast(Session, session), params, hparams.latent_mask[1]
+        return cast(Session, session), Trained(1, member_of(best, 1), member_of(hparams, 1))
 
     return make
 
 
-def test_posteriors_are_those_of_every_example(one_of_two, shapes_of_8, monkeypatch):
-    session, params, mask = one_of_two("label")
-    examples = evaluation.on_device(shapes_of_8.test, shapes_of_8.x_max)
-    monkeypatch.setattr(evaluation, "_BATCH", 64)
-    q = evaluation.posteriors(session.model, params, examples, mask)
-    encoded = jax.jit(partial(encode, session.model))
-    expected = encoded(params, *examples.take(jnp.arange(200)), mask)
-    assert q.mean.shape == q.logvar.shape == (200, 4)
-    np.testing.assert_allclose(q.mean, expected.mean, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(q.logvar, expected.logvar, rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize(("condition", "first"), [("none", 0), ("label", 1)])
 def test_a_model_is_scored_by_the_factors_it_is_not_given(one_of_two, shapes_of_8, condition, first):
-    session, params, mask = one_of_two(condition)
-    record = results.disentanglement_scores(session, params, mask)
+    session, trained = one_of_two(condition)
+    record = disentanglement_scores(session, trained)
     assert record.pop("factors") == list(FACTOR_NAMES[first:])
     examples = evaluation.on_device(shapes_of_8.test, shapes_of_8.x_max)
-    means = np.asarray(evaluation.posteriors(session.model, params, examples, mask).mean)[:, :3]
+    q = evaluation.posteriors(session.model, trained.best.params, examples, trained.hparams.latent_mask)
+    means = np.asarray(q.mean)[:, :3]
     rows = np.random.default_rng(0).permutation(200)
     factors = shapes_of_8.test.factors[rows, first:]
     assert record == scores(means[rows], factors, categorical=() if first else (0,))
@@ -270,4 +258,4 @@ def test_data_without_factors_is_refused(digits):
     with pytest.raises(
         UserError, match=r"known factors, and digits has none: expected shapes, .*factors_test"
     ):
-        results.require_factors(digits)
+        require_factors(digits)
