@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from cvae_jax import augment
 from cvae_jax.evaluation import Examples
 from cvae_jax.networks import Context, ConvEncoder
 from cvae_jax.products import Dense
@@ -74,26 +75,6 @@ class _State:
     best_params: PyTree
     best_accuracy: Float[Array, ""]
     step: Int[Array, ""]
-
-
-def shift(key: Key[Array, ""], x: Float[Array, "b H W C"], *, largest: int) -> Float[Array, "b H W C"]:
-    """Move each image by up to `largest` pixels along either axis; zeros come in.
-
-    Args:
-      key: of the shifts.
-      x: shape (b, H, W, C).
-      largest: in pixels, ≥ 0.
-
-    Returns:
-      Shape (b, H, W, C).
-    """
-    padded = jnp.pad(x, ((0, 0), (largest, largest), (largest, largest), (0, 0)))
-    corners = jax.random.randint(key, (x.shape[0], 2), 0, 2 * largest + 1)
-
-    def crop(image: Array, corner: Array) -> Array:
-        return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), x.shape[1:])
-
-    return jax.vmap(crop)(padded, corners)
 
 
 def fit(
@@ -179,12 +160,12 @@ def _train_and_validate(
 ) -> _State:
     """Up to 250 updates, then the validation accuracy."""
     n = train.c.shape[0]
-    largest = round(max(train.x.shape[1:3]) * _SHIFT)
+    move = partial(augment.shift, pixels=round(max(train.x.shape[1:3]) * _SHIFT))
 
     def one_step(_: Int[Array, ""], state: _State) -> _State:
         rows_key, shift_key = jax.random.split(jax.random.fold_in(key, state.step))
         x, c = train.take(jax.random.randint(rows_key, (_BATCH,), 0, n))
-        x = shift(shift_key, x, largest=largest)
+        x = jax.vmap(move)(jax.random.split(shift_key, _BATCH), x)
 
         def loss(params: PyTree) -> Float[Array, ""]:
             logits = cast("Scores", classifier.apply(params, x)).logits

@@ -1,4 +1,4 @@
-"""The classifier that judges samples: its shifts, its batches, its training."""
+"""The classifier that judges samples: its training and its batches."""
 
 import jax
 import jax.numpy as jnp
@@ -26,24 +26,6 @@ def stripes(n, seed=0):
 def fitted():
     """A function from the number of steps to the variables."""
     return lambda **kwargs: classifiers.fit(Classifier(2), stripes(200), stripes(60, 1), KEY, **kwargs)
-
-
-def test_shift_moves_each_image_by_a_few_pixels():
-    x = jnp.zeros((200, 7, 6, 2)).at[:, 3, 2, 1].set(1.0)
-    moved = np.asarray(classifiers.shift(KEY, x, largest=2))
-    _, rows, columns, channels = np.nonzero(moved)
-    assert len(rows) == 200
-    assert set(rows) == {1, 2, 3, 4, 5}
-    assert set(columns) == {0, 1, 2, 3, 4}
-    assert set(channels) == {1}
-    assert set(zip(rows, columns, strict=True)) == {(i, j) for i in range(1, 6) for j in range(5)}
-    np.testing.assert_array_equal(classifiers.shift(KEY, x, largest=0), x)
-
-
-def test_shift_lets_zeros_in():
-    moved = np.asarray(classifiers.shift(KEY, jnp.ones((50, 4, 4, 1)), largest=1))
-    assert moved[:, 1:3, 1:3].all()
-    assert 0 < (moved == 0).mean() < 0.5
 
 
 def test_it_learns(fitted):
