@@ -112,7 +112,7 @@ window.addEventListener("load", async () => {
   };
   for (const [name, act] of Object.entries(steps)) {
     act();
-    while (frame) await new Promise(resolve => setTimeout(resolve, 10));
+    while (frame) await new Promise(requestAnimationFrame);
     outcome[name] = state();
   }
   outcome.mean = Array.from(decode(model, Float32Array.from([2.5, 0]), 7));
