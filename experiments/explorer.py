@@ -23,7 +23,7 @@ FLAGS = flags.FLAGS
 
 _TEMPLATE = Path(__file__).with_name("explorer_template.html")
 _DECODER = Path(__file__).with_name("explorer_decoder.js")
-_LIKELIHOODS = ("bernoulli", "continuous_bernoulli", "gaussian")
+_LIKELIHOODS = ("bernoulli", "continuous_bernoulli", "gaussian", "gaussian_learned", "gaussian_optimal")
 
 
 def main() -> int:
@@ -77,8 +77,7 @@ def decoder(model: CVAE, params: PyTree, latents: Int[np.ndarray, " l"]) -> dict
 
     A layer is a matrix product at every position of an image of `height` × `width`; its `bias` is joined by
     `condition` times the class's embedding. An `upsample` adds up its 4×4 windows in an image of `rows` × `columns`.
-    An `activation` may follow. A layer
-    may `keep` its input, for a later one to `add` to its output.
+    An `activation` may follow. A layer may `keep` its input, for a later one to `add` to its output.
 
     Args:
       model: the model.
@@ -96,7 +95,10 @@ def decoder(model: CVAE, params: PyTree, latents: Int[np.ndarray, " l"]) -> dict
     tree = variables["decoder"]
     if "setting" in params:
         _set_gates(tree, float(params["setting"]["log_beta"]))
-    layers = _mlp_layers(tree) if model.config.network == "mlp" else _conv_layers(tree, model.shape)
+    if model.config.network == "mlp":
+        layers = _mlp_layers(tree, model.config.activation)
+    else:
+        layers = _conv_layers(tree, model.shape)
     if tree:
         raise UserError(f"the decoder has {', '.join(tree)}, expected only layers that the explorer draws")
     layers[0] |= {"kernel": layers[0]["kernel"][latents], "inputs": len(latents)}
@@ -157,12 +159,12 @@ def _layer(
     }
 
 
-def _mlp_layers(tree: dict[str, Any]) -> list[dict[str, Any]]:
+def _mlp_layers(tree: dict[str, Any], activation: str) -> list[dict[str, Any]]:
     """Layers of `MLPDecoder`, taken out of its parameters."""
     hidden = sum(name.startswith("Dense_") for name in tree) - 1
-    first = _layer(tree.pop("FromLatents_0"), tree.pop("AddCondition_0", None), activation="silu")
+    first = _layer(tree.pop("FromLatents_0"), tree.pop("AddCondition_0", None), activation=activation)
     between = [
-        _layer(tree.pop(f"Dense_{i}"), tree.pop(f"AddCondition_{i + 1}", None), activation="silu")
+        _layer(tree.pop(f"Dense_{i}"), tree.pop(f"AddCondition_{i + 1}", None), activation=activation)
         for i in range(hidden)
     ]
     return [first, *between, _layer(tree.pop(f"Dense_{hidden}"))]

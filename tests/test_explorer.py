@@ -27,6 +27,7 @@ CASES = [
     ("conv", (8, 8, 1), "none", "continuous_bernoulli"),
     ("mlp", (8, 8, 1), "none", "bernoulli", "multirate"),
     ("conv", (8, 8, 1), "label", "bernoulli", "multirate"),
+    ("mlp", (8, 8, 1), "label", "gaussian_learned", "elbo", "tanh"),
 ]
 DRIVER = """
 const fs = require("fs"), vm = require("vm");
@@ -46,11 +47,12 @@ def node():
     return program
 
 
-def make(network, shape, condition, likelihood, objective="elbo"):
+def make(network, shape, condition, likelihood, objective="elbo", activation="silu"):
     binarize = "dynamic" if likelihood == "bernoulli" else "none"
     config = Config(
-        network=network, condition=condition, likelihood=likelihood, binarize=binarize, objective=objective
-    )
+        network=network, condition=condition, likelihood=likelihood, binarize=binarize, objective=objective,
+        activation=activation,
+    )  # fmt: skip
     model = CVAE(config, shape, CLASSES, CAPACITY)
     x, c = jnp.zeros((1, *shape)), jnp.zeros(1, jnp.int32)
     abstract = jax.eval_shape(model.init, jax.random.key(0), x, c, MASK, jax.random.key(1))
