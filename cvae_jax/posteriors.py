@@ -15,7 +15,6 @@ from cvae_jax.losses import standard_normal_kl
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int
 
-_BATCH = 250
 _PERPLEXITY = 30.0
 _LEAST_EXAMPLES = 4
 

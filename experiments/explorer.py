@@ -23,7 +23,7 @@ FLAGS = flags.FLAGS
 
 _TEMPLATE = Path(__file__).with_name("explorer_template.html")
 _DECODER = Path(__file__).with_name("explorer_decoder.js")
-_LIKELIHOODS = ("bernoulli", "continuous_bernoulli", "gaussian")
+_LIKELIHOODS = ("bernoulli", "continuous_bernoulli", "gaussian", "gaussian_learned", "gaussian_optimal")
 
 
 def main() -> int:
@@ -77,8 +77,7 @@ def decoder(model: CVAE, params: PyTree, latents: Int[np.ndarray, " l"]) -> dict
 
     A layer is a matrix product at every position of an image of `height` × `width`; its `bias` is joined by
     `condition` times the class's embedding. An `upsample` adds up its 4×4 windows in an image of `rows` × `columns`.
-    An `activation` may follow. A layer
-    may `keep` its input, for a later one to `add` to its output.
+    An `activation` may follow. A layer may `keep` its input, for a later one to `add` to its output.
 
     Args:
       model: the model.
@@ -94,7 +93,12 @@ def decoder(model: CVAE, params: PyTree, latents: Int[np.ndarray, " l"]) -> dict
     """
     variables = _on_host(params["params"])
     tree = variables["decoder"]
-    layers = _mlp_layers(tree) if model.config.network == "mlp" else _conv_layers(tree, model.shape)
+    if "setting" in params:
+        _set_gates(tree, float(params["setting"]["log_beta"]))
+    if model.config.network == "mlp":
+        layers = _mlp_layers(tree, model.config.activation)
+    else:
+        layers = _conv_layers(tree, model.shape)
     if tree:
         raise UserError(f"the decoder has {', '.join(tree)}, expected only layers that the explorer draws")
     layers[0] |= {"kernel": layers[0]["kernel"][latents], "inputs": len(latents)}
@@ -119,34 +123,48 @@ def _base64(array: np.ndarray | None) -> str | None:
     return None if array is None else base64.b64encode(np.ascontiguousarray(array, "<f4").tobytes()).decode()
 
 
+def _set_gates(tree: dict[str, Any], log_beta: float) -> None:
+    """Give every `AddCondition` of a multi-rate decoder its `gate` at one β."""
+    if "gate_slope" in tree:
+        tree["gate"] = 2.0 / (1.0 + np.exp(-(log_beta * tree["gate_slope"] + tree["gate_shift"])))
+    for part in tree.values():
+        if isinstance(part, dict):
+            _set_gates(part, log_beta)
+
+
 def _layer(
     linear: dict[str, Any],
-    condition: dict[str, Any] | None = None,
+    adder: dict[str, Any] | None = None,
     *,
     size: tuple[int, int] = (1, 1),
     **how: Any,
 ) -> dict[str, Any]:
-    """A matrix product at every position, conditioned or not."""
-    inputs, outputs = linear["kernel"].shape
+    """A matrix product at every position, and the `AddCondition` after it, whose gate the weights take in."""
+    kernel, bias, adder = linear["kernel"], linear["bias"], adder or {}
+    condition = adder["Dense_0"]["kernel"] if "Dense_0" in adder else None
+    if "gate" in adder:
+        gate = adder["gate"]
+        kernel, bias = kernel * np.tile(gate, kernel.shape[1] // len(gate)), bias * gate
+        condition = None if condition is None else condition * gate
     return {
         "kind": "dense",
-        "kernel": linear["kernel"],
-        "bias": linear["bias"],
-        "condition": condition and condition["Dense_0"]["kernel"],
-        "inputs": inputs,
-        "outputs": outputs,
+        "kernel": kernel,
+        "bias": bias,
+        "condition": condition,
+        "inputs": len(kernel),
+        "outputs": len(bias),
         "height": size[0],
         "width": size[1],
         **how,
     }
 
 
-def _mlp_layers(tree: dict[str, Any]) -> list[dict[str, Any]]:
+def _mlp_layers(tree: dict[str, Any], activation: str) -> list[dict[str, Any]]:
     """Layers of `MLPDecoder`, taken out of its parameters."""
     hidden = sum(name.startswith("Dense_") for name in tree) - 1
-    first = _layer(tree.pop("FromLatents_0"), tree.pop("AddCondition_0", None), activation="silu")
+    first = _layer(tree.pop("FromLatents_0"), tree.pop("AddCondition_0", None), activation=activation)
     between = [
-        _layer(tree.pop(f"Dense_{i}"), tree.pop(f"AddCondition_{i + 1}", None), activation="silu")
+        _layer(tree.pop(f"Dense_{i}"), tree.pop(f"AddCondition_{i + 1}", None), activation=activation)
         for i in range(hidden)
     ]
     return [first, *between, _layer(tree.pop(f"Dense_{hidden}"))]
@@ -165,7 +183,7 @@ def _conv_layers(tree: dict[str, Any], shape: tuple[int, int, int]) -> list[dict
         ),
         _layer(block["Dense_1"], size=(height, width), add=True),
     ]
-    for i, (rows, columns, channels) in enumerate(reversed(below)):
+    for i, (rows, columns, _) in enumerate(reversed(below)):
         linear = tree.pop(f"Upsample_{i}")
         # Pixel i reaches pixel 2i + 2 − t through tap t: the window runs against the kernel.
         windows = linear["kernel"][::-1, ::-1].transpose(2, 0, 1, 3)
@@ -175,7 +193,7 @@ def _conv_layers(tree: dict[str, Any], shape: tuple[int, int, int]) -> list[dict
             size=(height, width),
             activation="silu" if i < len(below) - 1 else None,
         )
-        layers.append(layer | {"kind": "upsample", "outputs": channels, "rows": rows, "columns": columns})
+        layers.append(layer | {"kind": "upsample", "rows": rows, "columns": columns})
         height, width = rows, columns
     return layers
 

@@ -44,10 +44,13 @@ function offset({ bias, condition, outputs }, embedding, c) {
   return term.map((value, o) => value + bias[o]);
 }
 
-const activations = { silu: value => value / (1 + Math.exp(-value)) };
+const activations = { silu: value => value / (1 + Math.exp(-value)), tanh: Math.tanh };
+const same = value => value;
 const means = {
   bernoulli: value => 1 / (1 + Math.exp(-value)),
-  gaussian: value => value,
+  gaussian: same,
+  gaussian_learned: same,
+  gaussian_optimal: same,
   continuous_bernoulli: value => Math.abs(value) < 0.2
     ? 0.5 + value / 12 - value ** 3 / 720
     : 0.5 + 0.5 / Math.tanh(0.5 * value) - 1 / value,

@@ -51,13 +51,17 @@ class Browser:
         assert "Uncaught" not in done.stderr
         return done.stdout
 
-    def outcome(self, page, script):
-        """What a script that acts as a person tells `report`, with what was fetched and the page's errors."""
+    def outcome(self, page, script, *, before=""):
+        """What a script that acts as a person tells `report`, with what was fetched and the page's errors.
+
+        Another script may run before the page's own.
+        """
         text = page.read_text(encoding="utf-8")
         assert text.count("</body>") == text.count("<head>") == 1
         acted = self._folder / f"page{next(self._numbers)}.html"
         end = f"<script>{script}</script></body>"
-        acted.write_text(text.replace("<head>", LISTENER).replace("</body>", end), encoding="utf-8")
+        start = f"{LISTENER}<script>{before}</script>"
+        acted.write_text(text.replace("<head>", start).replace("</body>", end), encoding="utf-8")
         found = re.search(r'<pre id="outcome">(.*?)</pre>', self.dom(acted), re.DOTALL)
         assert found is not None
         return json.loads(html.unescape(found[1]))

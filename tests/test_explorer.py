@@ -25,6 +25,9 @@ CASES = [
     ("conv", (28, 28, 1), "label", "bernoulli"),
     ("mlp", (8, 8, 1), "none", "gaussian"),
     ("conv", (8, 8, 1), "none", "continuous_bernoulli"),
+    ("mlp", (8, 8, 1), "none", "bernoulli", "multirate"),
+    ("conv", (8, 8, 1), "label", "bernoulli", "multirate"),
+    ("mlp", (8, 8, 1), "label", "gaussian_learned", "elbo", "tanh"),
 ]
 DRIVER = """
 const fs = require("fs"), vm = require("vm");
@@ -44,14 +47,17 @@ def node():
     return program
 
 
-def make(network, shape, condition, likelihood):
+def make(network, shape, condition, likelihood, objective="elbo", activation="silu"):
     binarize = "dynamic" if likelihood == "bernoulli" else "none"
-    config = Config(network=network, condition=condition, likelihood=likelihood, binarize=binarize)
+    config = Config(
+        network=network, condition=condition, likelihood=likelihood, binarize=binarize, objective=objective,
+        activation=activation,
+    )  # fmt: skip
     model = CVAE(config, shape, CLASSES, CAPACITY)
     x, c = jnp.zeros((1, *shape)), jnp.zeros(1, jnp.int32)
     abstract = jax.eval_shape(model.init, jax.random.key(0), x, c, MASK, jax.random.key(1))
     rng = np.random.default_rng(0)
-    scale = lambda leaf: 2.5 / np.sqrt(max(leaf.size // leaf.shape[-1], 4))  # noqa: E731
+    scale = lambda leaf: 2.5 / np.sqrt(max(leaf.size // max(leaf.shape[-1:], default=1), 4))  # noqa: E731
     params = jax.tree.map(lambda a: jnp.asarray(rng.normal(0, scale(a), a.shape), jnp.float32), abstract)
     return model, params
 

@@ -44,11 +44,9 @@ def swept(scripts, tmp_path_factory):
     return workdir
 
 
-def changed(workdir, folder, *, keep_checkpoints=False, **fields):
-    """A copy of a workdir whose configuration says otherwise."""
-    shutil.copytree(
-        workdir, folder, ignore=None if keep_checkpoints else shutil.ignore_patterns("checkpoints")
-    )
+def changed(workdir, folder, **fields):
+    """A copy of a workdir without its checkpoints, whose configuration says otherwise."""
+    shutil.copytree(workdir, folder, ignore=shutil.ignore_patterns("checkpoints"))
     record = read_json(folder / "config.json")
     record["config"] |= fields
     (folder / "config.json").write_text(json.dumps(record), encoding="utf-8")
@@ -60,6 +58,7 @@ def launched(scripts, swept, tmp_path_factory):
     """Results of all commands by name, two at a time, and the folder they write to."""
     other = tmp_path_factory.mktemp("other")
     plain = changed(swept, other / "plain", condition="none")
+    mixture = changed(swept, other / "mixture", likelihood="logistic_mixture", binarize="none")
     member = (f"--workdir={swept}", "--member=0")
     commands = {
         "pictures": ("pictures", *member, "--label=3", f"--output={other / 'drawn'}"),
@@ -69,6 +68,7 @@ def launched(scripts, swept, tmp_path_factory):
         "unknown picture": ("pictures", *member, "--only=styles,stiles"),
         "classes of a plain VAE": ("pictures", f"--workdir={plain}", "--member=0", "--only=styles"),
         "label of a plain VAE": ("pictures", f"--workdir={plain}", "--member=0", "--label=3"),
+        "mixture": ("explorer", f"--workdir={mixture}", "--member=0", f"--output={other / 'mixture.html'}"),
         "not a page": ("explorer", *member, f"--output={other / 'explorer.png'}"),
         "no member": ("pictures", f"--workdir={swept}"),
         "no run": ("explorer", f"--workdir={other / 'nowhere'}"),
@@ -91,6 +91,11 @@ def test_every_picture_is_drawn(launched, swept):
     assert not (swept / "pictures").exists()
 
 
+# A headless browser's virtual clock runs ahead of its frames.
+FRAMES = """
+window.requestAnimationFrame = callback => setTimeout(callback, 16);
+window.cancelAnimationFrame = clearTimeout;
+"""
 ACTS = """
 window.addEventListener("load", async () => {
   const sliders = [...document.querySelectorAll("input[type=range]")];
@@ -112,7 +117,7 @@ window.addEventListener("load", async () => {
   };
   for (const [name, act] of Object.entries(steps)) {
     act();
-    while (frame) await new Promise(resolve => setTimeout(resolve, 10));
+    while (frame) await new Promise(resolve => setTimeout(resolve, 20));
     outcome[name] = state();
   }
   outcome.mean = Array.from(decode(model, Float32Array.from([2.5, 0]), 7));
@@ -126,7 +131,7 @@ def test_the_explorer_moves_the_decoder(launched, tmp_path_factory):
     assert result("explorer").code == 0, result("explorer").err
     page = other / "explorer.html"
     assert page.stat().st_size < 3e6
-    outcome = Browser(tmp_path_factory.mktemp("browser")).outcome(page, ACTS)
+    outcome = Browser(tmp_path_factory.mktemp("browser")).outcome(page, ACTS, before=FRAMES)
     assert outcome["errors"] == outcome["fetched"] == []
     assert sorted(outcome["names"]) == ["z0", "z1"]  # not the masked ones
     assert outcome["classes"] == [str(i) for i in range(10)]
@@ -150,6 +155,7 @@ ERRORS = {
     "unknown picture": ("only is stiles, expected some of samples, reconstructions,",),
     "classes of a plain VAE": ("was trained without a condition, expected some of samples,",),
     "label of a plain VAE": ("was trained without a condition, expected no --label",),
+    "mixture": ("has the likelihood logistic_mixture, expected one of bernoulli,",),
     "not a page": ("explorer.png, expected a name ending in .html",),
     "no member": ("expected --member=N or --best",),
     "no run": ("holds no run, expected a config.json",),
