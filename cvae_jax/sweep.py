@@ -136,6 +136,8 @@ def draw_batch(config: Config, data: TrainingData, rows: Int[Array, " b"], step:
     if config.augment:
         keys = jax.random.split(jax.random.fold_in(data.augment_key, step), config.batch_size)
         x = jax.vmap(partial(augment, names=config.augment))(keys, x)
+        if jnp.issubdtype(data.examples.x.dtype, jnp.integer):  # Pixels of whole levels stay such.
+            x = jnp.round(x * data.examples.x_max) / data.examples.x_max
     if config.binarize == "dynamic":
         key = jax.random.fold_in(data.binarize_key, step)
         # As a matrix, because XLA compiles random numbers of four axes slowly.

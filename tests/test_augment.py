@@ -160,6 +160,7 @@ def test_a_batch_is_augmented_before_it_is_binarized(digits):
     assert changed.mean() > 0.9
     assert (first != later).any(axis=(1, 2, 3)).mean() > 0.9
     assert (first != batch(0, data_seed=1, augment=ALL, **grey)).any()
+    np.testing.assert_array_equal(np.round(first * 16) / 16, first)
     # The pixels drawn are those of the augmented image.
     binary = batch(0, augment=ALL)
     assert set(np.unique(binary)) == {0.0, 1.0}
