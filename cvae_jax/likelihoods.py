@@ -224,7 +224,7 @@ def _mixture_sample(key: Key[Array, ""], mixture: LogisticMixture, levels: int) 
     return 0.5 * (jnp.concatenate(drawn, axis=-1) + 1.0)
 
 
-def likelihood(config: Config, levels: int) -> Likelihood:
+def likelihood(config: Config, levels: int = 256) -> Likelihood:
     """The likelihood a configuration names, of pixels of so many levels."""
     match config.likelihood:
         case "bernoulli":

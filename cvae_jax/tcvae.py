@@ -51,8 +51,9 @@ def log_batch_weights(batch_size: int, num_examples: int, *, stratified: bool) -
       Shape (B, B).
 
     Example:
-      >>> jnp.exp(log_batch_weights(3, 10, stratified=True)).round(2).tolist()
-      [[0.10..., 0.40..., 0.5], [0.5, 0.10..., 0.40...], [0.40..., 0.5, 0.10...]]
+      >>> weights = jnp.exp(log_batch_weights(3, 10, stratified=True))
+      >>> [round(float(w), 3) for w in weights[0]]
+      [0.1, 0.4, 0.5]
 
     References:
       Chen et al., Isolating Sources of Disentanglement in VAEs, 2018, appendix C.

@@ -17,7 +17,7 @@ from experiments.cli import UserError
 from experiments.workdir import Run
 
 RNG = np.random.default_rng(0)
-STEPS = 500  # of the classifiers here
+STEPS = 1000  # of the classifiers here
 
 
 # Fréchet distance
