@@ -13,6 +13,7 @@ import optax
 from flax import struct
 
 from cvae_jax import augment
+from cvae_jax.batches import in_batches
 from cvae_jax.evaluation import Examples
 from cvae_jax.networks import Context, ConvEncoder
 from cvae_jax.products import Dense
@@ -116,16 +117,11 @@ def scores(classifier: Classifier, params: PyTree, examples: Examples) -> Scores
     Returns:
       Shapes (n, 64) and (n, classes).
     """
-    n = examples.c.shape[0]
-    batch = min(_EVALUATION_BATCH, n)
-    rows = jnp.arange(-(-n // batch) * batch).reshape(-1, batch)
 
     def one_batch(rows: Int[Array, " b"]) -> Scores:
-        x, _ = examples.take(jnp.minimum(rows, n - 1))
-        return cast("Scores", classifier.apply(params, x))
+        return cast("Scores", classifier.apply(params, examples.take(rows)[0]))
 
-    each = jax.lax.map(one_batch, rows)
-    return jax.tree.map(lambda a: a.reshape(-1, a.shape[-1])[:n], each)
+    return in_batches(one_batch, jnp.arange(examples.c.shape[0]), _EVALUATION_BATCH)
 
 
 def correct(scores: Scores, c: Int[Array, " n"]) -> Bool[Array, " n"]:

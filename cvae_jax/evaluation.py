@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from cvae_jax.batches import in_batches
 from cvae_jax.cvae import CVAE, Gaussian, draw, encode, log_weights
 from cvae_jax.dataset import Split
 from cvae_jax.losses import reparameterize, standard_normal_kl
@@ -81,18 +82,14 @@ def elbo_terms(
     Returns:
       Distortion and rate, shape (n,), nats per example.
     """
-    n = examples.c.shape[0]
-    batch = min(_BATCH, n)
-    rows = jnp.arange(-(-n // batch) * batch)
 
     def one_batch(rows: Int[Array, " b"]) -> ElboTerms:
-        x, c = examples.take(jnp.minimum(rows, n - 1))
+        x, c = examples.take(rows)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
         q, _, log_likelihood = draw(model, params, x, c, keys, latent_mask)
         return ElboTerms(distortion=-log_likelihood, rate=jax.vmap(standard_normal_kl)(q.mean, q.logvar))
 
-    terms = jax.lax.map(one_batch, rows.reshape(-1, batch))
-    return jax.tree.map(lambda a: a.reshape(-1)[:n], terms)
+    return in_batches(one_batch, jnp.arange(examples.c.shape[0]), _BATCH)
 
 
 @partial(jax.jit, static_argnames="model")
@@ -117,11 +114,11 @@ def posteriors(model: CVAE, params: PyTree, examples: Examples, latent_mask: Boo
     Returns:
       Mean and logarithm of the variance, shape (n, z) each; latents out of use are N(0, 1).
     """
-    n = examples.c.shape[0]
-    batch = min(_BATCH, n)
-    rows = jnp.minimum(jnp.arange(-(-n // batch) * batch), n - 1).reshape(-1, batch)
-    q = jax.lax.map(lambda rows: encode(model, params, *examples.take(rows), latent_mask), rows)
-    return jax.tree.map(lambda a: a.reshape(-1, a.shape[-1])[:n], q)
+
+    def one_batch(rows: Int[Array, " b"]) -> Gaussian:
+        return encode(model, params, *examples.take(rows), latent_mask)
+
+    return in_batches(one_batch, jnp.arange(examples.c.shape[0]), _BATCH)
 
 
 @partial(jax.jit, static_argnames=("model", "num_samples", "chunk"))
@@ -157,14 +154,11 @@ def importance_nll(
     References:
       Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016, section 5.
     """
-    n = examples.c.shape[0]
-    batch = min(_NLL_BATCH, n)
-    rows = jnp.arange(-(-n // batch) * batch)
     chunk = min(chunk, num_samples)
     draws = jnp.arange(-(-num_samples // chunk) * chunk).reshape(-1, chunk)
 
     def one_batch(rows: Int[Array, " b"]) -> Float[Array, " b"]:
-        x, c = examples.take(jnp.minimum(rows, n - 1))
+        x, c = examples.take(rows)
         q = encode(model, params, x, c, latent_mask)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
 
@@ -178,10 +172,10 @@ def importance_nll(
             weights = jnp.where(draws < num_samples, weights, -jnp.inf)
             return jnp.logaddexp(total, jax.nn.logsumexp(weights, axis=1)), None
 
-        total, _ = jax.lax.scan(add_chunk, jnp.full(batch, -jnp.inf), draws)
+        total, _ = jax.lax.scan(add_chunk, jnp.full(rows.shape, -jnp.inf), draws)
         return math.log(num_samples) - total
 
-    return jax.lax.map(one_batch, rows.reshape(-1, batch)).reshape(-1)[:n]
+    return in_batches(one_batch, jnp.arange(examples.c.shape[0]), _NLL_BATCH)
 
 
 def summarize(terms: ElboTerms, *, dims: int | None = None) -> list[dict[str, float]]:

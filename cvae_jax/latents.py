@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cvae_jax.batches import in_batches
 from cvae_jax.cvae import CVAE, Gaussian, encode
 from cvae_jax.evaluation import Examples
 from cvae_jax.losses import reparameterize
@@ -70,7 +71,7 @@ def latent_terms(
         x, c = examples.take(rows)
         return encode(model, params, x, c, latent_mask)
 
-    q = _in_batches(posteriors, rows, _ENCODED_AT_ONCE)
+    q = in_batches(posteriors, rows, _ENCODED_AT_ONCE)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(z_key, rows)
     z = jnp.where(latent_mask, jax.vmap(reparameterize)(keys, q.mean, q.logvar), 0.0)
     return LatentTerms(information(z, q), jnp.var(q.mean, axis=0))
@@ -107,15 +108,7 @@ def information(z: Float[Array, "N z"], q: Gaussian) -> Float[Array, " N"]:
         own = jnp.take_along_axis(log_density, rows[:, None], axis=1)
         return math.log(n) - jax.nn.logsumexp(log_density - own, axis=1)
 
-    return _in_batches(compare, jnp.arange(n), _COMPARED_AT_ONCE)
-
-
-def _in_batches(function: Callable[[Array], Any], rows: Int[Array, " n"], size: int) -> Any:
-    """Apply a function to some rows at a time, and join what it returns."""
-    n = rows.shape[0]
-    size = min(size, n)
-    padded = jnp.pad(rows, (0, -n % size), mode="edge").reshape(-1, size)
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], jax.lax.map(function, padded))
+    return in_batches(compare, jnp.arange(n), _COMPARED_AT_ONCE)
 
 
 @partial(jax.jit, static_argnames="model")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, Key, PyTree
 
 
-def at_beta(params: PyTree, beta: Float[Array, ...] | float) -> PyTree:
+def at_beta(params: PyTree, beta: Float[Array, "*b"] | float) -> PyTree:
     """The variables of a multi-rate model, set to a β.
 
     Args:

@@ -32,7 +32,7 @@ class Context(NamedTuple):
     """
 
     e: Float[Array, "b e"] | None
-    log_beta: Float[Array, ...] | None = None
+    log_beta: Float[Array, "*b"] | None = None
 
 
 class AddCondition(nn.Module):

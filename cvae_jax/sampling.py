@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from cvae_jax.batches import in_batches
 from cvae_jax.config import SettingError
 from cvae_jax.cvae import CVAE, decode, encode
 
@@ -45,17 +46,13 @@ def generate(
     Returns:
       Images, shape (b, H, W, C), in units of x.
     """
-    n = c.shape[0]
-    batch = min(_BATCH, n)
-    rows = jnp.arange(-(-n // batch) * batch).reshape(-1, batch)
 
     def one_batch(rows: Int[Array, " b"]) -> Float[Array, "b H W C"]:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
         z = jax.vmap(lambda k: jax.random.normal(k, (model.capacity,)))(keys)
-        return decode_mean(model, params, z, c[jnp.minimum(rows, n - 1)], latent_mask)
+        return decode_mean(model, params, z, c[rows], latent_mask)
 
-    images = jax.lax.map(one_batch, rows)
-    return images.reshape(-1, *images.shape[2:])[:n]
+    return in_batches(one_batch, jnp.arange(c.shape[0]), _BATCH)
 
 
 @partial(jax.jit, static_argnames="model")

@@ -228,26 +228,7 @@ def train_step(
     fails_now = ran & jnp.any(failures)
     runs = ran & ~fails_now
 
-    # Freezing by a gradient and a learning rate of zero leaves the parameters' bits alone. Selecting between
-    # old and new parameters would, too, but keeps XLA from updating them in place. Adam's moments go on decaying:
-    # nothing reads them again.
-    # Clipping comes before, so that it shares the norm of the gradient with the check above.
-    clip = optax.clip_by_global_norm(hparams.clip_norm)  # pyright: ignore[reportArgumentType]
-    clipped, _ = clip.update(gradient["params"], clip.init(state.params["params"]))
-    gradient = jax.tree.map(lambda g: jnp.where(runs, g, 0.0), {**gradient, "params": clipped})
-    hparams = dataclasses.replace(
-        hparams,
-        learning_rate=jnp.where(runs, hparams.learning_rate, 0.0),
-        discriminator_learning_rate=jnp.where(runs, hparams.discriminator_learning_rate, 0.0),
-    )
-    params, opt_state = dict(state.params), dict(state.opt_state)
-    for name in opt_state:
-        # optax raises a float to its int32 step count, which strict promotion would refuse.
-        with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state[name] = optimizers(hparams)[name].update(
-                gradient[name], opt_state[name], params[name]
-            )
-        params[name] = optax.apply_updates(params[name], updates)
+    params, opt_state = _update(state, gradient, hparams, runs)
     if fits:
         logvar = params["fitted"]["logvar"]
         averaged = _averaged(logvar, fitted_logvar(terms.distortion, math.prod(model.shape)), step)
@@ -264,6 +245,35 @@ def train_step(
         diverged_term=jnp.where(fails_now, jnp.argmax(failures), state.diverged_term).astype(jnp.int32),
         sums=jax.tree.map(lambda total, term: total + jnp.where(runs, term, 0.0), state.sums, terms),
     )
+
+
+def _update(
+    state: TrainState, gradient: PyTree, hparams: Hparams, runs: Bool[Array, ""]
+) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
+    """Variables and optimizer states after one step down the gradient; a member that no longer runs keeps its bits.
+
+    Freezing by a gradient and a learning rate of zero leaves the parameters' bits alone. Selecting between old and
+    new parameters would, too, but keeps XLA from updating them in place. Adam's moments go on decaying: nothing
+    reads them again.
+    """
+    # Clipping comes first, so that it shares the norm of the gradient with the check for divergence.
+    clip = optax.clip_by_global_norm(hparams.clip_norm)  # pyright: ignore[reportArgumentType]
+    clipped, _ = clip.update(gradient["params"], clip.init(state.params["params"]))
+    gradient = jax.tree.map(lambda g: jnp.where(runs, g, 0.0), {**gradient, "params": clipped})
+    hparams = dataclasses.replace(
+        hparams,
+        learning_rate=jnp.where(runs, hparams.learning_rate, 0.0),
+        discriminator_learning_rate=jnp.where(runs, hparams.discriminator_learning_rate, 0.0),
+    )
+    params, opt_state = dict(state.params), dict(state.opt_state)
+    for name in opt_state:
+        # optax raises a float to its int32 step count, which strict promotion would refuse.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state[name] = optimizers(hparams)[name].update(
+                gradient[name], opt_state[name], params[name]
+            )
+        params[name] = optax.apply_updates(params[name], updates)
+    return params, opt_state
 
 
 def _averaged(logvar: Float[Array, ""], of_batch: Float[Array, ""], step: Int[Array, ""]) -> Float[Array, ""]:

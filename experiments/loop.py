@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from tensorboardX import SummaryWriter
 
 from cvae_jax import checkpoints, data, devices, evaluation, sweep
 from cvae_jax.cvae import CVAE
@@ -23,11 +22,14 @@ from cvae_jax.dataset import Dataset
 from cvae_jax.evaluation import Examples
 from cvae_jax.hparams import Hparams
 from cvae_jax.sweep import Population
-from cvae_jax.terms import Terms
 from cvae_jax.training import DIVERGED_TERMS
+from experiments import logs
 from experiments.cli import Interrupted, UserError
 from experiments.progress import progress
 from experiments.workdir import MetricsLog, Run
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
 
 # One call into the compiled program lasts about this long: how often progress shows and a signal is heard.
 _SECONDS_PER_CALL = 1.0
@@ -138,10 +140,7 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
     total_steps, batch_size = run.config.epochs * per_epoch, run.config.batch_size
     folder = session.checkpoint_dir(workdir, part)
     with checkpoints.open_manager(folder) as manager, _signals() as signalled:
-        population = checkpoints.restore(manager, abstract_population(session, part))
-        if population is None:
-            population = sweep.init(model, part.hparams)
-        population = devices.by_member(population, session.mesh)
+        population = _restored_or_new(session, part, manager)
         step = int(population.step)
         checkpoints.discard_after(manager, step)
         log = MetricsLog(workdir, members=part.members, step=step)
@@ -155,12 +154,10 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
 
         # Moved to the device only now: a finished part needs neither.
         training_data = sweep.training_data(run.config, session.dataset, session.mesh)
-        validation = devices.replicated(
-            evaluation.on_device(session.dataset.validation, session.dataset.x_max), session.mesh
-        )
+        validation = _validation_data(session)
         examples_per_step = batch_size * len(part.members)
         with (
-            _scalar_writers(workdir, run, part, step) as boards,
+            logs.scalar_writers(workdir, run, part, step) as boards,
             progress(
                 total=total_steps * examples_per_step,
                 done=step * examples_per_step,
@@ -168,8 +165,8 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
                 title=f"part {part.index + 1} of {len(session.parts)}" if len(session.parts) > 1 else "",
             ) as report,
         ):
-            num_steps = 1
-            while not _ended(population, per_epoch, total_steps):
+            num_steps, ended = 1, False
+            while not ended:
                 num_steps = min(num_steps, per_epoch - step % per_epoch)
                 called = time.perf_counter()
                 population = sweep.run_steps(
@@ -183,27 +180,38 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
 
                 if step % per_epoch == 0:
                     population, records = _end_epoch(session, part, population, validation, start)
+                    logs.write_records(records, log, boards, part)
                     last |= {record["member"]: record for record in records}
-                    log.extend(records)
-                    for record in records:
-                        _write_scalars(boards[part.members.index(record["member"])], record)
-                    if step // per_epoch % run.checkpoint_every == 0 or _ended(
-                        population, per_epoch, total_steps
-                    ):
+                    ended = _ended(population, per_epoch, total_steps)
+                    if ended or step // per_epoch % run.checkpoint_every == 0:
                         checkpoints.save(manager, population)
-                report(step * examples_per_step, _describe(list(last.values())))
+                report(step * examples_per_step, logs.describe(list(last.values())))
                 if signalled:
-                    checkpoints.save(manager, population)
-                    manager.wait_until_finished()
-                    name = signal.Signals(signalled[0]).name
-                    message = f"{name}: saved step {step}; the same command continues from there"
-                    raise Interrupted(message, number=signalled[0])
+                    _save_and_stop(manager, population, signalled[0])
         if step < total_steps:
-            print(
-                f"no member trains on: ended after epoch {step // per_epoch} of {run.config.epochs}",
-                flush=True,
-            )
+            last_epoch = step // per_epoch
+            print(f"no member trains on: ended after epoch {last_epoch} of {run.config.epochs}", flush=True)
         return population, max(record["seconds"] for record in last.values())
+
+
+def _restored_or_new(session: Session, part: Part, manager: ocp.CheckpointManager) -> Population:
+    population = checkpoints.restore(manager, abstract_population(session, part))
+    if population is None:
+        population = sweep.init(session.model, part.hparams)
+    return devices.by_member(population, session.mesh)
+
+
+def _validation_data(session: Session) -> Examples:
+    split, x_max = session.dataset.validation, session.dataset.x_max
+    return devices.replicated(evaluation.on_device(split, x_max), session.mesh)
+
+
+def _save_and_stop(manager: ocp.CheckpointManager, population: Population, number: int) -> None:
+    checkpoints.save(manager, population)
+    manager.wait_until_finished()
+    name = signal.Signals(number).name
+    message = f"{name}: saved step {int(population.step)}; the same command continues from there"
+    raise Interrupted(message, number=number)
 
 
 def _end_epoch(
@@ -224,7 +232,7 @@ def _end_epoch(
         "epoch": step // per_epoch,
         "seconds": round(time.perf_counter() - start, 3),
     }
-    records = _records(place, part, train_terms, validation_terms)
+    records = logs.epoch_records(place, part, train_terms, validation_terms)
     return population, [each for each, over in zip(records, stopped, strict=False) if not over]
 
 
@@ -243,19 +251,6 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number, old in before.items():
             signal.signal(number, old)
-
-
-@contextmanager
-def _scalar_writers(workdir: Path, run: Run, part: Part, step: int) -> Iterator[list[SummaryWriter]]:
-    """A TensorBoard writer per member."""
-    root = workdir / "tensorboard"
-    folders = [root if run.kind == "train" else root / f"member-{i:03d}" for i in part.members]
-    writers = [SummaryWriter(str(folder), purge_step=step) for folder in folders]
-    try:
-        yield writers
-    finally:
-        for writer in writers:
-            writer.close()
 
 
 def _ended(population: Population, per_epoch: int, total_steps: int) -> bool:
@@ -283,50 +278,3 @@ def _stop_if_diverged(population: Population, folder: Path) -> None:
             f"the {failure[1]} is not finite at step {failure[0]}: training stopped, the last good checkpoint "
             f"stays in {folder}; try a lower --learning_rate, or --clip_norm"
         )
-
-
-def _records(
-    place: dict[str, Any], part: Part, train_terms: Terms, validation_terms: Terms
-) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl` of one evaluation."""
-    train_host, validation_host = jax.tree.map(np.asarray, (train_terms, validation_terms))
-
-    def metrics(terms: Terms, i: int) -> dict[str, float]:
-        loss, distortion, rate = (float(term[i]) for term in terms[:3])
-        parts = {name: float(values[i]) for name, values in (terms.parts or {}).items()}
-        return {"elbo": -(distortion + rate), "rate": rate, "distortion": distortion, "loss": loss} | parts
-
-    return [
-        {
-            "member": member,
-            **place,
-            "train": metrics(train_host, i),
-            "validation": metrics(validation_host, i),
-        }
-        for i, member in enumerate(part.members)
-    ]
-
-
-def _write_scalars(board: SummaryWriter, record: dict[str, Any]) -> None:
-    for split in ("train", "validation"):
-        for name, value in record[split].items():
-            if np.isfinite(value):  # TensorBoard warns of anything else, at every evaluation of what diverged
-                board.add_scalar(f"{split}/{name}", value, record["step"])
-
-
-def _describe(records: list[dict[str, Any]]) -> str:
-    """The latest validation as text; of many members the best and the worst bound."""
-    if not records:
-        return "first epoch, not yet validated"
-    if len(records) == 1:
-        return "elbo {elbo:.2f} rate {rate:.2f} distortion {distortion:.2f}".format(
-            **records[0]["validation"]
-        )
-    terms = [record["validation"] for record in records]
-    finite = [each for each in terms if each["elbo"] is not None and np.isfinite(each["elbo"])]
-    text = f"{len(terms) - len(finite)} not finite" if len(finite) < len(terms) else ""
-    if finite:
-        best, worst = (choose(finite, key=lambda each: each["elbo"]) for choose in (max, min))
-        bounds = f"best elbo {best['elbo']:.2f} (rate {best['rate']:.2f}), worst {worst['elbo']:.2f}"
-        text = f"{bounds}, {text}" if text else bounds
-    return text

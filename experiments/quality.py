@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # What numpy raises for a file that is no .npz of plain arrays, or is damaged.
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 # Part of the name of a cached classifier: to be raised with every change of how it is built or trained.
-_CLASSIFIER_VERSION = 1
+_CLASSIFIER_VERSION = 2
 _INCEPTION_FEATURES = 2048
 
 

@@ -21,6 +21,15 @@ FLAGS = flags.FLAGS
 def define_shared_flags() -> None:
     """Flags of what all members of a sweep share."""
     default = Config()
+    _define_data_flags(default)
+    _define_model_flags(default)
+    _define_training_flags(default)
+    flags.DEFINE_string("workdir", None, "Folder of the results; a name made of the settings if not given.")
+    flags.DEFINE_integer("checkpoint_every", 10, "Epochs between checkpoints; the end is always one.")
+
+
+def _define_data_flags(default: Config) -> None:
+    """Flags of what is trained on."""
     flags.DEFINE_string(
         "dataset", default.dataset,
         "digits; shapes or shapes32, drawn from known factors at 64x64 or 32x32; a TFDS name such as mnist, cifar10 "
@@ -30,12 +39,35 @@ def define_shared_flags() -> None:
         "data_dir", None, "Folder of prepared TFDS datasets; TFDS's own default if not given."
     )
     flags.DEFINE_enum(
+        "binarize", None, get_args(settings.Binarize),
+        "dynamic draws binary pixels anew at every step, static once, none keeps grey pixels. "
+        "Default: dynamic with the bernoulli likelihood, none otherwise.",
+    )  # fmt: skip
+    flags.DEFINE_list(
+        "augment", list(default.augment),
+        "What happens to training images at every step: any of "
+        f"{', '.join(get_args(settings.Augmentation))}, with commas between.",
+    )  # fmt: skip
+    flags.DEFINE_integer("batch_size", default.batch_size, "Examples per step.")
+    flags.DEFINE_integer("data_seed", default.data_seed, "Of the order of examples and their binarization.")
+
+
+def _define_model_flags(default: Config) -> None:
+    """Flags of what is trained."""
+    flags.DEFINE_enum(
         "condition", default.condition, get_args(settings.ConditionName), "label, or none for a plain VAE."
     )
     flags.DEFINE_enum(
         "network", default.network, get_args(settings.NetworkName),
-        "mlp: two dense layers of 512 on either side; conv: stride-2 convolutions.",
+        "mlp: dense layers, see --hidden; conv: stride-2 convolutions.",
     )  # fmt: skip
+    flags.DEFINE_string(
+        "hidden", ",".join(map(str, default.hidden)),
+        "Widths of the mlp encoder's dense layers, mirrored in the decoder.",
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "activation", default.activation, get_args(settings.ActivationName), "Of the mlp's dense layers."
+    )
     flags.DEFINE_enum(
         "likelihood", default.likelihood, get_args(settings.LikelihoodName),
         "p(x|z,c): bernoulli (cross entropy of binary pixels), continuous_bernoulli (the same of grey pixels, "
@@ -51,22 +83,14 @@ def define_shared_flags() -> None:
         "num_components", default.num_components, "Logistics per pixel of the logistic_mixture likelihood."
     )
     flags.DEFINE_enum(
-        "binarize", None, get_args(settings.Binarize),
-        "dynamic draws binary pixels anew at every step, static once, none keeps grey pixels. "
-        "Default: dynamic with the bernoulli likelihood, none otherwise.",
-    )  # fmt: skip
-    flags.DEFINE_list(
-        "augment", list(default.augment),
-        "What happens to training images at every step: any of "
-        f"{', '.join(get_args(settings.Augmentation))}, with commas between.",
-    )  # fmt: skip
-    flags.DEFINE_integer("epochs", default.epochs, "Passes over the training split.")
-    flags.DEFINE_integer("batch_size", default.batch_size, "Examples per step.")
-    flags.DEFINE_integer("data_seed", default.data_seed, "Of the order of examples and their binarization.")
-    flags.DEFINE_enum(
         "compute_dtype", default.compute_dtype, get_args(settings.ComputeDtype),
         "Of the matrix products; parameters and losses stay float32.",
     )  # fmt: skip
+
+
+def _define_training_flags(default: Config) -> None:
+    """Flags of how it is trained."""
+    flags.DEFINE_integer("epochs", default.epochs, "Passes over the training split.")
     flags.DEFINE_enum(
         "objective", default.objective, get_args(settings.ObjectiveName),
         "elbo; free_bits: no latent's KL is pushed below --free_bits; capacity: beta times the KL's distance to "
@@ -86,97 +110,51 @@ def define_shared_flags() -> None:
         "schedule", default.schedule, get_args(settings.Schedule),
         "How beta (or the target of capacity) rises over --warmup_epochs; cyclical: again in every such cycle.",
     )  # fmt: skip
-    flags.DEFINE_string(
-        "hidden", ",".join(map(str, default.hidden)),
-        "Widths of the mlp encoder's dense layers, mirrored in the decoder.",
-    )  # fmt: skip
-    flags.DEFINE_enum(
-        "activation", default.activation, get_args(settings.ActivationName), "Of the mlp's dense layers."
-    )
     flags.DEFINE_enum(
         "learning_rate_schedule", default.learning_rate_schedule, get_args(settings.LearningRateSchedule),
         "constant, or iwae: --learning_rate times 10^(-i/7) in stage i, which lasts 3^i epochs.",
     )  # fmt: skip
-    flags.DEFINE_string("workdir", None, "Folder of the results; a name made of the settings if not given.")
-    flags.DEFINE_integer("checkpoint_every", 10, "Epochs between checkpoints; the end is always one.")
+
+
+_MEMBER_HELP = {
+    "beta": "Weight of the KL, in a loss summed over pixels and latents; see --objective.",
+    "latent_dim": "Number of latents.",
+    "learning_rate": "Of Adam.",
+    "adam_epsilon": "Added to the root of Adam's second moment.",
+    "warmup_epochs": "Epochs over which beta rises, see --schedule.",
+    "free_bits": "Least KL per latent, nats, with that objective.",
+    "kl_target": "KL to end at, nats, with the objective capacity.",
+    "mi_weight": "Weight of the mutual information, with tcvae.",
+    "marginal_weight": "Weight of the marginals' KL, with tcvae.",
+    "dip_off_diagonal": "Weight of the squared covariances, with dipvae_i and dipvae_ii.",
+    "dip_diagonal": "Weight of the variances' squared distance to 1, with dipvae_i and dipvae_ii.",
+    "tc_weight": "Weight of the total correlation, with factorvae.",
+    "discriminator_learning_rate": "Of the discriminator's Adam, with factorvae.",
+    "beta_min": "Least beta that multirate trains for.",
+    "beta_max": "Largest beta that multirate trains for.",
+    "weight_decay": "Decoupled weight decay, as in AdamW.",
+    "clip_norm": "Largest global norm of the gradient; inf does not clip.",
+    "dropout": "Probability that a hidden unit is dropped in a step.",
+    "ema_decay": "Of the parameters' moving average, which all results are of; 0 uses the latest parameters.",
+    "patience": "Epochs without a better validation until training stops; inf never stops.",
+    "seed": "Of the initialization and the latent noise.",
+}
 
 
 def define_member_flags() -> None:
     """Flags of what may differ between the members of a sweep, one value each."""
-    default = Member()
-    flags.DEFINE_float("beta", default.beta, "Weight of the KL, in a loss summed over pixels and latents.")
-    flags.DEFINE_integer("latent_dim", default.latent_dim, "Number of latents.")
-    flags.DEFINE_float("learning_rate", default.learning_rate, "Of Adam.")
-    flags.DEFINE_float("adam_epsilon", default.adam_epsilon, "Added to the root of Adam's second moment.")
-    flags.DEFINE_float(
-        "warmup_epochs", default.warmup_epochs, "Epochs over which beta rises, see --schedule."
-    )
-    flags.DEFINE_float("free_bits", default.free_bits, "Least KL per latent, nats, with that objective.")
-    flags.DEFINE_float("kl_target", default.kl_target, "KL to end at, nats, with the objective capacity.")
-    flags.DEFINE_float("mi_weight", default.mi_weight, "Weight of the mutual information, with tcvae.")
-    flags.DEFINE_float("marginal_weight", default.marginal_weight, "Weight of the marginals' KL, with tcvae.")
-    flags.DEFINE_float(
-        "dip_off_diagonal", default.dip_off_diagonal, "Weight of the squared covariances, with dipvae."
-    )
-    flags.DEFINE_float(
-        "dip_diagonal", default.dip_diagonal, "Weight of the variances' squared distance to 1, with dipvae."
-    )
-    flags.DEFINE_float("tc_weight", default.tc_weight, "Weight of the total correlation, with factorvae.")
-    flags.DEFINE_float(
-        "discriminator_learning_rate", default.discriminator_learning_rate, "Of Adam, with factorvae."
-    )
-    flags.DEFINE_float("beta_min", default.beta_min, "Least beta that multirate trains for.")
-    flags.DEFINE_float("beta_max", default.beta_max, "Largest beta that multirate trains for.")
-    flags.DEFINE_float("weight_decay", default.weight_decay, "Decoupled weight decay, as in AdamW.")
-    flags.DEFINE_float(
-        "clip_norm", default.clip_norm, "Largest global norm of the gradient; inf does not clip."
-    )
-    flags.DEFINE_float("dropout", default.dropout, "Probability that a hidden unit is dropped in a step.")
-    flags.DEFINE_float(
-        "ema_decay", default.ema_decay,
-        "Of the exponential moving average of the parameters that all results use; 0 uses the latest parameters.",
-    )  # fmt: skip
-    flags.DEFINE_float(
-        "patience", default.patience,
-        "Epochs without a better validation loss, after the warm-up, before training stops; inf never stops.",
-    )  # fmt: skip
-    flags.DEFINE_integer("seed", default.seed, "Of the initialization and the latent noise.")
+    for name, default in dataclasses.asdict(Member()).items():
+        define = flags.DEFINE_integer if isinstance(default, int) else flags.DEFINE_float
+        define(name, default, _MEMBER_HELP[name])
 
 
 def define_grid_flags() -> None:
     """Flags of what differs between the members of a sweep, many values each."""
-    default = Member()
-    for name, text, help_text in (
-        ("beta", f"{default.beta:g}", "Weights of the KL."),
-        ("latent_dim", str(default.latent_dim), "Numbers of latents."),
-        ("learning_rate", f"{default.learning_rate:g}", "Learning rates of Adam."),
-        ("adam_epsilon", f"{default.adam_epsilon:g}", "Added to the root of Adam's second moment."),
-        ("warmup_epochs", f"{default.warmup_epochs:g}", "Epochs over which beta rises, see --schedule."),
-        ("free_bits", f"{default.free_bits:g}", "Least KLs per latent, nats, with that objective."),
-        ("kl_target", f"{default.kl_target:g}", "KLs to end at, nats, with the objective capacity."),
-        ("mi_weight", f"{default.mi_weight:g}", "Weights of the mutual information, with tcvae."),
-        ("marginal_weight", f"{default.marginal_weight:g}", "Weights of the marginals' KL, with tcvae."),
-        ("dip_off_diagonal", f"{default.dip_off_diagonal:g}", "Weights of the covariances, with dipvae."),
-        ("dip_diagonal", f"{default.dip_diagonal:g}", "Weights of the variances, with dipvae."),
-        ("tc_weight", f"{default.tc_weight:g}", "Weights of the total correlation, with factorvae."),
-        (
-            "discriminator_learning_rate",
-            f"{default.discriminator_learning_rate:g}",
-            "Learning rates of Adam, with factorvae.",
-        ),
-        ("beta_min", f"{default.beta_min:g}", "Least betas that multirate trains for."),
-        ("beta_max", f"{default.beta_max:g}", "Largest betas that multirate trains for."),
-        ("weight_decay", f"{default.weight_decay:g}", "Decoupled weight decays."),
-        ("clip_norm", f"{default.clip_norm:g}", "Largest global norms of the gradient; inf does not clip."),
-        ("dropout", f"{default.dropout:g}", "Probabilities that a hidden unit is dropped in a step."),
-        ("ema_decay", f"{default.ema_decay:g}", "Of the parameters' moving averages; 0 uses the latest."),
-        ("patience", f"{default.patience:g}", "Epochs without a better validation before a member stops."),
-        ("seed", str(default.seed), "Seeds of the initialization and the latent noise."),
-    ):
+    for name, default in dataclasses.asdict(Member()).items():
         flags.DEFINE_string(
-            name, text,
-            f"{help_text} Values with commas between, linspace(a,b,n), logspace(a,b,n), range(a,b), or with "
-            "--num_random also uniform(a,b), loguniform(a,b).",
+            name, f"{default:g}",
+            f"{_MEMBER_HELP[name]} Values with commas between, linspace(a,b,n), logspace(a,b,n), range(a,b), or "
+            "with --num_random also uniform(a,b), loguniform(a,b).",
         )  # fmt: skip
     flags.DEFINE_integer("num_random", None, "Draw this many members at random instead of all combinations.")
     flags.DEFINE_integer("search_seed", 0, "Of the draws of --num_random.")

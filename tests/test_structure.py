@@ -11,7 +11,17 @@ ROOT = Path(__file__).parents[1]
 
 # Each module may import those of earlier lines.
 LAYERS = [
-    {"densities", "randomness", "config", "dataset", "products", "conditions", "devices", "dropout"},
+    {
+        "batches",
+        "densities",
+        "randomness",
+        "config",
+        "dataset",
+        "products",
+        "conditions",
+        "devices",
+        "dropout",
+    },
     {"losses", "hparams"},
     {"convolutions", "likelihoods", "sources", "shapes", "codes", "plots", "latent_plots", "grid", "augment"},
     {"networks", "data", "interventions"},
