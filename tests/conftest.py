@@ -14,7 +14,9 @@ os.environ["XLA_FLAGS"] = " ".join(
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import jax
+import numpy as np
 import pytest
+from arrays import labels, pixels
 
 from cvae_jax import data, sweep
 from cvae_jax.config import Config, Member
@@ -60,3 +62,15 @@ def make_sweep(digits):
         return model, hparams, sweep.training_data(config, digits)
 
     return make
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """A function that writes arrays, good ones unless others are given, and returns the file."""
+
+    def write(**arrays):
+        arrays = {"x_train": pixels(), "c_train": labels()} | arrays
+        np.savez(tmp_path / "own.npz", **{name: a for name, a in arrays.items() if a is not None})
+        return tmp_path / "own.npz"
+
+    return write

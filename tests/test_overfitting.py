@@ -1,4 +1,4 @@
-"""Dropout, averaged parameters and early stopping: by hand, in a sweep, and over a restart."""
+"""Dropout, averaged parameters and early stopping of the members of a sweep, against each other and by hand."""
 
 import dataclasses
 from functools import partial
@@ -8,15 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvae_jax import checkpoints, cvae, evaluation, networks, sweep, training
-from cvae_jax.config import Config, Member, SettingError
+from cvae_jax import checkpoints, evaluation, sweep, training
+from cvae_jax.config import Member, SettingError
 from cvae_jax.cvae import CVAE
-from cvae_jax.dropout import Dropout, drop
 from cvae_jax.hparams import hparams
 from cvae_jax.objectives import negative_beta_elbo
 from cvae_jax.sweep import Population
-from experiments import loop
-from experiments.workdir import Run, claim, finished_rows, read_metrics, write_json
 
 PLAIN, ALL = Member(latent_dim=3), Member(latent_dim=4, dropout=0.3, ema_decay=0.9, patience=2, seed=1)
 MEMBERS = (PLAIN, ALL, Member(latent_dim=2, dropout=0.3, learning_rate=3e-3))
@@ -69,78 +66,7 @@ def together(run):
     return run(*MEMBERS)
 
 
-# Dropout
-
-
-def dropped(rate, shape=(64, 50), layer=0, seed=0):
-    h = jnp.asarray(np.random.default_rng(1).uniform(1, 2, shape), jnp.float32)
-    return h, np.asarray(drop(h, Dropout(jax.random.key(seed), jnp.float32(rate)), layer))
-
-
-def test_a_rate_of_zero_changes_no_bit():
-    for shape in ((8, 50), (8, 3, 3, 50)):
-        assert_same_bits(*dropped(0.0, shape))
-
-
-def test_units_are_dropped_at_the_rate_and_the_others_make_up_for_them():
-    h, y = dropped(0.25)
-    kept = y != 0
-    # Four standard errors.
-    assert abs(kept.mean() - 0.75) < 4 * np.sqrt(0.25 * 0.75 / kept.size)
-    np.testing.assert_allclose(y[kept], h[kept] / 0.75, rtol=1e-6)
-
-
-def test_rows_layers_and_keys_have_masks_of_their_own():
-    masks = [dropped(0.5)[1] != 0, dropped(0.5, layer=1)[1] != 0, dropped(0.5, seed=1)[1] != 0]
-    assert len(np.unique(np.concatenate(masks), axis=0)) == 3 * 64
-
-
-def test_a_row_does_not_depend_on_the_size_of_the_batch():
-    np.testing.assert_array_equal(dropped(0.5)[1][:8] != 0, dropped(0.5, shape=(8, 50))[1] != 0)
-
-
-def test_feature_maps_lose_whole_channels():
-    kept = dropped(0.5, shape=(16, 3, 5, 20))[1] != 0
-    np.testing.assert_array_equal(kept, np.broadcast_to(kept[:, :1, :1], kept.shape))
-    assert 0.3 < kept.mean() < 0.7
-
-
-@pytest.fixture(scope="module", params=[("mlp", 4), ("conv", 6)], ids=lambda param: param[0])
-def dropping(request):
-    """Number of hidden layers, key of each one's masks, and the outputs of both bodies without dropout and with."""
-    network, layers = request.param
-    keys = []
-
-    def recorder(h, dropout, layer):
-        if dropout is not None:
-            keys.append(jax.random.key_data(dropout.of(layer).key))
-        return drop(h, dropout, layer)
-
-    @jax.jit
-    def outputs():
-        x, c, mask = jnp.ones((2, 8, 8, 1)), jnp.zeros(2, jnp.int32), jnp.ones(3, bool)
-        plain = CVAE(Config(network=network), (8, 8, 1), 10, 3)
-        params = plain.init(jax.random.key(0), x, c, mask, jax.random.key(1))
-        assert keys == []
-        train = plain.clone(dropout=Dropout(jax.random.key(5), jnp.float32(0.5)))
-        encoded = [cvae.encode(model, params, x, c, mask).mean for model in (plain, train)]
-        decoded = [cvae.decode(model, params, jnp.ones((2, 3)), c, mask) for model in (plain, train)]
-        return jnp.stack(keys), encoded, decoded
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(networks, "drop", recorder)
-        return layers, *jax.tree.map(np.asarray, outputs())
-
-
-def test_every_hidden_layer_drops_with_a_key_of_its_own(dropping):
-    layers, keys, _, _ = dropping
-    assert len(keys) == len(np.unique(keys, axis=0)) == layers
-
-
-def test_both_bodies_drop_in_training_and_not_in_evaluation(dropping):
-    for plain, dropped in dropping[2:]:
-        np.testing.assert_array_equal(plain[0], plain[1])
-        assert (dropped[0] != dropped[1]).mean() > 0.9
+# Members
 
 
 def test_a_sweep_without_dropout_and_averages_has_no_part_for_them(make_sweep):
@@ -337,72 +263,6 @@ def test_a_member_taken_out_has_the_shapes_of_its_solo_run(make_sweep, together)
         assert jax.tree.structure(taken) == jax.tree.structure(alone)
         for here, there in zip(jax.tree.leaves(taken), jax.tree.leaves(alone), strict=True):
             assert here.shape == there.shape
-
-
-# A run
-
-
-# Alike in all else, so that the second stops later.
-STOPPING = tuple(
-    Member(latent_dim=4, learning_rate=0.01, dropout=0.1, ema_decay=0.5, patience=patience)
-    for patience in (1, 3)
-)
-
-
-def a_run(**config):
-    return Run(
-        kind="sweep", config=Config(**config), members=STOPPING, members_per_program=2, data_dir=None,
-        checkpoint_every=1000,
-    )  # fmt: skip
-
-
-@pytest.fixture
-def train(cache_dir):
-    def train(run, workdir):
-        claim(workdir, run)
-        session = loop.open_session(run, cache_dir)
-        return loop.train(session, session.parts[0], workdir)[0]
-
-    return train
-
-
-def test_a_run_ends_when_no_member_trains_on(train, tmp_path, capsys):
-    population = train(a_run(epochs=200), tmp_path / "a")
-    stopped = population.members.stopped_epoch.tolist()
-    epochs = int(population.step) // 10
-    assert 0 < min(stopped) < max(stopped) == epochs < 200
-    assert f"no member trains on: ended after epoch {epochs} of 200" in capsys.readouterr().out
-    records = read_metrics(tmp_path / "a")
-    for i in (0, 1):
-        losses = [record["validation"]["loss"] for record in records if record["member"] == i]
-        assert len(losses) == stopped[i]
-        assert int(population.members.best.epoch[i]) == np.argmin(losses) + 1
-        assert stopped[i] == np.argmin(losses) + 1 + STOPPING[i].patience
-        assert population.members.best.loss[i] == np.float32(min(losses))
-
-    # Interrupted after an epoch in which one had stopped, it goes on to the same bits.
-    train(a_run(epochs=min(stopped)), tmp_path / "b")
-    continued = train(a_run(epochs=200), tmp_path / "b")
-    assert_same_bits(continued, population)
-    seconds_aside = [
-        [{k: v for k, v in record.items() if k != "seconds"} for record in read_metrics(tmp_path / name)]
-        for name in "ab"
-    ]
-    assert seconds_aside[0] == seconds_aside[1]
-    # Once ended, nothing is left to do.
-    assert_same_bits(train(a_run(epochs=200), tmp_path / "a"), population)
-
-
-def test_a_sweep_whose_members_all_ended_is_finished(tmp_path):
-    rows = [
-        {"epochs": 7, "stopped_epoch": 5, "diverged": None},
-        {"epochs": 7, "stopped_epoch": None, "diverged": 60},
-    ]
-    write_json(tmp_path / "results.json", rows)
-    assert finished_rows(tmp_path, a_run(epochs=200)) is not None
-    rows[1]["diverged"] = None
-    write_json(tmp_path / "results.json", rows)
-    assert finished_rows(tmp_path, a_run(epochs=200)) is None
 
 
 # Settings

@@ -1,4 +1,7 @@
-"""`experiments.sweep` as a person runs it: tables, pictures, the report in a browser, and what follows a sweep."""
+"""`experiments.sweep` as a person runs it: tables, pictures, the report in a browser, and what follows a sweep.
+
+One file for all of it, because the tests of a second would train the same sweep again.
+"""
 
 import csv
 import json

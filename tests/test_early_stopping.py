@@ -1,0 +1,75 @@
+"""A run whose members stop early: where it ends, what it records, and that it resumes."""
+
+import jax
+import numpy as np
+import pytest
+
+from cvae_jax.config import Config, Member
+from experiments import loop
+from experiments.workdir import Run, claim, finished_rows, read_metrics, write_json
+
+# Alike in all else, so that the second stops later.
+STOPPING = tuple(
+    Member(latent_dim=4, learning_rate=0.01, dropout=0.1, ema_decay=0.5, patience=patience)
+    for patience in (1, 3)
+)
+
+
+def assert_same_bits(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def a_run(**config):
+    return Run(
+        kind="sweep", config=Config(**config), members=STOPPING, members_per_program=2, data_dir=None,
+        checkpoint_every=1000,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def train(cache_dir):
+    def train(run, workdir):
+        claim(workdir, run)
+        session = loop.open_session(run, cache_dir)
+        return loop.train(session, session.parts[0], workdir)[0]
+
+    return train
+
+
+def test_a_run_ends_when_no_member_trains_on(train, tmp_path, capsys):
+    population = train(a_run(epochs=200), tmp_path / "a")
+    stopped = population.members.stopped_epoch.tolist()
+    epochs = int(population.step) // 10
+    assert 0 < min(stopped) < max(stopped) == epochs < 200
+    assert f"no member trains on: ended after epoch {epochs} of 200" in capsys.readouterr().out
+    records = read_metrics(tmp_path / "a")
+    for i in (0, 1):
+        losses = [record["validation"]["loss"] for record in records if record["member"] == i]
+        assert len(losses) == stopped[i]
+        assert int(population.members.best.epoch[i]) == np.argmin(losses) + 1
+        assert stopped[i] == np.argmin(losses) + 1 + STOPPING[i].patience
+        assert population.members.best.loss[i] == np.float32(min(losses))
+
+    # Interrupted after an epoch in which one had stopped, it goes on to the same bits.
+    train(a_run(epochs=min(stopped)), tmp_path / "b")
+    continued = train(a_run(epochs=200), tmp_path / "b")
+    assert_same_bits(continued, population)
+    seconds_aside = [
+        [{k: v for k, v in record.items() if k != "seconds"} for record in read_metrics(tmp_path / name)]
+        for name in "ab"
+    ]
+    assert seconds_aside[0] == seconds_aside[1]
+    # Once ended, nothing is left to do.
+    assert_same_bits(train(a_run(epochs=200), tmp_path / "a"), population)
+
+
+def test_a_sweep_whose_members_all_ended_is_finished(tmp_path):
+    rows = [
+        {"epochs": 7, "stopped_epoch": 5, "diverged": None},
+        {"epochs": 7, "stopped_epoch": None, "diverged": 60},
+    ]
+    write_json(tmp_path / "results.json", rows)
+    assert finished_rows(tmp_path, a_run(epochs=200)) is not None
+    rows[1]["diverged"] = None
+    write_json(tmp_path / "results.json", rows)
+    assert finished_rows(tmp_path, a_run(epochs=200)) is None

@@ -1,0 +1,192 @@
+"""Files of one's own: what arrives of them, and what is refused."""
+
+import re
+
+import numpy as np
+import pytest
+from arrays import GREY, SPLITS, labels, load, pixels
+
+from cvae_jax.dataset import DataError
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.float64])
+def test_npz_pixels_arrive(npz, dtype):
+    x = pixels(dtype=dtype)
+    dataset = load(npz(x_train=x), **GREY)
+    assert [len(getattr(dataset, name)) for name in SPLITS] == [44, 4, 12]
+    assert dataset.x_max == (255.0 if dtype == np.uint8 else 1.0)
+    assert dataset.train.x.dtype == (np.uint8 if dtype == np.uint8 else np.float32)
+    given = {image.tobytes() for image in x.astype(dataset.train.x.dtype)}
+    assert {image.tobytes() for name in SPLITS for image in getattr(dataset, name).x} == given
+    assert dataset.class_names == ("0", "1", "2")
+
+
+def test_npz_keeps_its_own_validation_and_test(npz):
+    own = {name: pixels(n) for name, n in zip(SPLITS, (30, 9, 12), strict=True)}
+    arrays = {f"x_{name}": x for name, x in own.items()} | {f"c_{n}": labels(len(x)) for n, x in own.items()}
+    dataset = load(npz(**arrays), **GREY)
+    for name, x in own.items():
+        np.testing.assert_array_equal(getattr(dataset, name).x, x)
+        np.testing.assert_array_equal(getattr(dataset, name).c, labels(len(x)))
+
+
+def test_npz_holds_validation_out_of_train_alone_beside_its_own_test(npz):
+    test = pixels(9)
+    dataset = load(npz(x_test=test, c_test=labels(9)), **GREY)
+    assert [len(getattr(dataset, name)) for name in SPLITS] == [55, 5, 9]
+    np.testing.assert_array_equal(dataset.test.x, test)
+
+
+def test_npz_images_without_channels_get_one(npz):
+    x = pixels()
+    with_channel, without = load(npz(x_train=x)), load(npz(x_train=x[..., 0]))
+    assert without.shape == (6, 5, 1)
+    np.testing.assert_array_equal(with_channel.test.x, without.test.x)
+
+
+def test_labels_may_be_absent_without_a_condition(npz):
+    assert len(load(npz(c_train=None), condition="none").train) == 44
+
+
+def factors_of(split):
+    """The factors that `test_npz_factors_stay_with_their_images` gave each image: what its pixels say."""
+    return np.stack([split.c, np.round(100 * split.x[:, 0, 0, 0]).astype(int)], axis=1)
+
+
+@pytest.mark.parametrize("names", [None, ("kind", "corner")])
+def test_npz_factors_stay_with_their_images(npz, names):
+    x, test = pixels(), pixels(9)
+    given = {"x_test": test, "c_test": labels(9)}
+    for name, images in (("train", x), ("test", test)):
+        given[f"factors_{name}"] = np.stack(
+            [labels(len(images)), np.round(100 * images[:, 0, 0, 0]).astype(int)], axis=1
+        )
+    dataset = load(npz(x_train=x, **given, **({"factor_names": np.array(names)} if names else {})), **GREY)
+    assert dataset.factor_names == (names or ("0", "1"))
+    for name in SPLITS:
+        split = getattr(dataset, name)
+        np.testing.assert_array_equal(split.factors, factors_of(split))
+
+
+@pytest.mark.parametrize("binarize", ["dynamic", "static"])
+def test_binarization_keeps_factors(npz, binarize):
+    dataset = load(npz(factors_train=np.stack([labels(), np.arange(60)], axis=1)), binarize=binarize)
+    for name in SPLITS:
+        split = getattr(dataset, name)
+        np.testing.assert_array_equal(split.factors[:, 0], split.c)
+
+
+def test_data_without_factors_has_no_names_of_them(npz):
+    dataset = load(npz())
+    assert dataset.factor_names == ()
+    assert dataset.train.factors is None
+
+
+def test_grey_values_outside_the_unit_interval_are_for_the_gaussian_alone(npz):
+    path = npz(x_train=3.0 * pixels() - 1.0)
+    load(path, **GREY)
+    with pytest.raises(DataError, match=r"x_train lies in \[-\S+, \S+\], expected \[0, 1\].*bernoulli"):
+        load(path)
+
+
+BAD = {
+    "no x_train": ({"x_train": None}, "has no x_train.* holds c_train"),
+    "no c_train": ({"c_train": None}, "has no c_train"),
+    "c_test alone": ({"c_test": labels()}, "c_test but no x_test"),
+    "lengths": ({"c_train": labels(59)}, r"60 examples and c_train has shape \(59,\), expected \(60,\)"),
+    "one-hot labels": ({"c_train": np.eye(60, dtype=int)}, r"c_train has shape \(60, 60\), expected \(60,\)"),
+    "float labels": ({"c_train": labels() / 2}, "c_train is float64, expected whole numbers"),
+    "negative labels": ({"c_train": labels() - 1}, "has label -1, expected labels ≥ 0"),
+    "unseen": ({"x_test": pixels(4), "c_test": np.array([0, 1, 2, 7])}, "c_test has label 7, which c_train"),
+    "int64 pixels": ({"x_train": pixels().astype(np.int64)}, "x_train is int64, expected uint8"),
+    "vectors": ({"x_train": pixels().reshape(60, -1)}, r"x_train has shape \(60, 30\), expected \(n, H, W"),
+    "test type": ({"x_test": pixels(4, np.uint8), "c_test": labels(4)}, "x_test is uint8, expected float32"),
+    "test shape": ({"x_test": pixels(4)[:, :5], "c_test": labels(4)}, r"x_test has images .*\(5, 5, 1\)"),
+    "tiny images": ({"x_train": pixels()[:, :3]}, r"images of \(3, 5\) pixels, expected at least 4"),
+    "empty": ({"x_train": pixels(0), "c_train": labels(0)}, "train split is empty"),
+    "too few to split": ({"x_train": pixels(3), "c_train": labels(3)}, "validation split is empty"),
+    "factors of one split": (
+        {"factors_train": np.zeros((60, 2), int), "x_test": pixels(9), "c_test": labels(9)},
+        "has no factors_test",
+    ),
+    "too few factors": (
+        {"factors_train": np.zeros((59, 2), int)},
+        r"factors_train has shape \(59, 2\), expected \(60, f\)",
+    ),
+    "a single factor": ({"factors_train": labels()}, r"factors_train has shape \(60,\), expected \(60, f\)"),
+    "float factors": (
+        {"factors_train": np.zeros((60, 2))},
+        "factors_train is float64, expected whole numbers",
+    ),
+    "factor names": (
+        {"factors_train": np.zeros((60, 2), int), "factor_names": np.array(["x"])},
+        "factor_names has 1 names",
+    ),
+    "objects": ({"x_train": np.array([None] * 60)}, "cannot be read as .npz with plain arrays"),
+    "text": ({"x_train": np.array(["a"] * 60).reshape(60, 1, 1)}, "x_train is <U1, expected uint8"),
+    "scalar": ({"x_train": np.float32(1)}, "x_train has shape"),
+    "huge labels": ({"c_train": labels() + 2**40}, "c_train has labels from 1099511627776 to 1099511627778"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_arrays_are_named(npz, case):
+    arrays, message = BAD[case]
+    with pytest.raises(DataError, match=message):
+        load(npz(**arrays))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("fields", [{}, GREY], ids=["bernoulli", "gaussian"])
+def test_the_example_that_is_not_finite_is_named(npz, value, fields):
+    x = pixels(12)
+    x[[5, 9], 2, 2] = value
+    path = npz(x_test=x, c_test=labels(12))
+    with pytest.raises(DataError, match=re.escape("x_test[5] has NaN or infinite pixels")):
+        load(path, **fields)
+
+
+def test_a_batch_larger_than_the_training_split_is_refused(npz):
+    path = npz()
+    assert len(load(path, batch_size=44).train) == 44
+    with pytest.raises(DataError, match="batch_size is 45, expected at most the 44 examples"):
+        load(path, batch_size=45)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"none\.npz does not exist"):
+        load(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100, -1])
+def test_a_truncated_file_is_refused(npz, kept):
+    path = npz()
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(DataError, match=r"cannot be read as \.npz"):
+        load(path)
+
+
+@pytest.mark.parametrize("value", [0, 255])
+@pytest.mark.parametrize("start", [60, 120, 400])
+def test_a_file_with_damaged_bytes_is_refused(tmp_path, start, value):
+    path = tmp_path / "own.npz"
+    np.savez_compressed(path, x_train=pixels(), c_train=labels())
+    whole = bytearray(path.read_bytes())
+    whole[start : start + 200] = bytes([value] * 200)
+    path.write_bytes(whole)
+    with pytest.raises(DataError, match=r"cannot be read as \.npz"):
+        load(path)
+
+
+@pytest.mark.parametrize("write", [lambda p: p.write_text("x_train"), lambda p: p.mkdir()])
+def test_what_is_no_npz_is_refused(tmp_path, write):
+    write(tmp_path / "own.npz")
+    with pytest.raises(DataError, match=r"cannot be read as \.npz"):
+        load(tmp_path / "own.npz")
+
+
+def test_a_single_array_is_refused(tmp_path):
+    with (tmp_path / "own.npz").open("wb") as file:
+        np.save(file, pixels())
+    with pytest.raises(DataError, match=r"cannot be read as \.npz"):
+        load(tmp_path / "own.npz")
