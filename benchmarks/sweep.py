@@ -79,7 +79,7 @@ def torch_seconds(epochs: int) -> float:
         Training(
             "mlp",
             train.x,
-            train.c,
+            train.labels,
             x_max=digits.x_max,
             latent_dim=m.latent_dim,
             beta=m.beta,

@@ -69,9 +69,9 @@ def _check(dataset: Dataset, config: Config) -> None:
                     f"{dataset.name}: x_{name} lies in [{low:g}, {high:g}], expected [0, 1] under the "
                     f"{config.likelihood} likelihood"
                 )
-        if config.condition == "label" and split.c.min() < 0:
-            raise DataError(f"{dataset.name}: c_{name} has label {split.c.min()}, expected labels ≥ 0")
-        unseen = set(np.unique(split.c)) - set(np.unique(dataset.train.c))
+        if config.condition == "label" and split.labels.min() < 0:
+            raise DataError(f"{dataset.name}: c_{name} has label {split.labels.min()}, expected labels ≥ 0")
+        unseen = set(np.unique(split.labels)) - set(np.unique(dataset.train.labels))
         if config.condition == "label" and unseen:
             raise DataError(
                 f"{dataset.name}: c_{name} has label {min(unseen)}, which c_train never has: nothing was learned of it"

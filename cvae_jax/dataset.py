@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cvae_jax.condition_kinds import Condition, Label
+
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int, Num
+    from jaxtyping import Float, Int, Num, Shaped
+
+    Conditions = Shaped[np.ndarray, "n *k"] | dict[str, Shaped[np.ndarray, "n *k"]]
 
 # Splits that a dataset does not bring itself are drawn with this seed: they never depend on a run's settings.
 _SPLIT_SEED = 0
@@ -26,22 +30,35 @@ class Split:
 
     Attributes:
       x: pixels, shape (n, H, W, C), uint8 from 0 to the dataset's `x_max`, or float32.
-      c: labels, shape (n,), int32.
+      c: conditions, of the dataset's `condition`: an array, or several by name; labels, shape (n,), int32, where it
+        has none.
       factors: what the pixels were made from, where it is known: a whole number for each of the dataset's
         `factor_names`, shape (n, f), int32.
     """
 
     x: Num[np.ndarray, "n H W C"]
-    c: Int[np.ndarray, " n"]
+    c: Conditions
     factors: Int[np.ndarray, "n f"] | None = None
 
     def __len__(self) -> int:
         """Number of examples."""
         return len(self.x)
 
+    @property
+    def labels(self) -> Int[np.ndarray, " n"]:
+        """c, of a dataset whose condition is a label.
+
+        Raises:
+          DataError: if c is anything else.
+        """
+        if isinstance(self.c, dict) or self.c.ndim != 1:
+            raise DataError("the condition is no label, expected one: this compares classes")
+        return self.c
+
     def take(self, rows: Int[np.ndarray, " m"]) -> Split:
         """The examples of the given rows."""
-        return Split(self.x[rows], self.c[rows], None if self.factors is None else self.factors[rows])
+        c = {k: v[rows] for k, v in self.c.items()} if isinstance(self.c, dict) else self.c[rows]
+        return Split(self.x[rows], c, None if self.factors is None else self.factors[rows])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +69,9 @@ class Dataset:
       name: what a person calls it.
       train, validation, test: the splits; training sees the first, model selection the second.
       x_max: the value of x that stands for 1.
-      class_names: what a person calls each label.
+      class_names: what a person calls each label; empty where c holds no labels alone.
       factor_names: what a person calls each column of the splits' `factors`; empty where they have none.
+      kinds: of the conditions, where they are no labels alone.
     """
 
     name: str
@@ -63,6 +81,12 @@ class Dataset:
     x_max: float
     class_names: tuple[str, ...]
     factor_names: tuple[str, ...] = ()
+    kinds: Condition = None
+
+    @property
+    def condition(self) -> Condition:
+        """What c is made of."""
+        return Label(len(self.class_names)) if self.kinds is None else self.kinds
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -74,6 +98,11 @@ class Dataset:
     def levels(self) -> int:
         """Number of values of a whole-number pixel."""
         return round(self.x_max) + 1
+
+    @property
+    def labelled(self) -> bool:
+        """Whether c is a label."""
+        return self.kinds is None
 
     @property
     def num_classes(self) -> int:
@@ -121,12 +150,17 @@ def with_splits(
     x_max: float,
     class_names: tuple[str, ...],
     factor_names: tuple[str, ...] = (),
+    kinds: Condition = None,
 ) -> Dataset:
-    """A dataset whose missing splits are held out of train, stratified: the test split first."""
+    """A dataset whose missing splits are held out of train, stratified by label if it has any: the test split first."""
+
+    def held_out(split: Split, fraction: float) -> tuple[Split, Split]:
+        strata = split.labels if kinds is None else np.zeros(len(split), np.int32)
+        kept, other = stratified_split(strata, fraction)
+        return split.take(kept), split.take(other)
+
     if test is None:
-        kept, held_out = stratified_split(train.c, _TEST_FRACTION)
-        train, test = train.take(kept), train.take(held_out)
+        train, test = held_out(train, _TEST_FRACTION)
     if validation is None:
-        kept, held_out = stratified_split(train.c, _VALIDATION_FRACTION)
-        train, validation = train.take(kept), train.take(held_out)
-    return Dataset(name, train, validation, test, x_max, class_names, factor_names)
+        train, validation = held_out(train, _VALIDATION_FRACTION)
+    return Dataset(name, train, validation, test, x_max, class_names, factor_names, kinds)

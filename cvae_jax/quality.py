@@ -158,7 +158,7 @@ def require_classes(dataset: Dataset) -> None:
     Raises:
       DataError: if all labels are the same.
     """
-    if len(np.unique(dataset.train.c)) < 2:
+    if len(np.unique(dataset.train.labels)) < 2:
         raise DataError(
             f"{dataset.name}: c_train has one label only, expected at least 2 to judge samples by their class"
         )
@@ -198,7 +198,7 @@ def appoint_judge(dataset: Dataset, params: PyTree) -> Judge:
     features, accuracy = look_at(dataset.test)
     others, _ = look_at(dataset.validation.take(_some(len(dataset.validation), _NUM_IMAGES)))
     return Judge(
-        dataset, classifier, params, accuracy, features[rows], dataset.test.c[rows],
+        dataset, classifier, params, accuracy, features[rows], dataset.test.labels[rows],
         frechet_distance(features[rows], others),
     )  # fmt: skip
 
@@ -258,7 +258,7 @@ def sample_quality(
         # classifier's programs are compiled.
         return Examples(jnp.asarray(np.asarray(x)), jnp.asarray(c), jnp.float32(1))
 
-    classes = np.unique(dataset.train.c)
+    classes = np.unique(dataset.train.labels)
     balanced = samples(keys[0], np.repeat(classes, -(-_NUM_IMAGES // len(classes))))
     scores = classifiers.scores(classifier, judge.params, balanced)
     hits = np.asarray(classifiers.correct(scores, balanced.c)).reshape(len(classes), -1)
@@ -268,7 +268,8 @@ def sample_quality(
     features = np.asarray(classifiers.scores(classifier, judge.params, like_test).features)
 
     train_c, validation_c = (
-        split.c[_some(len(split), _MOST_TRAINING_IMAGES)] for split in (dataset.train, dataset.validation)
+        split.labels[_some(len(split), _MOST_TRAINING_IMAGES)]
+        for split in (dataset.train, dataset.validation)
     )
     taught = classifiers.fit(
         classifier,

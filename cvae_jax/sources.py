@@ -84,7 +84,7 @@ def from_npz(path: Path, *, needs_labels: bool) -> Dataset:
         if other is not None and other.x.dtype != train.x.dtype:
             raise DataError(f"{path}: x_{name} is {other.x.dtype}, expected {train.x.dtype} as x_train")
     x_max = 255.0 if train.x.dtype == np.uint8 else 1.0
-    class_names = tuple(str(i) for i in range(int(train.c.max(initial=0)) + 1))
+    class_names = tuple(str(i) for i in range(int(train.labels.max(initial=0)) + 1))
     factor_names = _npz_factor_names(path, train, arrays)
     return with_splits(path.stem, train, validation, test, x_max, class_names, factor_names)
 

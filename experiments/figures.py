@@ -43,7 +43,7 @@ def samples_figure(session: Session, trained: Trained) -> Figure:
 def reconstructions_figure(session: Session, trained: Trained) -> Figure:
     """Test images above their reconstructions, classes in turn."""
     test = session.dataset.test
-    rows = np.concatenate([np.flatnonzero(test.c == label)[:4] for label in np.unique(test.c)])
+    rows = np.concatenate([np.flatnonzero(test.labels == label)[:4] for label in np.unique(test.labels)])
     rows = rows[np.argsort(np.arange(len(rows)) % 4, kind="stable")][: 3 * _COLUMNS]
     rows = rows[: max(1, len(rows) // _COLUMNS) * _COLUMNS]
     columns = min(_COLUMNS, len(rows))
@@ -53,7 +53,7 @@ def reconstructions_figure(session: Session, trained: Trained) -> Figure:
             session.model,
             trained.best.params,
             jnp.asarray(x),
-            jnp.asarray(test.c[rows]),
+            jnp.asarray(test.labels[rows]),
             trained.hparams.latent_mask,
         )
     )
@@ -130,7 +130,13 @@ def interpolations_figure(session: Session, trained: Trained, q: Gaussian) -> Fi
         ends = [(rows[0], by_class[(k + 1) % len(by_class)][0]) for k, rows in enumerate(by_class)]
     walks = [
         sampling.interpolate(
-            model, trained.best.params, q.mean[a], q.mean[b], jnp.int32(test.c[a]), mask, steps=_COLUMNS - 1
+            model,
+            trained.best.params,
+            q.mean[a],
+            q.mean[b],
+            jnp.int32(test.labels[a]),
+            mask,
+            steps=_COLUMNS - 1,
         )
         for a, b in ends
     ]
@@ -146,7 +152,7 @@ def label_interpolations_figure(session: Session, trained: Trained, q: Gaussian)
     """A test image's z held, and a straight walk from the embedding of its class to that of the next."""
     model, mask, dataset = session.model, trained.hparams.latent_mask, session.dataset
     firsts = np.array([rows[0] for rows in _rows_by_class(session)])
-    classes = dataset.test.c[firsts]
+    classes = dataset.test.labels[firsts]
     following = np.roll(classes, -1)
     walks = [
         sampling.interpolate_labels(
@@ -194,14 +200,14 @@ def scatter_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
     dataset = session.dataset
     rows, title = np.arange(len(dataset.test)), "posterior means of the test split"
     if len(rows) > _PROJECTED:
-        _, rows = stratified_split(dataset.test.c, _PROJECTED / len(rows))
+        _, rows = stratified_split(dataset.test.labels, _PROJECTED / len(rows))
         title = f"posterior means of {len(rows):,} examples of the test split"
     in_use = np.flatnonzero(trained.hparams.latent_mask)
     projected = posteriors.project(np.asarray(q.mean)[rows][:, in_use])
     shares = " and ".join(f"{share:.0%}" for share in projected.explained)
     return latent_plots.scatter(
         [(f"PCA, {shares} of the variance", projected.pca), ("t-SNE", projected.tsne)],
-        dataset.test.c[rows],
+        dataset.test.labels[rows],
         class_names=dataset.class_names,
         title=f"{title}, {len(in_use)} latents",
     )
@@ -209,7 +215,7 @@ def scatter_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
 
 def _rows_by_class(session: Session) -> list[np.ndarray]:
     """Rows of the test split, class by class, of the classes that are drawn."""
-    c = session.dataset.test.c
+    c = session.dataset.test.labels
     return [np.flatnonzero(c == label) for label in np.unique(c)[:_MOST_CLASSES]]
 
 

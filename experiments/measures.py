@@ -133,7 +133,7 @@ def prepare(
             nll = scores.test_nll(session, trained, each.nll_samples)
             record["test"] = record["test"] | _nll_metrics(session, nll, each.nll_samples)
             if nll_output is not None:
-                arrays: dict[str, Any] = {nll_name(session.run.config): nll, "c": session.dataset.test.c}
+                arrays: dict[str, Any] = {nll_name(session.run.config): nll, "c": session.dataset.test.labels}
                 write_atomically(nll_output, lambda file: np.savez(file, **arrays))
         if judge is not None:
             record["sample_quality"] = scores.judged(session, trained, judge)

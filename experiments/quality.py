@@ -48,7 +48,7 @@ def _fingerprint(dataset: Dataset) -> str:
     """Of all that a classifier depends on."""
     digest = hashlib.sha256(f"{_CLASSIFIER_VERSION} {dataset.num_classes} {dataset.x_max}".encode())
     for split in (dataset.train, dataset.validation):
-        for array in (split.x, split.c):
+        for array in (split.x, split.labels):
             digest.update(f"{array.dtype} {array.shape}".encode())
             digest.update(array.tobytes())
     return digest.hexdigest()[:16]

@@ -54,10 +54,12 @@ def member_pictures(session: Session, trained: Trained) -> Pictures:
     samples = sampling.generate(session.model, trained.best.params, key, c, mask)
 
     test = dataset.test
-    picked = np.array([np.flatnonzero(test.c == label)[0] for label in np.unique(test.c)[:_MAX_CLASSES]])
+    picked = np.array(
+        [np.flatnonzero(test.labels == label)[0] for label in np.unique(test.labels)[:_MAX_CLASSES]]
+    )
     x = unit(test.x[picked], dataset.x_max)
     means = sampling.reconstruct(
-        session.model, trained.best.params, jnp.asarray(x), jnp.asarray(test.c[picked]), mask
+        session.model, trained.best.params, jnp.asarray(x), jnp.asarray(test.labels[picked]), mask
     )
     pairs = np.stack([x, np.asarray(means)])
     return Pictures(

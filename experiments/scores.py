@@ -68,7 +68,7 @@ def disentanglement_scores(session: Session, trained: Trained) -> dict[str, Any]
         ).mean
     )
     assert split.factors is not None
-    labels = [j for j, values in enumerate(split.factors.T) if (values == split.c).all()]
+    labels = [j for j, values in enumerate(split.factors.T) if (values == split.labels).all()]
     given = labels if session.run.config.condition == "label" else []
     scored = [j for j in range(len(dataset.factor_names)) if j not in given]
     return {

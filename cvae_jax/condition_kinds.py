@@ -1,0 +1,114 @@
+"""What a condition is made of: the kinds of array that c can hold, alone or several by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, UInt8
+
+
+@dataclasses.dataclass(frozen=True)
+class Label:
+    """A class. c has shape (n,), int32, from 0 to num_classes − 1."""
+
+    num_classes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Vector:
+    """Attributes, or an embedding made elsewhere. c has shape (n, size), float32, standardized."""
+
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """An image. c has shape (n, H, W, C), uint8 from 0 to 255, or float32 from 0 to 1."""
+
+    shape: tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A text in UTF-8. c has shape (n, length), uint8: its bytes, then zeros. See `encode_text`."""
+
+    length: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Audio:
+    """A log-mel spectrogram. c has shape (n, frames, bands, 1), float32, standardized; padding frames are silence."""
+
+    shape: tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Observed:
+    """The quadrants of x that are given, the others to be completed. c has the shape of x, bool, False where hidden.
+
+    Attributes:
+      shape: of x.
+      quadrants: how many are observed: 1 is the bottom left, 2 the left half, 3 all but the bottom right.
+    """
+
+    shape: tuple[int, int, int]
+    quadrants: int
+
+    @property
+    def mask(self) -> Bool[np.ndarray, "H W C"]:
+        """Which pixels are observed.
+
+        Example:
+          >>> Observed((2, 2, 1), 1).mask[..., 0].tolist()
+          [[False, False], [True, False]]
+        """
+        height, width, _ = self.shape
+        top, left = np.arange(height)[:, None] < height // 2, np.arange(width)[None] < width // 2
+        observed = {1: ~top & left, 2: np.broadcast_to(left, (height, width)), 3: top | left}[self.quadrants]
+        return np.broadcast_to(observed[..., None], self.shape)
+
+
+Kind = Label | Vector | Image | Text | Audio | Observed
+# One kind, whose c is an array; or several by name, whose c is a dictionary of arrays; or no condition at all.
+Condition = Kind | tuple[tuple[str, Kind], ...] | None
+
+
+def encode_text(texts: Sequence[str], length: int) -> UInt8[np.ndarray, "n length"]:
+    """Texts as rows of UTF-8 bytes, padded with zeros.
+
+    Args:
+      texts: n texts.
+      length: of a row, ≥ 1.
+
+    Returns:
+      Shape (n, length), uint8.
+
+    Raises:
+      ValueError: if a text is longer than a row.
+
+    Example:
+      >>> encode_text(["two", ""], 4).tolist()
+      [[116, 119, 111, 0], [0, 0, 0, 0]]
+    """
+    rows = np.zeros((len(texts), length), np.uint8)
+    for row, text in zip(rows, texts, strict=True):
+        encoded = text.encode()
+        if len(encoded) > length:
+            raise ValueError(f"text {text!r} has {len(encoded)} bytes, expected at most {length}")
+        row[: len(encoded)] = np.frombuffer(encoded, np.uint8)
+    return rows
+
+
+def decode_text(row: UInt8[np.ndarray, " length"]) -> str:
+    """The text of a row of bytes.
+
+    Example:
+      >>> decode_text(encode_text(["zwölf"], 10)[0])
+      'zwölf'
+    """
+    return row.tobytes().rstrip(b"\0").decode()
