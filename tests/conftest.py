@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-# Most of the time goes into compiling: the scripts, in processes of their own, run as XLA optimizes them.
+# Most of the time goes into compiling.
 os.environ["XLA_FLAGS"] = " ".join(
     (
         os.environ.get("XLA_FLAGS", ""),
@@ -30,6 +30,11 @@ jax.config.update("jax_compilation_cache_dir", os.fspath(cli.cache_dir() / "comp
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 SHARED_TFDS = Path(__file__).parents[2] / "shared" / "data" / "tfds"
+
+
+def pytest_collection_modifyitems(items):
+    """Files that start scripts take longest: they come first, so that no worker waits for another at the end."""
+    items.sort(key=lambda item: not hasattr(item.module, "Scripts"))
 
 
 @pytest.fixture(scope="session")

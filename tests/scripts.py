@@ -26,7 +26,9 @@ class Scripts:
         self.cache = cache
 
     def start(self, script, *flags):
-        env = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "TF_CPP_MIN_LOG_LEVEL")}
+        # Most of the time goes into compiling.
+        env = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+        env.pop("TF_CPP_MIN_LOG_LEVEL", None)
         command = [sys.executable, "-m", f"experiments.{script}", f"--cache_dir={self.cache}", *flags]
         return subprocess.Popen(
             command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
