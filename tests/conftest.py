@@ -34,7 +34,7 @@ SHARED_TFDS = Path(__file__).parents[2] / "shared" / "data" / "tfds"
 
 def pytest_collection_modifyitems(items):
     """Files that start scripts take longest: they come first, so that no worker waits for another at the end."""
-    items.sort(key=lambda item: not hasattr(item.module, "Scripts"))
+    items.sort(key=lambda item: not hasattr(getattr(item, "module", None), "Scripts"))
 
 
 @pytest.fixture(scope="session")
