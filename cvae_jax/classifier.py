@@ -121,7 +121,7 @@ def scores(classifier: Classifier, params: PyTree, examples: Examples) -> Scores
     def one_batch(rows: Int[Array, " b"]) -> Scores:
         return cast("Scores", classifier.apply(params, examples.take(rows)[0]))
 
-    return in_batches(one_batch, jnp.arange(examples.c.shape[0]), _EVALUATION_BATCH)
+    return in_batches(one_batch, jnp.arange(len(examples)), _EVALUATION_BATCH)
 
 
 def correct(scores: Scores, c: Int[Array, " n"]) -> Bool[Array, " n"]:
@@ -155,7 +155,7 @@ def _train_and_validate(
     num_steps: Int[Array, ""],
 ) -> _State:
     """Up to 250 updates, then the validation accuracy."""
-    n = train.c.shape[0]
+    n = len(train)
     move = partial(augment.shift, pixels=round(max(train.x.shape[1:3]) * _SHIFT))
 
     def one_step(_: Int[Array, ""], state: _State) -> _State:

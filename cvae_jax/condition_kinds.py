@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -76,6 +76,51 @@ class Observed:
 Kind = Label | Vector | Image | Text | Audio | Observed
 # One kind, whose c is an array; or several by name, whose c is a dictionary of arrays; or no condition at all.
 Condition = Kind | tuple[tuple[str, Kind], ...] | None
+
+
+def blank(condition: Condition, n: int) -> Any:
+    """n conditions of zeros: for the shapes of a program.
+
+    Example:
+      >>> blank((("text", Text(3)), ("speaker", Label(5))), 1)
+      {'text': array([[0, 0, 0]], dtype=uint8), 'speaker': array([0], dtype=int32)}
+    """
+    match condition:
+        case None | Label():
+            return np.zeros(n, np.int32)
+        case Vector(size):
+            return np.zeros((n, size), np.float32)
+        case Text(length):
+            return np.zeros((n, length), np.uint8)
+        case Image(shape) | Audio(shape):
+            return np.zeros((n, *shape), np.float32)
+        case Observed(shape):
+            return np.zeros((n, *shape), bool)
+        case tuple():
+            return {name: blank(kind, n) for name, kind in condition}
+
+
+def describe(condition: Condition, c: Any) -> list[str]:
+    """What a person calls each of some conditions: texts and labels; nothing of what is no word.
+
+    Example:
+      >>> describe((("text", Text(3)), ("speaker", Label(5))),
+      ...          {"text": encode_text(["one", "two"], 3), "speaker": np.array([4, 0])})
+      ['one, speaker 4', 'two, speaker 0']
+    """
+    match condition:
+        case tuple():
+            each = [
+                [f"{name} {text}" if isinstance(kind, Label) else text for text in describe(kind, c[name])]
+                for name, kind in condition
+            ]
+            return [", ".join(text for text in texts if text) for texts in zip(*each, strict=True)]
+        case Text():
+            return [decode_text(row) for row in np.asarray(c)]
+        case Label():
+            return [str(label) for label in np.asarray(c)]
+        case _:
+            return [""] * len(c)
 
 
 def encode_text(texts: Sequence[str], length: int) -> UInt8[np.ndarray, "n length"]:

@@ -1,15 +1,48 @@
-"""From a raw condition to an embedding that encoder and decoder share."""
+"""From a raw condition to what the networks are told of it: an embedding and, of images, feature maps."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cvae_jax.condition_kinds import Audio, Image, Kind, Label, Observed, Text, Vector
+from cvae_jax.convolutions import Downsample
+from cvae_jax.networks import pyramid
+from cvae_jax.products import Dense
+
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
+    from jax.typing import DTypeLike
+    from jaxtyping import Array, Float, Int, PyTree, Shaped, UInt8
+
+_BYTES = 256
+
+
+class Given(NamedTuple):
+    """A batch of conditions, each to be heeded or not.
+
+    Attributes:
+      c: conditions, an array with a leading axis b, or several by name.
+      heeded: 1 where the networks are told of the condition, 0 where they are told nothing, shape (b,), float32.
+    """
+
+    c: PyTree
+    heeded: Float[Array, " b"]
+
+
+class Encoded(NamedTuple):
+    """What the networks are told of a batch of conditions.
+
+    Attributes:
+      e: the embedding, shape (b, e).
+      maps: features at the sizes of an image's pyramid, each of shape (b, h, w, f), largest first.
+    """
+
+    e: Float[Array, "b e"]
+    maps: tuple[Float[Array, "b h w f"], ...] = ()
 
 
 class LabelEmbedding(nn.Module):
@@ -24,9 +57,180 @@ class LabelEmbedding(nn.Module):
     features: int = 32
 
     @nn.compact
-    def __call__(self, c: Int[Array, " b"] | Float[Array, "b k"]) -> Float[Array, "b e"]:
+    def __call__(self, c: Int[Array, " b"] | Float[Array, "b k"]) -> Encoded:
         """Look up a batch of labels, or average the vectors by a batch of weights over the classes."""
         table = self.param("table", nn.initializers.normal(1.0), (self.num_classes, self.features))
         # A product rather than a gather: its gradient is a product too, not a scatter, and so repeats bit for bit.
         weights = jax.nn.one_hot(c, self.num_classes, dtype=jnp.float32) if c.ndim == 1 else c
-        return weights @ table
+        return Encoded(weights @ table)
+
+
+class VectorEncoder(nn.Module):
+    """Two dense layers over a standardized vector."""
+
+    features: int = 128
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, c: Float[Array, "b k"]) -> Encoded:
+        """Embed a batch of vectors."""
+        h = nn.silu(Dense(self.features, dtype=self.dtype)(c.astype(self.dtype)))
+        return Encoded(Dense(self.features, dtype=self.dtype)(h))
+
+
+class ImageEncoder(nn.Module):
+    """Stride-2 convolutions up the pyramid of an image or a spectrogram: each stage a map, the last the embedding."""
+
+    features: int = 256
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, c: Shaped[Array, "b H W C"]) -> Encoded:
+        """Embed a batch of images: bytes from 0 to 255, or numbers as they are."""
+        h = c.astype(jnp.float32) / (255.0 if c.dtype == jnp.uint8 else 1.0)
+        h, maps = h.astype(self.dtype), []
+        for _, _, channels in pyramid((c.shape[1], c.shape[2], c.shape[3]))[1:]:
+            h = nn.silu(Downsample(channels, self.dtype)(h))
+            maps.append(h)
+        return Encoded(Dense(self.features, dtype=self.dtype)(h.reshape(h.shape[0], -1)), tuple(maps))
+
+
+class TextEncoder(nn.Module):
+    """A small transformer over the bytes of a text.
+
+    Each position starts from the bytes around it, about a word, so that few layers suffice; the embedding is the
+    mean over the text's own positions.
+
+    Attributes:
+      length: most bytes of a text.
+      features: of the embedding.
+      width: of each position.
+      layers: of attention.
+      heads: of each layer.
+      reach: bytes to either side that a position starts from.
+    """
+
+    length: int
+    features: int = 128
+    width: int = 64
+    layers: int = 2
+    heads: int = 4
+    reach: int = 3
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, c: UInt8[Array, "b l"]) -> Encoded:
+        """Embed a batch of texts; a text of no bytes gives the embedding's bias."""
+        present = c != 0
+        # A product rather than a gather: its gradient is no scatter, and so repeats bit for bit.
+        table = self.param("bytes", nn.initializers.normal(1.0), (_BYTES, self.width // 4))
+        letters = jax.nn.one_hot(c, _BYTES, dtype=self.dtype) @ table.astype(self.dtype)
+        letters = jnp.where(present[..., None], letters, 0.0)
+        around = jnp.pad(letters, ((0, 0), (self.reach, self.reach), (0, 0)))
+        span = 2 * self.reach + 1
+        h = Dense(self.width, dtype=self.dtype)(
+            jnp.concatenate([around[:, i : i + self.length] for i in range(span)], axis=-1)
+        )
+        h = h + self.param("positions", nn.initializers.normal(0.3), (self.length, self.width)).astype(
+            self.dtype
+        )
+        for layer in range(self.layers):
+            h = h + SelfAttention(self.heads, self.dtype, name=f"attention_{layer}")(h, present)
+            inner = nn.silu(Dense(2 * self.width, dtype=self.dtype)(nn.LayerNorm(dtype=self.dtype)(h)))
+            h = h + Dense(self.width, dtype=self.dtype)(inner)
+        h = jnp.where(present[..., None], nn.LayerNorm(dtype=self.dtype)(h), 0.0)
+        count = jnp.maximum(jnp.sum(present, axis=1, dtype=jnp.int32), 1).astype(self.dtype)
+        return Encoded(Dense(self.features, dtype=self.dtype)(jnp.sum(h, axis=1) / count[:, None]))
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention among the positions that are present, layer-normalized at its entry."""
+
+    heads: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, h: Float[Array, "b l f"], present: Array) -> Float[Array, "b l f"]:
+        """Mix a batch of sequences."""
+        b, length, width = h.shape
+        each = width // self.heads
+        mixed = Dense(3 * width, dtype=self.dtype)(nn.LayerNorm(dtype=self.dtype)(h))
+        query, key, value = jnp.moveaxis(mixed.reshape(b, length, 3, self.heads, each), 2, 0)
+        scores = jnp.einsum("bqhf,bkhf->bhqk", query, key).astype(jnp.float32) / math.sqrt(each)
+        # A large number rather than infinity: a text of no bytes has no position to attend to.
+        scores = jnp.where(present[:, None, None], scores, -1e9)
+        weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
+        return Dense(width, dtype=self.dtype)(
+            jnp.einsum("bhqk,bkhf->bqhf", weights, value).reshape(b, length, width)
+        )
+
+
+class SeveralEncoders(nn.Module):
+    """The encoders of several conditions: their embeddings side by side, and the maps of all.
+
+    Attributes:
+      kinds: what each condition is made of, by name.
+      dtype: of the matrix products.
+    """
+
+    kinds: tuple[tuple[str, Kind], ...]
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self) -> None:
+        """Build the encoder of each."""
+        self.encoders = {name: encoder(kind, self.dtype) for name, kind in self.kinds}
+
+    def __call__(self, c: dict[str, Array]) -> Encoded:
+        """Embed a batch of conditions by name."""
+        each = [self.encoders[name](c[name]) for name, _ in self.kinds]
+        maps = tuple(m for encoded in each for m in encoded.maps)
+        return Encoded(jnp.concatenate([encoded.e for encoded in each], axis=-1), maps)
+
+
+def encoder(condition: Kind | tuple[tuple[str, Kind], ...], dtype: DTypeLike) -> nn.Module:
+    """The network that turns a batch of conditions into an `Encoded`."""
+    match condition:
+        case Label(num_classes):
+            return LabelEmbedding(num_classes)
+        case Vector():
+            return VectorEncoder(dtype=dtype)
+        case Text(length):
+            return TextEncoder(length, dtype=dtype)
+        case Image() | Audio() | Observed():
+            return ImageEncoder(dtype=dtype)
+        case tuple():
+            return SeveralEncoders(condition, dtype)
+
+
+def withheld(told: Encoded, heeded: Float[Array, " b"]) -> Encoded:
+    """What is told of a batch of conditions, zeros where a condition is not heeded."""
+
+    def one(told: Array) -> Array:
+        return told * heeded.reshape(-1, *(1,) * (told.ndim - 1)).astype(told.dtype)
+
+    return jax.tree.map(one, told)
+
+
+def features_of(condition: Kind | tuple[tuple[str, Kind], ...]) -> int:
+    """Size of a condition's embedding.
+
+    Example:
+      >>> features_of((("text", Text(8)), ("speaker", Label(5))))
+      160
+    """
+    match condition:
+        case tuple():
+            return sum(features_of(kind) for _, kind in condition)
+        case Label():
+            return LabelEmbedding.features
+        case Vector():
+            return VectorEncoder.features
+        case Text():
+            return TextEncoder.features
+        case _:
+            return ImageEncoder.features
+
+
+def observe(x: Float[Array, "*b H W C"], kind: Observed) -> Float[Array, "*b H W C"]:
+    """What is given of binary images: their pixels where observed, 0 elsewhere."""
+    return jnp.where(kind.mask, x, 0.0)

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     pass
 
 NetworkName = Literal["mlp", "conv"]
-ConditionName = Literal["label", "none"]
+ConditionName = Literal["label", "vector", "image", "text", "audio", "observed"]
+Conditioning = Literal["concat", "film"]
+PriorName = Literal["standard", "conditional", "vamp", "flow"]
 LikelihoodName = Literal[
     "bernoulli",
     "continuous_bernoulli",
@@ -36,7 +38,12 @@ ObjectiveName = Literal[
     "dipvae_ii",
     "factorvae",
     "multirate",
+    "gsnn",
+    "hybrid",
+    "nn",
 ]
+# These take the KL apart by latent, or z by its distance to N(0, I).
+_OF_THE_STANDARD_PRIOR = ("free_bits", "tcvae", "dipvae_i", "dipvae_ii", "factorvae", "nn")
 Schedule = Literal["linear", "cosine", "cyclical"]
 ActivationName = Literal["silu", "tanh"]
 LearningRateSchedule = Literal["constant", "iwae"]
@@ -70,7 +77,17 @@ class Config:
 
     Attributes:
       dataset: `digits`, `shapes`, `shapes32`, a TFDS name, or the path of an `.npz` file.
-      condition: `label`, or `none` for a plain VAE.
+      target_feature: what of a TFDS dataset is modelled.
+      condition: `label`, `vector`, `image`, `text` or `audio`; several of them with commas between; `observed`, to
+        complete the rest of binary images; or `none` for a plain VAE.
+      condition_feature: what of a TFDS dataset each condition is; empty for what each is usually called.
+      observed: quadrants of the image that are given with the condition `observed`: 1, 2 or 3.
+      conditioning: how the condition enters each layer: `concat`, which adds a term to each channel, or `film`, which
+        scales it too.
+      share_condition: whether encoder, decoder and prior share one encoder of the condition.
+      prior: p(z|c): `standard` normal; `conditional`, a Gaussian made from the condition; `vamp`, the mean posterior
+        of `pseudo_inputs` learned inputs; or `flow`, a normalizing flow made from the condition.
+      pseudo_inputs: of the `vamp` prior.
       network: `mlp` or `conv`.
       likelihood: p(x|z,c): `bernoulli` of binary pixels; `continuous_bernoulli` of grey ones; `gaussian` with fixed
         `sigma`, `gaussian_learned` with one that is learned, `gaussian_optimal` with the one that fits best; or
@@ -94,7 +111,14 @@ class Config:
     """
 
     dataset: str = "digits"
-    condition: ConditionName = "label"
+    target_feature: str = "image"
+    condition: str = "label"
+    condition_feature: tuple[str, ...] = ()
+    observed: int = 1
+    conditioning: Conditioning = "concat"
+    share_condition: bool = True
+    prior: PriorName = "standard"
+    pseudo_inputs: int = 50
     network: NetworkName = "mlp"
     likelihood: LikelihoodName = "bernoulli"
     sigma: float = 0.1
@@ -116,7 +140,10 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse what no program can be built from."""
-        _require_one_of("condition", self.condition, get_args(ConditionName))
+        for name in self.conditions:
+            _require_one_of("condition", name, (*get_args(ConditionName), "none"))
+        _require_one_of("conditioning", self.conditioning, get_args(Conditioning))
+        _require_one_of("prior", self.prior, get_args(PriorName))
         _require_one_of("network", self.network, get_args(NetworkName))
         _require_one_of("likelihood", self.likelihood, get_args(LikelihoodName))
         _require_one_of("binarize", self.binarize, get_args(Binarize))
@@ -134,6 +161,8 @@ class Config:
                 f"augment is {','.join(self.augment)}, expected neither rotate nor scale with binarize='static': "
                 "they would make binary pixels grey"
             )
+        _require_usable_condition(self)
+        _require_usable_prior(self)
         _require_finite("sigma", self.sigma, 0.0, exclusive=True)
         _require_integer("num_components", self.num_components, 1)
         _require_integer("num_samples", self.num_samples, 1)
@@ -172,6 +201,42 @@ class Config:
                     "mlp takes others"
                 )
 
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Names of the conditions."""
+        return tuple(self.condition.split(","))
+
+
+def _require_usable_condition(config: Config) -> None:
+    if len(config.conditions) > 1 and not {"none", "observed"}.isdisjoint(config.conditions):
+        raise SettingError(f"condition is {config.condition!r}, expected none and observed alone")
+    if config.observed not in (1, 2, 3):
+        raise SettingError(f"observed is {config.observed}, expected 1, 2 or 3 quadrants")
+    if config.condition == "observed" and config.binarize == "none":
+        raise SettingError(
+            "condition is 'observed', expected it with the bernoulli likelihood of binary pixels: "
+            "binarize is 'none'"
+        )
+    if config.condition_feature and len(config.condition_feature) != len(config.conditions):
+        raise SettingError(
+            f"condition_feature is {','.join(config.condition_feature)}, expected one for each of "
+            f"condition {config.condition}"
+        )
+
+
+def _require_usable_prior(config: Config) -> None:
+    _require_integer("pseudo_inputs", config.pseudo_inputs, 1)
+    if config.prior in ("conditional", "flow") and config.condition == "none":
+        raise SettingError(f"prior is {config.prior!r}, expected standard or vamp without a condition")
+    if config.prior != "standard" and config.objective in _OF_THE_STANDARD_PRIOR:
+        raise SettingError(
+            f"prior is {config.prior!r}, expected standard with the objective {config.objective}"
+        )
+    if config.prior == "standard" and config.objective in ("gsnn", "hybrid"):
+        raise SettingError(
+            f"prior is {config.prior!r}, expected conditional, vamp or flow with the objective {config.objective}"
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Member:
@@ -192,6 +257,9 @@ class Member:
       tc_weight: of the total correlation in `factorvae`, ≥ 0.
       discriminator_learning_rate: of `factorvae`'s discriminator, > 0.
       beta_min, beta_max: the range of β that `multirate` trains for, > 0.
+      cvae_weight: of the CVAE's loss in `hybrid`, the rest is the GSNN's, 0 ≤ cvae_weight ≤ 1.
+      condition_dropout: probability that an example's condition is withheld in a training step, 0 ≤
+        condition_dropout < 1; guidance needs it.
       weight_decay: decoupled, as in AdamW; 0 is Adam.
       clip_norm: largest global norm of the gradient; inf does not clip.
       dropout: probability that a hidden unit is dropped in a training step, 0 ≤ dropout < 1.
@@ -217,6 +285,8 @@ class Member:
     discriminator_learning_rate: float = 1e-4
     beta_min: float = 0.1
     beta_max: float = 10.0
+    cvae_weight: float = 0.5
+    condition_dropout: float = 0.0
     weight_decay: float = 0.0
     clip_norm: float = math.inf
     dropout: float = 0.0
@@ -242,7 +312,9 @@ class Member:
         _require_finite("weight_decay", self.weight_decay, 0.0)
         if math.isnan(self.clip_norm) or self.clip_norm <= 0:
             raise SettingError(f"clip_norm is {self.clip_norm}, expected a number > 0 (inf does not clip)")
-        for name in ("dropout", "ema_decay"):
+        if not 0 <= self.cvae_weight <= 1:
+            raise SettingError(f"cvae_weight is {self.cvae_weight}, expected a number from 0 to 1")
+        for name in ("dropout", "condition_dropout", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingError(f"{name} is {getattr(self, name)}, expected a number ≥ 0 and < 1")
         if not self.patience >= 1:

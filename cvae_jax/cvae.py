@@ -1,54 +1,66 @@
-"""The model: encoder q(z|x,c) and decoder p(x|z,c), as pure functions of their parameters."""
+"""The model: encoder q(z|x,c), prior p(z|c) and decoder p(x|z,c), as pure functions of their parameters."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cvae_jax.conditions import LabelEmbedding
+from cvae_jax.condition_kinds import Condition, Observed
+from cvae_jax.conditions import Encoded, Given, encoder, features_of, withheld
 from cvae_jax.config import Config
 from cvae_jax.dropout import Dropout
 from cvae_jax.likelihoods import GaussianOutput, Likelihood, likelihood
-from cvae_jax.losses import gaussian_log_likelihood, reparameterize
+from cvae_jax.losses import reparameterize
 from cvae_jax.networks import (
     Context,
     ConvDecoder,
     ConvEncoder,
+    Gaussian,
     MLPDecoder,
     MLPEncoder,
     Shape,
     ToLatents,
 )
+from cvae_jax.priors import ConditionalPrior, FlowPrior, Prior, StandardPrior, VampPrior, masked
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+    from jax.typing import DTypeLike
+    from jaxtyping import Array, Bool, Float, Key, PyTree
+
+# A Bernoulli logit that says a pixel is certain: float32 gives it a probability of 1.
+_CERTAIN = 100.0
 
 
-class Gaussian(NamedTuple):
-    """A batch of diagonal Gaussians over latents.
+class Embedded(NamedTuple):
+    """What each part of the model is told of a batch of conditions; all fields are None without a condition.
 
     Attributes:
-      mean: shape (b, z).
-      logvar: logarithm of the variance, shape (b, z).
+      encoder, decoder, prior: the same for all three if they share an encoder of the condition.
+      observed: the pixels that are given, of a model that completes images, shape (b, H, W, C).
     """
 
-    mean: Float[Array, "b z"]
-    logvar: Float[Array, "b z"]
+    encoder: Encoded | None
+    decoder: Encoded | None
+    prior: Encoded | None
+    observed: Float[Array, "b H W C"] | None
 
 
 class CVAE(nn.Module):
     """A conditional variational autoencoder.
 
-    Latents outside `latent_mask` are N(0, 1) under q, so that their KL is 0, and 0 in the decoder: they carry
-    neither information nor gradient.
+    Latents outside `latent_mask` are N(0, 1) under q and the prior, so that their KL is 0, and 0 in the decoder: they
+    carry neither information nor gradient.
+
+    Wherever a method takes a batch of conditions it also takes a `Given`, which withholds some of them, or an
+    `Embedded`, which saves encoding them again.
 
     Attributes:
-      config: network, condition, likelihood and compute type.
+      config: network, prior, likelihood and compute type.
       shape: (height, width, channels) of x.
-      num_classes: labels run from 0 to num_classes − 1.
+      condition: what c is made of; not read where the configuration names no condition.
       capacity: number of latents there is room for.
       levels: number of values of a pixel, which the logistic mixture counts.
       fits_batch: whether `draw` lets the likelihood fit itself to the batch, as a training step does.
@@ -56,7 +68,8 @@ class CVAE(nn.Module):
 
     Example:
       >>> import jax, jax.numpy as jnp
-      >>> model = CVAE(Config(network="conv"), shape=(8, 8, 1), num_classes=10, capacity=4)
+      >>> from cvae_jax.condition_kinds import Label
+      >>> model = CVAE(Config(network="conv"), shape=(8, 8, 1), condition=Label(10), capacity=4)
       >>> x, c, mask = jnp.zeros((3, 8, 8, 1)), jnp.array([0, 1, 2]), jnp.ones(4, bool)
       >>> params = model.init(jax.random.key(0), x, c, mask, jax.random.key(1))
       >>> q = encode(model, params, x, c, mask)
@@ -66,7 +79,7 @@ class CVAE(nn.Module):
 
     config: Config
     shape: Shape
-    num_classes: int
+    condition: Condition
     capacity: int
     levels: int = 256
     fits_batch: bool = False
@@ -77,10 +90,20 @@ class CVAE(nn.Module):
         """What the decoder's output means."""
         return likelihood(self.config, self.levels)
 
+    @property
+    def kind(self) -> Condition:
+        """What c is made of, None for a plain VAE."""
+        return None if self.config.condition == "none" else self.condition
+
     def setup(self) -> None:
-        """Build the condition's embedding, the two bodies and the map onto the latents."""
+        """Build the condition's encoders, the bodies, the map onto the latents and the prior."""
         config, dtype = self.config, jnp.dtype(self.config.compute_dtype)
-        self.embedding = LabelEmbedding(self.num_classes) if config.condition == "label" else None
+        self.embedding = self._condition_encoder(dtype)
+        separate = not config.share_condition
+        self.decoder_embedding = self._condition_encoder(dtype) if separate else None
+        self.prior_embedding = (
+            self._condition_encoder(dtype) if separate and config.prior in ("conditional", "flow") else None
+        )
         self.to_latents = ToLatents(self.capacity)
         family = self.likelihood
         height, width, channels = self.shape
@@ -99,6 +122,26 @@ class CVAE(nn.Module):
         self.logvar = (
             None if family.logvar is None else self._logvar(family.logvar, fitted=family.fit is not None)
         )
+        self.prior = self._prior(dtype)
+
+    def _condition_encoder(self, dtype: DTypeLike) -> nn.Module | None:
+        return None if self.kind is None else encoder(self.kind, dtype)
+
+    def _prior(self, dtype: DTypeLike) -> Prior:
+        config, kind = self.config, self.kind
+        match config.prior:
+            case "standard":
+                return StandardPrior(self.capacity)
+            case "conditional":
+                return ConditionalPrior(self.capacity, dtype=dtype)
+            case "vamp":
+                features = 0 if kind is None else features_of(kind)
+                film = config.conditioning == "film"
+                return VampPrior(
+                    config.pseudo_inputs, self.shape, features, film, self.encoder, self.to_latents
+                )
+            case "flow":
+                return FlowPrior(self.capacity, dtype=dtype)
 
     def _logvar(self, start: float, *, fitted: bool) -> Float[Array, ""]:
         """The log-variance of all pixels: a parameter, or a variable that training sets."""
@@ -106,51 +149,102 @@ class CVAE(nn.Module):
             return self.variable("fitted", "logvar", jnp.full, (), start).value
         return self.param("logvar", nn.initializers.constant(start), ())
 
-    def _context(self, c: Int[Array, " b"] | Float[Array, "b k"]) -> Context:
+    def embed(self, c: PyTree) -> Embedded:
+        """What each part is told of a batch of conditions."""
+        if isinstance(c, Embedded):
+            return c
+        if self.embedding is None:
+            return Embedded(None, None, None, None)
+        c, heeded = (c.c, c.heeded) if isinstance(c, Given) else (c, None)
+
+        def encoded(network: nn.Module | None) -> Encoded | None:
+            if network is None:
+                return None
+            told = network(c)
+            return told if heeded is None else withheld(told, heeded)
+
+        shared = encoded(self.embedding)
+        if self.config.share_condition:
+            parts = (shared, shared, shared)
+        else:
+            parts = (shared, encoded(self.decoder_embedding), encoded(self.prior_embedding))
+        return Embedded(*parts, c if isinstance(self.condition, Observed) else None)
+
+    def _context(self, told: Encoded | None) -> Context:
         return Context(
-            None if self.embedding is None else self.embedding(c),
+            None if told is None else told.e,
+            () if told is None else told.maps,
+            self.config.conditioning == "film",
             None if self.log_beta is None else self.log_beta.value,
         )
 
-    def encode(
-        self, x: Float[Array, "b H W C"], c: Int[Array, " b"], latent_mask: Bool[Array, " z"]
-    ) -> Gaussian:
-        """The posterior q(z|x,c) of a batch."""
-        mean, logvar = self.to_latents(self.encoder(x, self._context(c)))
-        return Gaussian(jnp.where(latent_mask, mean, 0.0), jnp.where(latent_mask, logvar, 0.0))
+    def encode(self, x: Float[Array, "b H W C"], c: PyTree, latent_mask: Bool[Array, " z"]) -> Gaussian:
+        """The posterior q(z|x,c) of a batch; a GSNN has none but the prior."""
+        embedded = self.embed(c)
+        if isinstance(self.prior, ConditionalPrior) and self.config.objective == "gsnn":
+            return self.prior(self._told_prior(embedded), latent_mask)
+        return masked(self.to_latents(self.encoder(x, self._context(embedded.encoder))), latent_mask)
 
-    def decode(
-        self,
-        z: Float[Array, "b z"],
-        c: Int[Array, " b"] | Float[Array, "b k"],
-        latent_mask: Bool[Array, " z"],
-    ) -> PyTree:
+    def decode(self, z: Float[Array, "b z"], c: PyTree, latent_mask: Bool[Array, " z"]) -> PyTree:
         """The output that `likelihood` turns into p(x|z,c), in float32."""
+        embedded = self.embed(c)
         z = jnp.where(latent_mask, z, 0.0)
-        output = self.decoder(z, self._context(c), latent_mask).astype(jnp.float32)
+        output = self.decoder(z, self._context(embedded.decoder), latent_mask).astype(jnp.float32)
+        if isinstance(self.kind, Observed) and embedded.observed is not None:
+            given = (2.0 * embedded.observed.astype(jnp.float32) - 1.0) * _CERTAIN
+            output = jnp.where(self.kind.mask, given, output)
         if self.logvar is None:
             return output
         return GaussianOutput(output, jnp.broadcast_to(self.logvar, z.shape[:1]))
 
+    def log_prior(
+        self, z: Float[Array, "b k z"], c: PyTree, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b k"]:
+        """log p(z|c) over the latents in use, of k draws per condition, nats."""
+        return self.prior.log_prob(z, self._told_prior(c), latent_mask)
+
+    def sample_prior(
+        self, keys: Key[Array, " b"], c: PyTree, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b z"]:
+        """One z ~ p(z|c) per condition; latents out of use are noise."""
+        return self.prior.sample(keys, self._told_prior(c), latent_mask)
+
+    def rate(
+        self, q: Gaussian, z: Float[Array, "b z"], c: PyTree, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, " b"]:
+        """KL(q(z|x,c) ‖ p(z|c)) of a batch, nats: exact between Gaussians, else from the one draw z."""
+        return self.prior.rate(q, z, self._told_prior(c), latent_mask)
+
+    def _told_prior(self, c: PyTree) -> Any:
+        told = self.embed(c).prior
+        return None if told is None else told.e
+
     def __call__(
-        self,
-        x: Float[Array, "b H W C"],
-        c: Int[Array, " b"],
-        latent_mask: Bool[Array, " z"],
-        key: Key[Array, ""],
-    ) -> tuple[Gaussian, PyTree]:
-        """Encode, draw z with one key per example, and decode."""
-        q = self.encode(x, c, latent_mask)
+        self, x: Float[Array, "b H W C"], c: PyTree, latent_mask: Bool[Array, " z"], key: Key[Array, ""]
+    ) -> tuple[Gaussian, PyTree, Float[Array, " b"]]:
+        """Encode, draw z with one key per example, decode, and measure the rate: every part, once."""
+        embedded = self.embed(c)
+        q = self.encode(x, embedded, latent_mask)
         z = jax.vmap(reparameterize)(jax.random.split(key, x.shape[0]), q.mean, q.logvar)
-        return q, self.decode(z, c, latent_mask)
+        return q, self.decode(z, embedded, latent_mask), self.rate(q, z, embedded, latent_mask)
+
+
+def embed(model: CVAE, params: PyTree, c: PyTree) -> Embedded:
+    """What each part of the model is told of a batch of conditions, for functions that meet the same ones often.
+
+    Args:
+      model: the model.
+      params: its variables.
+      c: conditions, as `model.condition` says, with a leading axis b; or a `Given`; or already embedded.
+
+    Returns:
+      Takes the place of c.
+    """
+    return cast(Embedded, model.apply(params, c, method="embed"))
 
 
 def encode(
-    model: CVAE,
-    params: PyTree,
-    x: Float[Array, "b H W C"],
-    c: Int[Array, " b"],
-    latent_mask: Bool[Array, " z"],
+    model: CVAE, params: PyTree, x: Float[Array, "b H W C"], c: PyTree, latent_mask: Bool[Array, " z"]
 ) -> Gaussian:
     """The posterior q(z|x,c) of a batch.
 
@@ -158,7 +252,7 @@ def encode(
       model: the model.
       params: its variables.
       x: data, shape (b, H, W, C), float32.
-      c: labels, shape (b,), int32.
+      c: conditions, as `model.condition` says, with a leading axis b: labels of shape (b,), int32.
       latent_mask: the latents in use, shape (z,), bool.
 
     Returns:
@@ -168,11 +262,7 @@ def encode(
 
 
 def decode(
-    model: CVAE,
-    params: PyTree,
-    z: Float[Array, "b z"],
-    c: Int[Array, " b"] | Float[Array, "b k"],
-    latent_mask: Bool[Array, " z"],
+    model: CVAE, params: PyTree, z: Float[Array, "b z"], c: PyTree, latent_mask: Bool[Array, " z"]
 ) -> PyTree:
     """The output that `model.likelihood` turns into p(x|z,c), for a batch.
 
@@ -180,7 +270,7 @@ def decode(
       model: the model.
       params: its variables.
       z: latents, shape (b, z), float32.
-      c: labels, shape (b,), int32; or weights over the classes, shape (b, k), float32, to mix their embeddings.
+      c: conditions; of labels also weights over the classes, shape (b, k), float32, to mix their embeddings.
       latent_mask: the latents in use, shape (z,), bool.
 
     Returns:
@@ -190,97 +280,19 @@ def decode(
     return model.apply(params, z, c, latent_mask, method="decode")
 
 
-class Draw(NamedTuple):
-    """The posterior of a batch, one draw of it, and the likelihood of the data there.
-
-    Attributes:
-      q: q(z|x,c), shapes (b, z).
-      z: the draw, shape (b, z).
-      log_likelihood: log p(x|z,c) for z ~ q, shape (b,), nats.
-    """
-
-    q: Gaussian
-    z: Float[Array, "b z"]
-    log_likelihood: Float[Array, " b"]
-
-
-def draw(
-    model: CVAE,
-    params: PyTree,
-    x: Float[Array, "b H W C"],
-    c: Int[Array, " b"],
-    keys: Key[Array, " b"],
-    latent_mask: Bool[Array, " z"],
-) -> Draw:
-    """Encode, draw one z per example, decode, and compare with x: the parts of the ELBO.
+def sample_prior(
+    model: CVAE, params: PyTree, keys: Key[Array, " b"], c: PyTree, latent_mask: Bool[Array, " z"]
+) -> Float[Array, "b z"]:
+    """One z ~ p(z|c) per condition.
 
     Args:
       model: the model.
       params: its variables.
-      x: data, shape (b, H, W, C), float32.
-      c: labels, shape (b,), int32.
-      keys: one key per example, shape (b,).
+      keys: one per condition, shape (b,).
+      c: conditions.
       latent_mask: the latents in use, shape (z,), bool.
 
     Returns:
-      The posterior, the draw, and log p(x|z,c) per example, nats.
+      Shape (b, z); latents out of use are noise that nothing reads.
     """
-    q = encode(model, params, x, c, latent_mask)
-    z = jax.vmap(reparameterize)(keys, q.mean, q.logvar)
-    family = model.likelihood
-    output = decode(model, params, z, c, latent_mask)
-    if family.fit is not None and model.fits_batch:
-        output = family.fit(output, x)
-    return Draw(q, z, jax.vmap(family.log_prob)(output, x))
-
-
-class LogWeights(NamedTuple):
-    """The two parts of log w = log p(x|z,c) + log p(z) − log q(z|x,c), of k draws of z per example.
-
-    Attributes:
-      log_likelihood: log p(x|z,c), shape (b, k), nats.
-      log_ratio: log p(z) − log q(z|x,c) over the latents in use, shape (b, k), nats.
-    """
-
-    log_likelihood: Float[Array, "b k"]
-    log_ratio: Float[Array, "b k"]
-
-
-def log_weights(
-    model: CVAE,
-    params: PyTree,
-    x: Float[Array, "b H W C"],
-    c: Int[Array, " b"],
-    z: Float[Array, "b k z"],
-    q: Gaussian,
-    latent_mask: Bool[Array, " z"],
-) -> LogWeights:
-    """Importance weights of draws from the posterior, for bounds tighter than the ELBO.
-
-    Args:
-      model: the model.
-      params: its variables.
-      x: data, shape (b, H, W, C).
-      c: labels, shape (b,).
-      z: draws from q, shape (b, k, z).
-      q: the posterior of x and c.
-      latent_mask: the latents in use, shape (z,).
-
-    Returns:
-      log p(x|z,c), and log p(z) − log q(z|x,c), shape (b, k) each.
-
-    References:
-      Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016, equation 8.
-    """
-    b, k, _ = z.shape
-    output = decode(model, params, z.reshape(b * k, -1), jnp.repeat(c, k), latent_mask)
-    output = jax.tree.map(lambda leaf: leaf.reshape(b, k, *leaf.shape[1:]), output)
-    log_likelihood = jax.vmap(jax.vmap(model.likelihood.log_prob, (0, None)))(output, x)
-    log_density = jax.vmap(lambda m, z, v: gaussian_log_likelihood(m[None], z[None], v[None]))
-
-    def log_ratio(z: Array, mean: Array, logvar: Array) -> Array:
-        zeros = jnp.zeros_like(mean)
-        each = log_density(zeros, z, zeros) - log_density(mean, z, logvar)
-        return jnp.sum(jnp.where(latent_mask, each, 0.0))
-
-    return LogWeights(log_likelihood, jax.vmap(jax.vmap(log_ratio, (0, None, None)))(z, q.mean, q.logvar))
+    return cast("Float[Array, 'b z']", model.apply(params, keys, c, latent_mask, method="sample_prior"))

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from cvae_jax import shapes, sources
+from cvae_jax.condition_kinds import Observed
 from cvae_jax.config import Config
 from cvae_jax.dataset import DataError, Dataset, Split, unit
 from cvae_jax.randomness import Stream, stream
@@ -44,7 +45,8 @@ def load(config: Config, *, data_dir: Path | None, cache_dir: Path) -> Dataset:
     else:
         dataset = sources.from_tfds(config.dataset, data_dir, cache_dir)
     _check(dataset, config)
-    return _binarize_once(dataset, config)
+    dataset = _binarize_once(dataset, config)
+    return _observed(dataset, config.observed) if config.condition == "observed" else dataset
 
 
 def _check(dataset: Dataset, config: Config) -> None:
@@ -69,10 +71,12 @@ def _check(dataset: Dataset, config: Config) -> None:
                     f"{dataset.name}: x_{name} lies in [{low:g}, {high:g}], expected [0, 1] under the "
                     f"{config.likelihood} likelihood"
                 )
-        if config.condition == "label" and split.labels.min() < 0:
+        if config.condition != "label":
+            continue
+        if split.labels.min() < 0:
             raise DataError(f"{dataset.name}: c_{name} has label {split.labels.min()}, expected labels ≥ 0")
         unseen = set(np.unique(split.labels)) - set(np.unique(dataset.train.labels))
-        if config.condition == "label" and unseen:
+        if unseen:
             raise DataError(
                 f"{dataset.name}: c_{name} has label {min(unseen)}, which c_train never has: nothing was learned of it"
             )
@@ -104,4 +108,21 @@ def _binarize_once(dataset: Dataset, config: Config) -> Dataset:
         train=binary(0, dataset.train) if config.binarize == "static" else dataset.train,
         validation=binary(1, dataset.validation),
         test=binary(2, dataset.test),
+    )
+
+
+def _observed(dataset: Dataset, quadrants: int) -> Dataset:
+    """The same images, their observed pixels the condition; of what is binarized anew at every step, as they are now."""
+    kind = Observed(dataset.shape, quadrants)
+
+    def given(split: Split) -> Split:
+        return dataclasses.replace(split, c=(2 * split.x > dataset.x_max) & kind.mask)
+
+    return dataclasses.replace(
+        dataset,
+        train=given(dataset.train),
+        validation=given(dataset.validation),
+        test=given(dataset.test),
+        class_names=(),
+        kinds=kind,
     )

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import jax
 import jax.numpy as jnp
 
-from cvae_jax.cvae import CVAE, Gaussian, draw
+from cvae_jax.cvae import CVAE
+from cvae_jax.draws import draw
 from cvae_jax.hparams import Hparams
-from cvae_jax.losses import beta_elbo, standard_normal_kl
+from cvae_jax.losses import beta_elbo
+from cvae_jax.networks import Gaussian
 from cvae_jax.terms import Terms
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+    from jaxtyping import Array, Bool, Float, Key, PyTree
 
 
 def latent_covariance(q: Gaussian, *, of_aggregate: bool) -> Float[Array, "z z"]:
@@ -74,7 +75,7 @@ def moment_matching_loss(
     model: CVAE,
     params: PyTree,
     x: Float[Array, "b H W C"],
-    c: Int[Array, " b"],
+    c: PyTree,
     keys: Key[Array, " b"],
     hparams: Hparams,
     *,
@@ -97,8 +98,7 @@ def moment_matching_loss(
       Kumar, Sattigeri & Balakrishnan, Variational Inference of Disentangled Latent Concepts from Unlabeled
       Observations, 2018, equations 6 and 7.
     """
-    q, _, log_likelihood = draw(model, params, x, c, keys, hparams.latent_mask)
-    rate = jax.vmap(standard_normal_kl)(q.mean, q.logvar)
+    q, _, log_likelihood, rate = draw(model, params, x, c, keys, hparams.latent_mask)
     penalty = covariance_penalty(
         latent_covariance(q, of_aggregate=of_aggregate),
         hparams.latent_mask,

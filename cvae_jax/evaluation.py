@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,11 @@ import numpy as np
 from flax import struct
 
 from cvae_jax.batches import in_batches
-from cvae_jax.cvae import CVAE, Gaussian, draw, encode, log_weights
+from cvae_jax.cvae import CVAE, embed, encode, sample_prior
 from cvae_jax.dataset import Split
-from cvae_jax.losses import reparameterize, standard_normal_kl
+from cvae_jax.draws import draw, log_likelihood_of, log_likelihood_of_each, log_weights
+from cvae_jax.losses import reparameterize
+from cvae_jax.networks import Gaussian
 from cvae_jax.randomness import Stream, stream
 
 if TYPE_CHECKING:
@@ -30,22 +32,27 @@ class Examples:
 
     Attributes:
       x: pixels from 0 to x_max, shape (n, H, W, C).
-      c: labels, shape (n,).
+      c: conditions, with a leading axis n.
       x_max: the value of x that stands for 1, scalar float32.
     """
 
     x: Num[Array, "n H W C"]
-    c: Int[Array, " n"]
+    c: PyTree
     x_max: Float[Array, ""]
 
-    def take(self, rows: Int[Array, " b"]) -> tuple[Float[Array, "b H W C"], Int[Array, " b"]]:
+    def __len__(self) -> int:
+        """Number of examples."""
+        return self.x.shape[0]
+
+    def take(self, rows: Int[Array, " b"]) -> tuple[Float[Array, "b H W C"], PyTree]:
         """The examples of the given rows, pixels as float32 between 0 and 1."""
-        return self.x[rows].astype(jnp.float32) / self.x_max, self.c[rows]
+        c = jax.tree.map(lambda a: a[rows], self.c)
+        return self.x[rows].astype(jnp.float32) / self.x_max, c
 
 
 def on_device(split: Split, x_max: float) -> Examples:
     """Put a split on the device, pixels in the type they are stored in."""
-    return Examples(jnp.asarray(split.x), jnp.asarray(split.c), jnp.float32(x_max))
+    return Examples(jnp.asarray(split.x), jax.tree.map(jnp.asarray, split.c), jnp.float32(x_max))
 
 
 class ElboTerms(NamedTuple):
@@ -53,11 +60,13 @@ class ElboTerms(NamedTuple):
 
     Attributes:
       distortion: −log p(x|z,c) for one z ~ q(z|x,c), shape (n,), nats.
-      rate: KL(q(z|x,c) ‖ p(z)), shape (n,), nats.
+      rate: KL(q(z|x,c) ‖ p(z|c)), shape (n,), nats.
+      prediction: −log p(x|z,c) for one z ~ p(z|c), of a `hybrid` objective, shape (n,), nats.
     """
 
     distortion: Float[Array, " n"]
     rate: Float[Array, " n"]
+    prediction: Float[Array, " n"] | None = None
 
 
 def evaluation_key() -> Key[Array, ""]:
@@ -86,10 +95,16 @@ def elbo_terms(
     def one_batch(rows: Int[Array, " b"]) -> ElboTerms:
         x, c = examples.take(rows)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
-        q, _, log_likelihood = draw(model, params, x, c, keys, latent_mask)
-        return ElboTerms(distortion=-log_likelihood, rate=jax.vmap(standard_normal_kl)(q.mean, q.logvar))
+        if model.config.objective != "hybrid":
+            _, _, log_likelihood, rate = draw(model, params, x, c, keys, latent_mask)
+            return ElboTerms(-log_likelihood, rate)
+        of_posterior, of_prior = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        c = embed(model, params, c)
+        _, _, log_likelihood, rate = draw(model, params, x, c, of_posterior, latent_mask)
+        z = sample_prior(model, params, of_prior, c, latent_mask)
+        return ElboTerms(-log_likelihood, rate, -log_likelihood_of(model, params, x, z, c, latent_mask))
 
-    return in_batches(one_batch, jnp.arange(examples.c.shape[0]), _BATCH)
+    return in_batches(one_batch, jnp.arange(len(examples)), _BATCH)
 
 
 @partial(jax.jit, static_argnames="model")
@@ -118,10 +133,10 @@ def posteriors(model: CVAE, params: PyTree, examples: Examples, latent_mask: Boo
     def one_batch(rows: Int[Array, " b"]) -> Gaussian:
         return encode(model, params, *examples.take(rows), latent_mask)
 
-    return in_batches(one_batch, jnp.arange(examples.c.shape[0]), _BATCH)
+    return in_batches(one_batch, jnp.arange(len(examples)), _BATCH)
 
 
-@partial(jax.jit, static_argnames=("model", "num_samples", "chunk"))
+@partial(jax.jit, static_argnames=("model", "num_samples", "chunk", "proposal"))
 def importance_nll(
     model: CVAE,
     params: PyTree,
@@ -131,10 +146,13 @@ def importance_nll(
     *,
     num_samples: int,
     chunk: int = 50,
+    proposal: Literal["posterior", "prior"] = "posterior",
 ) -> Float[Array, " n"]:
-    """Negative log-likelihood of every example, estimated by importance sampling from the posterior.
+    """Negative log-likelihood of every example, estimated by importance sampling.
 
-    −log p(x|c) ≈ −log (1/K) Σⱼ p(x|zⱼ,c) p(zⱼ) / q(zⱼ|x,c),  zⱼ ~ q(z|x,c)
+    −log p(x|c) ≈ −log (1/K) Σⱼ p(x|zⱼ,c) p(zⱼ|c) / q(zⱼ|x,c),  zⱼ ~ q(z|x,c)
+
+    With draws from the prior the ratio of prior and proposal is 1: plain Monte Carlo.
 
     In expectation an upper bound on the true value that falls towards it as K grows. Draw j of example i comes from
     `fold_in(fold_in(key, i), j)`: the answer depends neither on batches nor on the chunk, up to float rounding.
@@ -147,6 +165,7 @@ def importance_nll(
       key: the noise's.
       num_samples: K, ≥ 1.
       chunk: draws at a time; memory grows with it, not with K.
+      proposal: what z is drawn from.
 
     Returns:
       Shape (n,), nats per example.
@@ -159,23 +178,31 @@ def importance_nll(
 
     def one_batch(rows: Int[Array, " b"]) -> Float[Array, " b"]:
         x, c = examples.take(rows)
+        c = embed(model, params, c)
         q = encode(model, params, x, c, latent_mask)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
 
-        def add_chunk(total: Float[Array, " b"], draws: Int[Array, " k"]) -> tuple[Float[Array, " b"], None]:
-            def draw_some(key: Key[Array, ""], mean: Array, logvar: Array) -> Float[Array, "k z"]:
-                each = jax.vmap(jax.random.fold_in, (None, 0))(key, draws)
-                return jax.vmap(reparameterize, (0, None, None))(each, mean, logvar)
+        def of_prior(keys: Key[Array, "b k"]) -> Float[Array, "b k"]:
+            draw_one = partial(sample_prior, model, params, c=c, latent_mask=latent_mask)
+            z = jax.vmap(draw_one, in_axes=1, out_axes=1)(keys)
+            return log_likelihood_of_each(model, params, x, z, c, latent_mask)
 
-            z = jax.vmap(draw_some)(keys, q.mean, q.logvar)
-            weights = sum(log_weights(model, params, x, c, z, q, latent_mask))
+        def of_posterior(keys: Key[Array, "b k"]) -> Float[Array, "b k"]:
+            draw_some = jax.vmap(jax.vmap(reparameterize, (0, None, None)))
+            z = draw_some(keys, q.mean, q.logvar)
+            weights = log_weights(model, params, x, c, z, q, latent_mask)
+            return weights.log_likelihood + weights.log_ratio
+
+        def add_chunk(total: Float[Array, " b"], draws: Int[Array, " k"]) -> tuple[Float[Array, " b"], None]:
+            each = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(keys, draws)
+            weights = of_prior(each) if proposal == "prior" else of_posterior(each)
             weights = jnp.where(draws < num_samples, weights, -jnp.inf)
             return jnp.logaddexp(total, jax.nn.logsumexp(weights, axis=1)), None
 
         total, _ = jax.lax.scan(add_chunk, jnp.full(rows.shape, -jnp.inf), draws)
         return math.log(num_samples) - total
 
-    return in_batches(one_batch, jnp.arange(examples.c.shape[0]), _NLL_BATCH)
+    return in_batches(one_batch, jnp.arange(len(examples)), _NLL_BATCH)
 
 
 def summarize(terms: ElboTerms, *, dims: int | None = None) -> list[dict[str, float]]:

@@ -8,16 +8,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cvae_jax.cvae import CVAE, draw
+from cvae_jax.cvae import CVAE
+from cvae_jax.draws import draw
 from cvae_jax.hparams import Hparams
-from cvae_jax.losses import beta_elbo, standard_normal_kl
+from cvae_jax.losses import beta_elbo
 from cvae_jax.networks import FromLatents
 from cvae_jax.products import Dense
 from cvae_jax.randomness import Stream, stream
 from cvae_jax.terms import Terms
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+    from jaxtyping import Array, Bool, Float, Key, PyTree
 
 _LAYERS = 6
 _SLOPE = 0.2
@@ -75,7 +76,7 @@ def density_ratio_loss(
     model: CVAE,
     params: PyTree,
     x: Float[Array, "b H W C"],
-    c: Int[Array, " b"],
+    c: PyTree,
     keys: Key[Array, " b"],
     hparams: Hparams,
 ) -> Terms:
@@ -100,8 +101,7 @@ def density_ratio_loss(
       Kim & Mnih, Disentangling by Factorising, 2018, equation 2 and algorithm 2.
     """
     mask = hparams.latent_mask
-    q, z, log_likelihood = draw(model, params, x, c, keys, mask)
-    rate = jax.vmap(standard_normal_kl)(q.mean, q.logvar)
+    _, z, log_likelihood, rate = draw(model, params, x, c, keys, mask)
 
     def logit(weights: PyTree, z: Float[Array, "b z"]) -> Float[Array, " b"]:
         return cast("Array", _discriminator(model).apply({"params": weights}, z, mask))

@@ -21,8 +21,8 @@ class Hparams:
     """One member's settings as traced arrays; stack them and `jax.vmap` to sweep.
 
     Attributes:
-      dropout, ema_decay: None where they are 0 for every member of the sweep, so that a program without them has no
-        part for them.
+      dropout, condition_dropout, ema_decay: None where they are 0 for every member of the sweep, so that a program
+        without them has no part for them.
       warmup_steps: of the schedule, scalar, float32.
       latent_mask: the latents in use, shape (capacity,), bool.
       key: the member's root key.
@@ -45,14 +45,16 @@ class Hparams:
     discriminator_learning_rate: Float[Array, ""]
     beta_min: Float[Array, ""]
     beta_max: Float[Array, ""]
+    cvae_weight: Float[Array, ""]
     weight_decay: Float[Array, ""]
     clip_norm: Float[Array, ""]
     patience: Float[Array, ""]
     dropout: Float[Array, ""] | None
+    condition_dropout: Float[Array, ""] | None
     ema_decay: Float[Array, ""] | None
 
 
-_OPTIONAL = ("dropout", "ema_decay")
+_OPTIONAL = ("dropout", "condition_dropout", "ema_decay")
 
 
 def options_used(members: Sequence[Member]) -> frozenset[str]:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import jax
 import jax.numpy as jnp
 
-from cvae_jax.cvae import CVAE, encode, log_weights
+from cvae_jax.cvae import CVAE, embed, encode
+from cvae_jax.draws import log_weights
 from cvae_jax.hparams import Hparams
-from cvae_jax.losses import importance_weighted_bound, reparameterize, standard_normal_kl
+from cvae_jax.losses import importance_weighted_bound, reparameterize
 from cvae_jax.terms import Terms
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int, Key, PyTree
+    from jaxtyping import Array, Float, Key, PyTree
 
 
 def importance_weighted_loss(
     model: CVAE,
     params: PyTree,
     x: Float[Array, "b H W C"],
-    c: Int[Array, " b"],
+    c: PyTree,
     keys: Key[Array, " b"],
     hparams: Hparams,
     *,
@@ -49,6 +50,7 @@ def importance_weighted_loss(
       Reparameterized Gradient Estimators for Monte Carlo Objectives, 2019, equation 8.
     """
     mask = hparams.latent_mask
+    c = embed(model, params, c)
     q = encode(model, params, x, c, mask)
     keys = jax.vmap(lambda key: jax.random.split(key, num_samples))(keys)
     z = jax.vmap(lambda keys, m, v: jax.vmap(reparameterize, (0, None, None))(keys, m, v))(
@@ -61,7 +63,7 @@ def importance_weighted_loss(
         z, extra = _weigh_gradient(z)
     log_likelihood, ratio = log_weights(model, params, x, c, z, density, mask)
     bound = jax.vmap(importance_weighted_bound)(log_likelihood + hparams.beta * ratio + extra)
-    rate = jax.vmap(standard_normal_kl)(q.mean, q.logvar)
+    rate = cast("Array", model.apply(params, q, z[:, 0], c, mask, method="rate"))
     return Terms(-bound, -jnp.mean(log_likelihood, axis=1), rate)
 
 

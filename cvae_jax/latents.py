@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvae_jax.batches import in_batches
-from cvae_jax.cvae import CVAE, Gaussian, encode
+from cvae_jax.cvae import CVAE, encode
 from cvae_jax.evaluation import Examples
 from cvae_jax.losses import reparameterize
+from cvae_jax.networks import Gaussian
 from cvae_jax.randomness import Stream, stream
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def latent_terms(
       Hoffman & Johnson, ELBO Surgery, 2016, equation 4; Burda, Grosse & Salakhutdinov, Importance Weighted
       Autoencoders, 2016, section 5.
     """
-    n = examples.c.shape[0]
+    n = len(examples)
     rows_key, z_key = jax.random.split(key)
     rows = jax.random.permutation(rows_key, n)[:MAX_EXAMPLES] if n > MAX_EXAMPLES else jnp.arange(n)
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from cvae_jax.cvae import CVAE, draw
+from cvae_jax.cvae import CVAE
+from cvae_jax.draws import draw
 from cvae_jax.hparams import Hparams
-from cvae_jax.losses import beta_elbo, standard_normal_kl
+from cvae_jax.losses import beta_elbo
 from cvae_jax.terms import Terms
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int, Key, PyTree
+    from jaxtyping import Array, Float, Key, PyTree
 
 
 def at_beta(params: PyTree, beta: Float[Array, "*b"] | float) -> PyTree:
@@ -33,7 +34,7 @@ def multirate_loss(
     model: CVAE,
     params: PyTree,
     x: Float[Array, "b H W C"],
-    c: Int[Array, " b"],
+    c: PyTree,
     keys: Key[Array, " b"],
     hparams: Hparams,
 ) -> Terms:
@@ -54,6 +55,5 @@ def multirate_loss(
     """
     low, high = jnp.log(hparams.beta_min), jnp.log(hparams.beta_max)
     beta = jnp.exp(low + (high - low) * jax.random.uniform(hparams.key, (x.shape[0],)))
-    q, _, log_likelihood = draw(model, at_beta(params, beta), x, c, keys, hparams.latent_mask)
-    rate = jax.vmap(standard_normal_kl)(q.mean, q.logvar)
+    _, _, log_likelihood, rate = draw(model, at_beta(params, beta), x, c, keys, hparams.latent_mask)
     return Terms(-beta_elbo(log_likelihood, rate, beta), -log_likelihood, rate)

@@ -28,20 +28,38 @@ class Context(NamedTuple):
 
     Attributes:
       e: embedding of the condition, shape (b, e), or None without one.
+      maps: features of an image that is the condition, each of shape (b, h, w, f).
+      film: whether the embedding scales each channel too.
       log_beta: the β that a multi-rate model is at, a scalar or shape (b,), or None for any other model.
     """
 
     e: Float[Array, "b e"] | None
+    maps: tuple[Float[Array, "b h w f"], ...] = ()
+    film: bool = False
     log_beta: Float[Array, "*b"] | None = None
 
 
-class AddCondition(nn.Module):
-    """Add a learned per-channel term of the condition, and gate each channel by β where a model is told one.
+class Gaussian(NamedTuple):
+    """A batch of diagonal Gaussians over latents.
 
-    By linearity the sum equals concatenating the condition to a layer's input, without the planes it would take. The
-    gate is 2σ(w log β + v) per channel, 1 before training.
+    Attributes:
+      mean: shape (b, z).
+      logvar: logarithm of the variance, shape (b, z).
+    """
+
+    mean: Float[Array, "b z"]
+    logvar: Float[Array, "b z"]
+
+
+class AddCondition(nn.Module):
+    """Add a learned term of the condition to each channel, and gate each by β where a model is told one.
+
+    By linearity the sum equals concatenating the condition to a layer's input, without the planes it would take; that
+    of a feature map of the same size equals concatenating the map. With `film` the embedding scales each channel too.
+    The gate is 2σ(w log β + v) per channel, 1 before training.
 
     References:
+      Perez et al., FiLM: Visual Reasoning with a General Conditioning Layer, 2018, equation 2, of the scale.
       Bae et al., Multi-Rate VAE: Train Once, Get the Full Rate-Distortion Curve, 2022, equation 5, of the gate.
     """
 
@@ -53,7 +71,13 @@ class AddCondition(nn.Module):
         per_channel = (1,) * (h.ndim - 2) + (h.shape[-1],)
         if context.e is not None:
             term = Dense(h.shape[-1], use_bias=False, dtype=self.dtype)(context.e)
+            if context.film:
+                scale = Dense(h.shape[-1], use_bias=False, dtype=self.dtype, name="scale")(context.e)
+                h = h * (1.0 + scale.reshape(-1, *per_channel))
             h = h + term.reshape(-1, *per_channel)
+        for i, features in enumerate(context.maps):
+            if features.shape[1:3] == h.shape[1:-1]:
+                h = h + Dense(h.shape[-1], use_bias=False, dtype=self.dtype, name=f"map_{i}")(features)
         if context.log_beta is not None:
             slope = self.param("gate_slope", nn.initializers.zeros, (h.shape[-1],))
             shift = self.param("gate_shift", nn.initializers.zeros, (h.shape[-1],))
@@ -72,7 +96,7 @@ class ToLatents(nn.Module):
     capacity: int
 
     @nn.compact
-    def __call__(self, h: Float[Array, "b f"]) -> tuple[Float[Array, "b z"], Float[Array, "b z"]]:
+    def __call__(self, h: Float[Array, "b f"]) -> Gaussian:
         """Map a batch of features, in float32."""
         fan_in = h.shape[-1]
 
@@ -83,7 +107,7 @@ class ToLatents(nn.Module):
             bias = self.param(f"{name}_bias", nn.initializers.zeros, (self.capacity,))
             return h.astype(jnp.float32) @ self.param(f"{name}_kernel", kernel) + bias
 
-        return head("mean"), head("logvar")
+        return Gaussian(head("mean"), head("logvar"))
 
 
 class FromLatents(nn.Module):
@@ -101,7 +125,9 @@ class FromLatents(nn.Module):
 
         def kernel(key: Array) -> Array:
             fan_in = jnp.sum(latent_mask, dtype=jnp.float32)
-            return _per_latent_normal(key, z.shape[-1], self.features) * jax.lax.rsqrt(fan_in)
+            return _per_latent_normal(key, z.shape[-1], self.features) * jax.lax.rsqrt(
+                jnp.maximum(fan_in, 1.0)
+            )
 
         return z @ self.param("kernel", kernel) + self.param("bias", nn.initializers.zeros, (self.features,))
 

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from cvae_jax.config import Config
-from cvae_jax.cvae import CVAE, draw
+from cvae_jax.cvae import CVAE, embed, sample_prior
 from cvae_jax.dipvae import moment_matching_loss
+from cvae_jax.draws import draw, log_likelihood_of
 from cvae_jax.factorvae import density_ratio_loss, init_discriminator
 from cvae_jax.hparams import Hparams
 from cvae_jax.importance import importance_weighted_loss
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
 def objective(config: Config, num_examples: int) -> Objective:
     """The objective a configuration names, for a training split of so many examples."""
     match config.objective:
-        case "elbo":
+        # A GSNN's posterior is its prior, and a deterministic network has no latents: the rest is the same loss.
+        case "elbo" | "gsnn" | "nn":
             return negative_beta_elbo
+        case "hybrid":
+            return hybrid_loss
         case "free_bits":
             return free_bits_loss
         case "capacity":
@@ -59,6 +63,8 @@ def part_names(config: Config) -> tuple[str, ...]:
             return ("penalty",)
         case "factorvae":
             return ("total_correlation", "discriminator_loss")
+        case "hybrid":
+            return ("prediction",)
         case _:
             return ()
 
@@ -111,7 +117,11 @@ def annealed(config: Config, hparams: Hparams, step: Int[Array, ""]) -> Hparams:
 
 
 def selection_loss(
-    config: Config, hparams: Hparams, distortion: Float[Array, ""], rate: Float[Array, ""]
+    config: Config,
+    hparams: Hparams,
+    distortion: Float[Array, ""],
+    rate: Float[Array, ""],
+    prediction: Float[Array, ""] | None = None,
 ) -> Float[Array, ""]:
     """What validation compares parameters by: the loss at the end of the schedule, without floors.
 
@@ -120,35 +130,39 @@ def selection_loss(
       hparams: one member's settings, not annealed.
       distortion: mean over the split, nats per example.
       rate: likewise.
+      prediction: likewise, of `hybrid`.
 
     Returns:
       Scalar, nats per example: distortion + β·rate, or distortion + β·|rate − target|, or distortion + rate where β
-      weighs the total correlation, which a validation split has no value of per example.
+      weighs the total correlation, which a validation split has no value of per example; with `hybrid` the mixture.
     """
     if config.objective == "tcvae":
         return distortion + rate
     if config.objective == "capacity":
         return distortion + hparams.beta * jnp.abs(rate - hparams.kl_target)
-    return distortion + hparams.beta * rate
+    loss = distortion + hparams.beta * rate
+    if prediction is None:
+        return loss
+    return hparams.cvae_weight * loss + (1.0 - hparams.cvae_weight) * prediction
 
 
 def negative_beta_elbo(
     model: CVAE,
     params: PyTree,
     x: Float[Array, "b H W C"],
-    c: Int[Array, " b"],
+    c: PyTree,
     keys: Key[Array, " b"],
     hparams: Hparams,
 ) -> Terms:
     """The loss of a β-VAE, from one draw of z per example.
 
-    loss = −log p(x|z,c) + β KL(q(z|x,c) ‖ N(0, I)),  z ~ q(z|x,c)
+    loss = −log p(x|z,c) + β KL(q(z|x,c) ‖ p(z|c)),  z ~ q(z|x,c)
 
     Args:
       model: encoder, decoder and likelihood.
       params: the model's variables.
       x: data, shape (b, H, W, C).
-      c: labels, shape (b,).
+      c: conditions, with a leading axis b.
       keys: one key per example, shape (b,).
       hparams: `beta` and `latent_mask` are read.
 
@@ -158,8 +172,7 @@ def negative_beta_elbo(
     References:
       Higgins et al., β-VAE, 2017; Sohn, Lee & Yan, 2015, equation 4.
     """
-    q, _, log_likelihood = draw(model, params, x, c, keys, hparams.latent_mask)
-    rate = jax.vmap(standard_normal_kl)(q.mean, q.logvar)
+    _, _, log_likelihood, rate = draw(model, params, x, c, keys, hparams.latent_mask)
     return Terms(-beta_elbo(log_likelihood, rate, hparams.beta), -log_likelihood, rate)
 
 
@@ -167,7 +180,7 @@ def free_bits_loss(
     model: CVAE,
     params: PyTree,
     x: Float[Array, "b H W C"],
-    c: Int[Array, " b"],
+    c: PyTree,
     keys: Key[Array, " b"],
     hparams: Hparams,
 ) -> Terms:
@@ -187,19 +200,19 @@ def free_bits_loss(
     References:
       Kingma et al., Improving Variational Inference with Inverse Autoregressive Flow, 2016, equation 15.
     """
-    q, _, log_likelihood = draw(model, params, x, c, keys, hparams.latent_mask)
+    q, _, log_likelihood, rate = draw(model, params, x, c, keys, hparams.latent_mask)
     kl = jax.vmap(jax.vmap(lambda m, v: standard_normal_kl(m[None], v[None])))(q.mean, q.logvar)
     counts = hparams.latent_mask & (jnp.mean(kl, axis=0) > hparams.free_bits)
     floor = jnp.where(hparams.latent_mask, hparams.free_bits, 0.0)
     paid = jnp.sum(jnp.where(counts, kl, floor), axis=1)
-    return Terms(-beta_elbo(log_likelihood, paid, hparams.beta), -log_likelihood, jnp.sum(kl, axis=1))
+    return Terms(-beta_elbo(log_likelihood, paid, hparams.beta), -log_likelihood, rate)
 
 
 def capacity_loss(
     model: CVAE,
     params: PyTree,
     x: Float[Array, "b H W C"],
-    c: Int[Array, " b"],
+    c: PyTree,
     keys: Key[Array, " b"],
     hparams: Hparams,
 ) -> Terms:
@@ -217,7 +230,41 @@ def capacity_loss(
     References:
       Burgess et al., Understanding Disentangling in β-VAE, 2018, equation 8.
     """
-    q, _, log_likelihood = draw(model, params, x, c, keys, hparams.latent_mask)
-    rate = jax.vmap(standard_normal_kl)(q.mean, q.logvar)
+    _, _, log_likelihood, rate = draw(model, params, x, c, keys, hparams.latent_mask)
     distance = jnp.abs(jnp.mean(rate) - hparams.kl_target)
     return Terms(hparams.beta * distance - log_likelihood, -log_likelihood, rate)
+
+
+def hybrid_loss(
+    model: CVAE,
+    params: PyTree,
+    x: Float[Array, "b H W C"],
+    c: PyTree,
+    keys: Key[Array, " b"],
+    hparams: Hparams,
+) -> Terms:
+    """The loss of a CVAE mixed with that of a Gaussian stochastic neural network, which draws z as a prediction does.
+
+    loss = α (−log p(x|z,c) + β KL(q(z|x,c) ‖ p(z|c))) − (1 − α) log p(x|z′,c),  z ~ q(z|x,c),  z′ ~ p(z|c)
+
+    Args:
+      model, params, x, c: see `negative_beta_elbo`.
+      keys: one key per example, shape (b,): one half of each is for z, the other for z′.
+      hparams: `beta`, `cvae_weight` (α) and `latent_mask` are read.
+
+    Returns:
+      Loss, distortion and rate per example, and −log p(x|z′,c) as the part `prediction`, nats.
+
+    References:
+      Sohn, Lee & Yan, Learning Structured Output Representation Using Deep Conditional Generative Models, 2015,
+      equation 8.
+    """
+    mask = hparams.latent_mask
+    of_posterior, of_prior = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    c = embed(model, params, c)
+    _, _, log_likelihood, rate = draw(model, params, x, c, of_posterior, mask)
+    z = sample_prior(model, params, of_prior, c, mask)
+    prediction = -log_likelihood_of(model, params, x, z, c, mask)
+    cvae = -beta_elbo(log_likelihood, rate, hparams.beta)
+    loss = hparams.cvae_weight * cvae + (1.0 - hparams.cvae_weight) * prediction
+    return Terms(loss, -log_likelihood, rate, {"prediction": prediction})

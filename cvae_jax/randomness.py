@@ -29,6 +29,7 @@ class Stream(enum.IntEnum):
     QUALITY = 12
     DROPOUT = 13
     AUGMENT = 14
+    CONDITION = 15
 
 
 def stream(key: Key[Array, ""], name: Stream) -> Key[Array, ""]:

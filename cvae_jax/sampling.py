@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from cvae_jax.batches import in_batches
+from cvae_jax.condition_kinds import Label
 from cvae_jax.config import SettingError
-from cvae_jax.cvae import CVAE, decode, encode
+from cvae_jax.cvae import CVAE, decode, encode, sample_prior
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, Key, PyTree
@@ -23,7 +24,7 @@ def decode_mean(
     model: CVAE,
     params: PyTree,
     z: Float[Array, "b z"],
-    c: Int[Array, " b"] | Float[Array, "b k"],
+    c: PyTree,
     latent_mask: Bool[Array, " z"],
 ) -> Float[Array, "b H W C"]:
     """The mean of p(x|z,c), shape (b, H, W, C), in units of x."""
@@ -32,15 +33,15 @@ def decode_mean(
 
 @partial(jax.jit, static_argnames="model")
 def generate(
-    model: CVAE, params: PyTree, key: Key[Array, ""], c: Int[Array, " b"], latent_mask: Bool[Array, " z"]
+    model: CVAE, params: PyTree, key: Key[Array, ""], c: PyTree, latent_mask: Bool[Array, " z"]
 ) -> Float[Array, "b H W C"]:
-    """Sample z from the prior N(0, I) and return the mean of p(x|z,c), many images in batches.
+    """Sample z from the prior p(z|c) and return the mean of p(x|z,c), many images in batches.
 
     Args:
       model: the model.
       params: its variables.
       key: example i draws from `fold_in(key, i)`, latent by latent.
-      c: labels, shape (b,).
+      c: conditions, with a leading axis b.
       latent_mask: the latents in use, shape (z,).
 
     Returns:
@@ -49,10 +50,11 @@ def generate(
 
     def one_batch(rows: Int[Array, " b"]) -> Float[Array, "b H W C"]:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
-        z = jax.vmap(lambda k: jax.random.normal(k, (model.capacity,)))(keys)
-        return decode_mean(model, params, z, c[rows], latent_mask)
+        some = jax.tree.map(lambda a: a[rows], c)
+        z = sample_prior(model, params, keys, some, latent_mask)
+        return decode_mean(model, params, z, some, latent_mask)
 
-    return in_batches(one_batch, jnp.arange(c.shape[0]), _BATCH)
+    return in_batches(one_batch, jnp.arange(jax.tree.leaves(c)[0].shape[0]), _BATCH)
 
 
 @partial(jax.jit, static_argnames="model")
@@ -60,7 +62,7 @@ def reconstruct(
     model: CVAE,
     params: PyTree,
     x: Float[Array, "b H W C"],
-    c: Int[Array, " b"],
+    c: PyTree,
     latent_mask: Bool[Array, " z"],
 ) -> Float[Array, "b H W C"]:
     """Encode to the posterior mean and return the mean of p(x|z,c), shape (b, H, W, C)."""
@@ -72,7 +74,7 @@ def traverse(
     model: CVAE,
     params: PyTree,
     z: Float[Array, " z"],
-    c: Int[Array, ""],
+    c: PyTree,
     latent_mask: Bool[Array, " z"],
     *,
     latents: Int[Array, " l"],
@@ -84,7 +86,7 @@ def traverse(
       model: the model.
       params: its variables.
       z: where to start, shape (z,).
-      c: one label.
+      c: one condition, without a leading axis.
       latent_mask: the latents in use, shape (z,).
       latents: which to move, shape (l,).
       values: where to, shape (v,).
@@ -93,9 +95,9 @@ def traverse(
       Images, shape (l, v, H, W, C).
     """
     grid = jax.vmap(lambda i: jax.vmap(lambda value: z.at[i].set(value))(values))(latents)
-    images = decode_mean(
-        model, params, grid.reshape(-1, z.shape[0]), jnp.full(grid.shape[0] * grid.shape[1], c), latent_mask
-    )
+    count = grid.shape[0] * grid.shape[1]
+    repeated = jax.tree.map(lambda a: jnp.broadcast_to(a, (count, *jnp.shape(a))), c)
+    images = decode_mean(model, params, grid.reshape(count, -1), repeated, latent_mask)
     return images.reshape(*grid.shape[:2], *images.shape[1:])
 
 
@@ -142,8 +144,7 @@ def interpolate_labels(
     Raises:
       SettingError: if the model has no condition.
     """
-    _require_labels(model)
-    ends = jax.nn.one_hot(jnp.stack([c_from, c_to]), model.num_classes)
+    ends = jax.nn.one_hot(jnp.stack([c_from, c_to]), _labels_of(model).num_classes)
     t = jnp.linspace(0.0, 1.0, steps)[:, None]
     c = (1.0 - t) * ends[0] + t * ends[1]
     return decode_mean(model, params, jnp.tile(z, (steps, 1)), c, latent_mask)
@@ -171,12 +172,13 @@ def across_labels(
     Raises:
       SettingError: if the model has no condition.
     """
-    _require_labels(model)
+    _labels_of(model)
     styles, labels = z.shape[0], c.shape[0]
     images = decode_mean(model, params, jnp.repeat(z, labels, axis=0), jnp.tile(c, styles), latent_mask)
     return images.reshape(styles, labels, *images.shape[1:])
 
 
-def _require_labels(model: CVAE) -> None:
-    if model.config.condition != "label":
+def _labels_of(model: CVAE) -> Label:
+    if not isinstance(model.kind, Label):
         raise SettingError(f"condition is {model.config.condition!r}, expected label to compare classes")
+    return model.kind

@@ -14,6 +14,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from cvae_jax import devices, evaluation, objectives, training
 from cvae_jax.augment import augment
+from cvae_jax.condition_kinds import Observed
+from cvae_jax.conditions import observe
 from cvae_jax.config import Config, Member, require_compatible
 from cvae_jax.cvae import CVAE
 from cvae_jax.dataset import Dataset
@@ -68,7 +70,7 @@ def build_model(config: Config, dataset: Dataset, members: Sequence[Member]) -> 
     for member in members:
         require_compatible(config, member)
     capacity = max(member.latent_dim for member in members)
-    return CVAE(config, dataset.shape, dataset.num_classes, capacity, levels=dataset.levels)
+    return CVAE(config, dataset.shape, dataset.condition, capacity, levels=dataset.levels)
 
 
 def steps_per_epoch(config: Config, dataset: Dataset) -> int:
@@ -130,8 +132,9 @@ def as_alone(state: TrainState, member: Member) -> TrainState:
     return jax.tree_util.tree_map_with_path(cut, state)
 
 
-def draw_batch(config: Config, data: TrainingData, rows: Int[Array, " b"], step: Int[Array, ""]) -> Batch:
+def draw_batch(model: CVAE, data: TrainingData, rows: Int[Array, " b"], step: Int[Array, ""]) -> Batch:
     """The batch of one step: gathered, scaled, and augmented and binarized anew if the configuration says so."""
+    config = model.config
     x, c = data.examples.take(rows)
     if config.augment:
         keys = jax.random.split(jax.random.fold_in(data.augment_key, step), config.batch_size)
@@ -143,6 +146,8 @@ def draw_batch(config: Config, data: TrainingData, rows: Int[Array, " b"], step:
         # As a matrix, because XLA compiles random numbers of four axes slowly.
         flat = x.reshape(config.batch_size, -1)
         x = jax.random.bernoulli(key, flat).astype(jnp.float32).reshape(x.shape)
+    if isinstance(model.kind, Observed):
+        c = observe(x, model.kind)
     if data.batch_sharding is not None:
         x, c = jax.lax.with_sharding_constraint((x, c), data.batch_sharding)
     return Batch(x, c)
@@ -175,7 +180,7 @@ def train_steps(
       The state after these steps.
     """
     config = model.config
-    n = data.examples.c.shape[0]
+    n = len(data.examples)
     objective = objective or objectives.objective(config, n)
     per_epoch = n // config.batch_size
     epoch, start = step // per_epoch, step % per_epoch
@@ -184,7 +189,7 @@ def train_steps(
 
     def one_step(i: Int[Array, ""], state: TrainState) -> TrainState:
         rows = jax.lax.dynamic_slice(order, ((start + i) * config.batch_size,), (config.batch_size,))
-        batch = draw_batch(config, data, rows, step + i)
+        batch = draw_batch(model, data, rows, step + i)
         return training.train_step(model, state, batch, hparams, step + i, objective)
 
     return jax.lax.fori_loop(0, num_steps, one_step, state)
@@ -219,7 +224,7 @@ def make_train(
     """
 
     def train(hparams: Hparams, data: TrainingData) -> TrainState:
-        per_epoch = data.examples.c.shape[0] // model.config.batch_size
+        per_epoch = len(data.examples) // model.config.batch_size
         epochs, rest = divmod(num_steps, per_epoch)
 
         def steps(state: TrainState, first: Int[Array, ""], count: int) -> TrainState:
@@ -288,8 +293,8 @@ def end_epoch(
         per_example = evaluation.elbo_terms(
             model, state.evaluated, validation, hparams.latent_mask, evaluation.evaluation_key()
         )
-        distortion, rate = jnp.mean(per_example.distortion), jnp.mean(per_example.rate)
-        loss = objectives.selection_loss(model.config, hparams, distortion, rate)
+        distortion, rate, prediction = jax.tree.map(jnp.mean, per_example)
+        loss = objectives.selection_loss(model.config, hparams, distortion, rate, prediction)
         better = loss < state.best.loss
         best = jax.tree.map(
             lambda new, old: jnp.where(better, new, old),

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cvae_jax.cvae import CVAE, Gaussian, draw
+from cvae_jax.cvae import CVAE
+from cvae_jax.draws import draw
 from cvae_jax.hparams import Hparams
-from cvae_jax.losses import standard_normal_kl
+from cvae_jax.networks import Gaussian
 from cvae_jax.terms import Terms
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+    from jaxtyping import Array, Bool, Float, Key, PyTree
 
 _LOG_2PI = math.log(2.0 * math.pi)
 
@@ -103,7 +104,7 @@ def total_correlation_loss(
     model: CVAE,
     params: PyTree,
     x: Float[Array, "b H W C"],
-    c: Int[Array, " b"],
+    c: PyTree,
     keys: Key[Array, " b"],
     hparams: Hparams,
     *,
@@ -129,7 +130,7 @@ def total_correlation_loss(
     References:
       Chen et al., Isolating Sources of Disentanglement in VAEs, 2018, equation 4.
     """
-    q, z, log_likelihood = draw(model, params, x, c, keys, hparams.latent_mask)
+    q, z, log_likelihood, rate = draw(model, params, x, c, keys, hparams.latent_mask)
     weights = log_batch_weights(x.shape[0], num_examples, stratified=stratified)
     parts = decompose_kl(z, q, weights, hparams.latent_mask)
     loss = (
@@ -138,4 +139,4 @@ def total_correlation_loss(
         + hparams.marginal_weight * parts.marginal_kl
         - log_likelihood
     )
-    return Terms(loss, -log_likelihood, jax.vmap(standard_normal_kl)(q.mean, q.logvar), parts._asdict())
+    return Terms(loss, -log_likelihood, rate, parts._asdict())

@@ -8,7 +8,7 @@ from cvae_jax.cvae import CVAE
 from cvae_jax.hparams import Hparams
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int, Key, PyTree
+    from jaxtyping import Array, Float, Key, PyTree
 
 
 class Terms(NamedTuple):
@@ -36,7 +36,7 @@ class Objective(Protocol):
         model: CVAE,
         params: PyTree,
         x: Float[Array, "b H W C"],
-        c: Int[Array, " b"],
+        c: PyTree,
         keys: Key[Array, " b"],
         hparams: Hparams,
     ) -> Terms:

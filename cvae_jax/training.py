@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from cvae_jax.condition_kinds import blank
+from cvae_jax.conditions import Given
 from cvae_jax.config import Config
 from cvae_jax.cvae import CVAE
 from cvae_jax.dropout import Dropout
@@ -33,11 +35,11 @@ class Batch(NamedTuple):
 
     Attributes:
       x: shape (b, H, W, C), float32.
-      c: labels, shape (b,), int32.
+      c: conditions, as the model's `condition` says: labels of shape (b,), int32.
     """
 
     x: Float[Array, "b H W C"]
-    c: Int[Array, " b"]
+    c: PyTree
 
 
 @struct.dataclass
@@ -131,7 +133,7 @@ def scheduled(config: Config, hparams: Hparams, epoch: Int[Array, ""]) -> Hparam
 def init(model: CVAE, hparams: Hparams) -> TrainState:
     """The state before the first step: the same for a seed whatever the latent capacity."""
     x = jnp.zeros((1, *model.shape))
-    c = jnp.zeros(1, jnp.int32)
+    c = jax.tree.map(jnp.asarray, blank(model.kind, 1))
     params = model.init(stream(hparams.key, Stream.INIT), x, c, hparams.latent_mask, hparams.key)
     params = {**params, **extra_variables(model, hparams)}
     zero = jnp.zeros(())
@@ -200,7 +202,7 @@ def train_step(
     Args:
       model: the model.
       state: the member's state.
-      batch: x of shape (b, H, W, C), c of shape (b,).
+      batch: x of shape (b, H, W, C), and the conditions.
       hparams: the member's settings.
       step: number of updates made so far.
       objective: the loss.
@@ -208,7 +210,8 @@ def train_step(
     Returns:
       The new state; `sums` grows by the batch means of the objective's terms, in nats per example.
     """
-    keys = example_keys(hparams.key, step, batch.c.shape[0])
+    batch_size = batch.x.shape[0]
+    keys = example_keys(hparams.key, step, batch_size)
     at_step = annealed(model.config, hparams, step)
     fits = model.likelihood.fit is not None
     if fits:
@@ -216,9 +219,14 @@ def train_step(
     if hparams.dropout is not None:
         key = jax.random.fold_in(stream(hparams.key, Stream.DROPOUT), step)
         model = model.clone(dropout=Dropout(key, hparams.dropout))
+    c = batch.c
+    if hparams.condition_dropout is not None:
+        key = jax.random.fold_in(stream(hparams.key, Stream.CONDITION), step)
+        heeded = jax.random.bernoulli(key, 1.0 - hparams.condition_dropout, (batch_size,))
+        c = Given(c, heeded.astype(jnp.float32))
 
     def loss_and_terms(params: PyTree) -> tuple[Array, Terms]:
-        per_example = objective(model, params, batch.x, batch.c, keys, at_step)
+        per_example = objective(model, params, batch.x, c, keys, at_step)
         terms = jax.tree.map(jnp.mean, per_example)
         return terms.loss, terms
 

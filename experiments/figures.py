@@ -10,8 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cvae_jax import evaluation, latent_plots, plots, posteriors, sampling
-from cvae_jax.cvae import Gaussian
+from cvae_jax.condition_kinds import describe
 from cvae_jax.dataset import stratified_split, unit
+from cvae_jax.networks import Gaussian
 from cvae_jax.randomness import Stream, stream
 from experiments.loop import Session
 
@@ -27,24 +28,32 @@ _EDGES = np.linspace(-4.0, 4.0, 65)
 
 
 def samples_figure(session: Session, trained: Trained) -> Figure:
-    """Draws from the prior, a row per class."""
-    conditional = session.run.config.condition == "label"
-    classes = session.dataset.num_classes if conditional else 10
-    names = session.dataset.class_names if conditional else ()
-    c = jnp.repeat(jnp.arange(classes), _COLUMNS) if conditional else jnp.zeros(classes * _COLUMNS, jnp.int32)
+    """Draws from the prior, a row per class, or per condition of the first test examples."""
+    dataset, condition = session.dataset, session.run.config.condition
+    rows, names, title = min(10, len(dataset.test)), [], "samples from the prior"
+    if condition == "label":
+        rows, names = dataset.num_classes, dataset.class_names
+        c, title = np.arange(rows), f"{title}, a row per class"
+    elif condition == "none":
+        c = np.zeros(rows, np.int32)
+    else:
+        c = dataset.test.take(np.arange(rows)).c
+        names, title = describe(dataset.condition, c), f"{title}, a row per test condition"
+    c = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), _COLUMNS, axis=0), c)
     key = stream(jax.random.key(0), Stream.SAMPLES)
     images = sampling.generate(session.model, trained.best.params, key, c, trained.hparams.latent_mask)
-    title = "samples from the prior, a row per class" if conditional else "samples from the prior"
     return plots.image_grid(
-        np.asarray(images).reshape(classes, _COLUMNS, *session.dataset.shape), title=title, row_labels=names
+        np.asarray(images).reshape(rows, _COLUMNS, *dataset.shape), title=title, row_labels=names
     )
 
 
 def reconstructions_figure(session: Session, trained: Trained) -> Figure:
     """Test images above their reconstructions, classes in turn."""
     test = session.dataset.test
-    rows = np.concatenate([np.flatnonzero(test.labels == label)[:4] for label in np.unique(test.labels)])
-    rows = rows[np.argsort(np.arange(len(rows)) % 4, kind="stable")][: 3 * _COLUMNS]
+    rows = np.arange(len(test))[: 3 * _COLUMNS]
+    if session.dataset.labelled:
+        rows = np.concatenate([np.flatnonzero(test.labels == label)[:4] for label in np.unique(test.labels)])
+        rows = rows[np.argsort(np.arange(len(rows)) % 4, kind="stable")][: 3 * _COLUMNS]
     rows = rows[: max(1, len(rows) // _COLUMNS) * _COLUMNS]
     columns = min(_COLUMNS, len(rows))
     x = unit(test.x[rows], session.dataset.x_max)
@@ -53,7 +62,7 @@ def reconstructions_figure(session: Session, trained: Trained) -> Figure:
             session.model,
             trained.best.params,
             jnp.asarray(x),
-            jnp.asarray(test.labels[rows]),
+            jax.tree.map(jnp.asarray, test.take(rows).c),
             trained.hparams.latent_mask,
         )
     )
@@ -66,26 +75,33 @@ def reconstructions_figure(session: Session, trained: Trained) -> Figure:
 
 
 def traversals_figure(session: Session, trained: Trained, label: int | None = None) -> Figure:
-    """Each latent swept from −3 to 3, the others at 0, for one condition; without a label the middle one."""
-    if label is None:
-        label = session.dataset.num_classes // 2 if session.run.config.condition == "label" else 0
+    """Each latent swept from −3 to 3, the others at 0, for one condition: without a label the middle one."""
+    dataset, condition, said = session.dataset, session.run.config.condition, ""
+    if condition == "label":
+        label = dataset.num_classes // 2 if label is None else label
+        c, said = jnp.int32(label), f", class {dataset.class_names[label]}"
+    elif condition == "none":
+        c = jnp.int32(0)
+    else:
+        first = dataset.test.take(np.arange(1)).c
+        c, said = (
+            jax.tree.map(lambda a: jnp.asarray(a[0]), first),
+            f" {describe(dataset.condition, first)[0]}",
+        )
     moved = jnp.flatnonzero(trained.hparams.latent_mask)[:_MOST_LATENTS]
     values = jnp.linspace(-3.0, 3.0, _COLUMNS + 1)
     images = sampling.traverse(
         session.model,
         trained.best.params,
         jnp.zeros(session.model.capacity),
-        jnp.int32(label),
+        c,
         trained.hparams.latent_mask,
         latents=moved,
         values=values,
     )
-    condition = (
-        f", class {session.dataset.class_names[label]}" if session.run.config.condition == "label" else ""
-    )
     return plots.image_grid(
         np.asarray(images),
-        title=f"each latent from −3 to 3{condition}",
+        title=f"each latent from −3 to 3{said}",
         row_labels=[f"z{int(i)}" for i in moved],
         column_labels=_signed(values),
     )

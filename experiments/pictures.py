@@ -12,9 +12,9 @@ from experiments.workdir import chosen_member, define_member_choice, read_run, w
 
 FLAGS = flags.FLAGS
 
-_OF_ALL = (
-    "samples", "reconstructions", "traversals", "interpolations", "aggregate_posterior", "latents",
-)  # fmt: skip
+_OF_ANY_CONDITION = ("samples", "reconstructions", "traversals", "aggregate_posterior")
+_OF_LABELLED_DATA = ("interpolations", "latents")
+_OF_ALL = (*_OF_ANY_CONDITION, *_OF_LABELLED_DATA)
 _OF_LABELS = ("traversals_by_class", "label_interpolations", "styles")
 
 
@@ -22,17 +22,19 @@ def main() -> int:
     workdir = Path(FLAGS.workdir)
     run = read_run(workdir)
     member = chosen_member(workdir, run)
-    conditional = run.config.condition == "label"
+    condition = run.config.condition
+    drawable = {"label": _OF_ALL + _OF_LABELS, "none": _OF_ALL}.get(condition, _OF_ANY_CONDITION)
+    trained_on = "without a condition" if condition == "none" else f"with the condition {condition}"
     for name in FLAGS.only:
         if name not in _OF_ALL + _OF_LABELS:
             raise UserError(f"only is {name}, expected some of {', '.join(_OF_ALL + _OF_LABELS)}")
-        if name in _OF_LABELS and not conditional:
+        if name not in drawable:
             raise UserError(
-                f"{workdir} was trained without a condition, expected some of {', '.join(_OF_ALL)} of --only"
+                f"{workdir} was trained {trained_on}, expected some of {', '.join(drawable)} of --only"
             )
-    if FLAGS.label is not None and not conditional:
-        raise UserError(f"{workdir} was trained without a condition, expected no --label")
-    chosen = FLAGS.only or (*_OF_ALL, *(_OF_LABELS if conditional else ()))
+    if FLAGS.label is not None and condition != "label":
+        raise UserError(f"{workdir} was trained {trained_on}, expected no --label")
+    chosen = FLAGS.only or drawable
 
     from experiments import figures, loop, results
 

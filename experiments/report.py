@@ -47,19 +47,31 @@ class Pictures:
 def member_pictures(session: Session, trained: Trained) -> Pictures:
     """Draw one member's pictures, the same noise and test images for all members."""
     dataset, mask = session.dataset, trained.hparams.latent_mask
-    rows = min(dataset.num_classes, _MAX_CLASSES) if session.run.config.condition == "label" else 4
-    c = jnp.repeat(jnp.arange(rows), _SAMPLES_PER_CLASS)
-    c = c if session.run.config.condition == "label" else jnp.zeros_like(c)
+    match session.run.config.condition:
+        case "label":
+            rows = min(dataset.num_classes, _MAX_CLASSES)
+            c = np.arange(rows)
+        case "none":
+            rows = 4
+            c = np.zeros(rows, np.int32)
+        case _:
+            rows = min(_MAX_CLASSES, len(dataset.test))
+            c = dataset.test.take(np.arange(rows)).c
+    c = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), _SAMPLES_PER_CLASS, axis=0), c)
     key = stream(jax.random.key(0), Stream.SAMPLES)
     samples = sampling.generate(session.model, trained.best.params, key, c, mask)
 
     test = dataset.test
-    picked = np.array(
-        [np.flatnonzero(test.labels == label)[0] for label in np.unique(test.labels)[:_MAX_CLASSES]]
-    )
+    picked = np.arange(len(test))[:_MAX_CLASSES]
+    if dataset.labelled:
+        picked = np.unique(test.labels, return_index=True)[1][:_MAX_CLASSES]
     x = unit(test.x[picked], dataset.x_max)
     means = sampling.reconstruct(
-        session.model, trained.best.params, jnp.asarray(x), jnp.asarray(test.labels[picked]), mask
+        session.model,
+        trained.best.params,
+        jnp.asarray(x),
+        jax.tree.map(jnp.asarray, test.take(picked).c),
+        mask,
     )
     pairs = np.stack([x, np.asarray(means)])
     return Pictures(

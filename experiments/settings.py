@@ -17,6 +17,9 @@ from experiments.workdir import Run
 
 FLAGS = flags.FLAGS
 
+# Of datasets that are made for another condition than labels.
+_USUAL_CONDITIONS = {"captions": "text", "spoken_digit": "text,label"}
+
 
 def define_shared_flags() -> None:
     """Flags of what all members of a sweep share."""
@@ -54,9 +57,7 @@ def _define_data_flags(default: Config) -> None:
 
 def _define_model_flags(default: Config) -> None:
     """Flags of what is trained."""
-    flags.DEFINE_enum(
-        "condition", default.condition, get_args(settings.ConditionName), "label, or none for a plain VAE."
-    )
+    _define_condition_flags(default)
     flags.DEFINE_enum(
         "network", default.network, get_args(settings.NetworkName),
         "mlp: dense layers, see --hidden; conv: stride-2 convolutions.",
@@ -88,6 +89,40 @@ def _define_model_flags(default: Config) -> None:
     )  # fmt: skip
 
 
+def _define_condition_flags(default: Config) -> None:
+    """Flags of what the model is told, and of the prior."""
+    flags.DEFINE_string(
+        "condition", None,
+        "label, vector, image, text or audio; several of them with commas between; observed, to complete the quadrants "
+        "that --observed does not give; or none for a plain VAE. Default: what the dataset is made for, mostly label.",
+    )  # fmt: skip
+    flags.DEFINE_list(
+        "condition_feature", list(default.condition_feature),
+        "Which feature of a TFDS dataset, or array of an .npz, each condition is, where that is no matter of course.",
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "target_feature", default.target_feature, "Which feature of a TFDS dataset is modelled."
+    )
+    flags.DEFINE_integer(
+        "observed", default.observed,
+        "With the condition observed: 1 gives the bottom left quadrant, 2 the left half, 3 all but the bottom right.",
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "conditioning", default.conditioning, get_args(settings.Conditioning),
+        "concat: the condition adds a term to each channel of every layer; film: it scales them too.",
+    )  # fmt: skip
+    flags.DEFINE_bool(
+        "share_condition", default.share_condition,
+        "Whether encoder, decoder and prior share one encoder of the condition.",
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "prior", default.prior, get_args(settings.PriorName),
+        "p(z|c): standard normal; conditional, a Gaussian made from the condition; vamp, the mean posterior of "
+        "--pseudo_inputs learned inputs; flow, a normalizing flow made from the condition.",
+    )  # fmt: skip
+    flags.DEFINE_integer("pseudo_inputs", default.pseudo_inputs, "Of the vamp prior.")
+
+
 def _define_training_flags(default: Config) -> None:
     """Flags of how it is trained."""
     flags.DEFINE_integer("epochs", default.epochs, "Passes over the training split.")
@@ -97,7 +132,8 @@ def _define_training_flags(default: Config) -> None:
         "--kl_target; iwae: the bound of --num_samples draws; dreg: its doubly-reparameterized gradient; "
         "tcvae: beta weighs the total correlation; dipvae_i, dipvae_ii: the latents' covariance is drawn to the "
         "identity; factorvae: total correlation by a discriminator; multirate: one network for all betas from "
-        "--beta_min to --beta_max.",
+        "--beta_min to --beta_max; gsnn: z is drawn from the prior in training, too; hybrid: --cvae_weight times elbo, "
+        "the rest gsnn; nn: a deterministic network without latents.",
     )  # fmt: skip
     flags.DEFINE_integer("num_samples", default.num_samples, "Draws of z per example, with iwae and dreg.")
     flags.DEFINE_bool(
@@ -132,6 +168,8 @@ _MEMBER_HELP = {
     "discriminator_learning_rate": "Of the discriminator's Adam, with factorvae.",
     "beta_min": "Least beta that multirate trains for.",
     "beta_max": "Largest beta that multirate trains for.",
+    "cvae_weight": "Weight of the CVAE's loss, with hybrid.",
+    "condition_dropout": "Probability that an example's condition is withheld in a step; --guidance needs it.",
     "weight_decay": "Decoupled weight decay, as in AdamW.",
     "clip_norm": "Largest global norm of the gradient; inf does not clip.",
     "dropout": "Probability that a hidden unit is dropped in a step.",
@@ -195,9 +233,14 @@ def shared_config() -> Config:
     """The configuration that the flags describe."""
     binarize = FLAGS.binarize or ("dynamic" if FLAGS.likelihood == "bernoulli" else "none")
     values: dict[str, Any] = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Config)}
-    return Config(
-        **values | {"binarize": binarize, "augment": tuple(FLAGS.augment), "hidden": _widths(FLAGS.hidden)}
-    )
+    made = {
+        "binarize": binarize,
+        "condition": FLAGS.condition or _USUAL_CONDITIONS.get(FLAGS.dataset, "label"),
+        "condition_feature": tuple(FLAGS.condition_feature),
+        "augment": tuple(FLAGS.augment),
+        "hidden": _widths(FLAGS.hidden),
+    }
+    return Config(**values | made)
 
 
 def _widths(text: str) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cvae_jax import networks
+from cvae_jax.condition_kinds import Label
 from cvae_jax.config import Config, SettingError
 from cvae_jax.cvae import CVAE
 
@@ -17,7 +18,7 @@ NETWORKS = ("mlp", "conv")
 
 @cache
 def make(network="mlp", shape=(8, 8, 1), capacity=4, **fields):
-    model = CVAE(Config(network=network, **fields), shape, 10, capacity)
+    model = CVAE(Config(network=network, **fields), shape, Label(10), capacity)
     x = jax.random.uniform(jax.random.key(0), (3, *shape))
     c = jnp.array([0, 1, 2])
     mask = jnp.ones(capacity, bool)
@@ -34,7 +35,7 @@ def apply(model, params, *args, method="__call__"):
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (32, 32, 3), (64, 64, 3), (5, 12, 2), (9, 7, 1)])
 def test_shapes(network, shape):
     model, params, x, c, mask = make(network, shape)
-    q, output = apply(model, params, x, c, mask, jax.random.key(3))
+    q, output, _ = apply(model, params, x, c, mask, jax.random.key(3))
     assert q.mean.shape == q.logvar.shape == (3, 4)
     assert output.shape == x.shape
     assert output.dtype == jnp.float32
@@ -105,7 +106,7 @@ def test_every_parameter_has_a_gradient(network):
     model, params, x, c, mask = make(network)
 
     def loss(params):
-        q, output = apply(model, params, x, c, mask, jax.random.key(3))
+        q, output, _ = apply(model, params, x, c, mask, jax.random.key(3))
         return jnp.sum(output**2) + jnp.sum(q.mean**2) + jnp.sum(q.logvar**2)
 
     for path, gradient in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(params)):
@@ -134,14 +135,14 @@ def test_a_batch_is_its_examples(network):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_capacity_does_not_change_the_latents_in_use(network):
-    small = CVAE(Config(network=network), (8, 8, 1), 10, 2)
-    large = CVAE(Config(network=network), (8, 8, 1), 10, 5)
+    small = CVAE(Config(network=network), (8, 8, 1), Label(10), 2)
+    large = CVAE(Config(network=network), (8, 8, 1), Label(10), 5)
     x, c = jax.random.uniform(jax.random.key(0), (3, 8, 8, 1)), jnp.arange(3)
     few, some = jnp.ones(2, bool), jnp.arange(5) < 2
     results = []
     for model, mask in ((small, few), (large, some)):
         params = jax.jit(model.init)(jax.random.key(1), x, c, mask, jax.random.key(2))
-        q, output = apply(model, params, x, c, mask, jax.random.key(3))
+        q, output, _ = apply(model, params, x, c, mask, jax.random.key(3))
         results.append((q.mean[:, :2], q.logvar[:, :2], output))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *results)
 

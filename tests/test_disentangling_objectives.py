@@ -10,11 +10,14 @@ import pytest
 from scipy import special, stats
 
 from cvae_jax import objectives
+from cvae_jax.condition_kinds import Label
 from cvae_jax.config import Config, Member, SettingError
-from cvae_jax.cvae import CVAE, Gaussian, draw
+from cvae_jax.cvae import CVAE
 from cvae_jax.dipvae import covariance_penalty, latent_covariance
+from cvae_jax.draws import draw
 from cvae_jax.factorvae import Discriminator, init_discriminator, permute_latents
 from cvae_jax.hparams import hparams
+from cvae_jax.networks import Gaussian
 from cvae_jax.tcvae import decompose_kl, log_batch_weights
 
 B, Z, USED, N = 5, 3, 2, 12
@@ -36,7 +39,7 @@ def settings(**member):
 
 @cache
 def build(objective, **config):
-    model = CVAE(Config(objective=objective, **config), shape=(8, 8, 1), num_classes=10, capacity=Z)
+    model = CVAE(Config(objective=objective, **config), shape=(8, 8, 1), condition=Label(10), capacity=Z)
     params = jax.jit(model.init)(jax.random.key(0), X, C, MASK, jax.random.key(2))
     # The initial posterior is all but the prior: move it.
     params = jax.tree.map(
@@ -119,7 +122,7 @@ def test_tcvae_with_equal_weights_has_the_sampled_kl():
     model, params, loss = build("tcvae")
     h = settings(beta=2.0, mi_weight=2.0, marginal_weight=2.0)
     terms = loss(params, X, C, KEYS, h)
-    q, z, _ = draw(model, params, X, C, KEYS, MASK)
+    q, z, _, _ = draw(model, params, X, C, KEYS, MASK)
     mean, scale, z = (np.asarray(a, np.float64)[:, :USED] for a in (q.mean, jnp.exp(q.logvar / 2), z))
     sampled = (stats.norm.logpdf(z, mean, scale) - stats.norm.logpdf(z)).sum(axis=1)
     np.testing.assert_allclose(terms.loss, terms.distortion + 2.0 * sampled, rtol=1e-5)
@@ -201,8 +204,8 @@ def test_factorvae_loss_is_the_sum_of_its_terms():
 
 
 def test_the_discriminators_start_is_the_solo_runs():
-    small = CVAE(Config(objective="factorvae", discriminator_width=8), (8, 8, 1), 10, capacity=USED)
-    large = CVAE(Config(objective="factorvae", discriminator_width=8), (8, 8, 1), 10, capacity=Z)
+    small = CVAE(Config(objective="factorvae", discriminator_width=8), (8, 8, 1), Label(10), capacity=USED)
+    large = CVAE(Config(objective="factorvae", discriminator_width=8), (8, 8, 1), Label(10), capacity=Z)
     one = init_discriminator(small, hparams(Member(latent_dim=USED), capacity=USED, steps_per_epoch=1))
     other = init_discriminator(large, settings())
     z = jnp.asarray(RNG.normal(size=(4, Z)), jnp.float32)

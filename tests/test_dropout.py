@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cvae_jax import cvae, networks
+from cvae_jax.condition_kinds import Label
 from cvae_jax.config import Config
 from cvae_jax.cvae import CVAE
 from cvae_jax.dropout import Dropout, drop
@@ -58,7 +59,7 @@ def dropping(request):
     @jax.jit
     def outputs():
         x, c, mask = jnp.ones((2, 8, 8, 1)), jnp.zeros(2, jnp.int32), jnp.ones(3, bool)
-        plain = CVAE(Config(network=network), (8, 8, 1), 10, 3)
+        plain = CVAE(Config(network=network), (8, 8, 1), Label(10), 3)
         params = plain.init(jax.random.key(0), x, c, mask, jax.random.key(1))
         assert keys == []
         train = plain.clone(dropout=Dropout(jax.random.key(5), jnp.float32(0.5)))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cvae_jax import sampling
+from cvae_jax.condition_kinds import Label
 from cvae_jax.config import Config
 from cvae_jax.cvae import CVAE
 from experiments import explorer
@@ -53,7 +54,7 @@ def make(network, shape, condition, likelihood, objective="elbo", activation="si
         network=network, condition=condition, likelihood=likelihood, binarize=binarize, objective=objective,
         activation=activation,
     )  # fmt: skip
-    model = CVAE(config, shape, CLASSES, CAPACITY)
+    model = CVAE(config, shape, Label(CLASSES), CAPACITY)
     x, c = jnp.zeros((1, *shape)), jnp.zeros(1, jnp.int32)
     abstract = jax.eval_shape(model.init, jax.random.key(0), x, c, MASK, jax.random.key(1))
     rng = np.random.default_rng(0)

@@ -11,8 +11,9 @@ import pytest
 
 from cvae_jax import data, evaluation, objectives, sampling, sweep, training
 from cvae_jax.config import Config, Member, SettingError
-from cvae_jax.cvae import decode, draw
+from cvae_jax.cvae import decode
 from cvae_jax.dataset import DataError
+from cvae_jax.draws import draw
 from cvae_jax.evaluation import ElboTerms
 from cvae_jax.likelihoods import GaussianOutput
 from cvae_jax.training import Batch

@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from cvae_jax import importance, likelihoods, objectives, sweep
+from cvae_jax.condition_kinds import Label
 from cvae_jax.config import Config, Member, SettingError
 from cvae_jax.cvae import CVAE, Gaussian, decode, encode
 from cvae_jax.hparams import hparams
@@ -25,7 +26,7 @@ KEYS = jax.random.split(jax.random.key(1), B)
 
 @cache
 def build(**config):
-    model = CVAE(Config(**config), shape=(8, 8, 1), num_classes=10, capacity=Z)
+    model = CVAE(Config(**config), shape=(8, 8, 1), condition=Label(10), capacity=Z)
     params = jax.jit(model.init)(jax.random.key(0), X, C, jnp.ones(Z, bool), jax.random.key(2))
     # The initial posterior is all but the prior: move it.
     params = jax.tree.map(

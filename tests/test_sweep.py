@@ -156,7 +156,7 @@ def test_the_loop_makes_the_steps_of_train_step(mlp):
     model, h, data, _ = mlp
     start = sweep.init(model, h)
     rows = jax.random.permutation(jax.random.fold_in(data.order_key, 0), 1318)[:32]
-    batch = jax.jit(partial(sweep.draw_batch, model.config))(data, rows, jnp.int32(0))
+    batch = jax.jit(partial(sweep.draw_batch, model))(data, rows, jnp.int32(0))
     one = jax.tree.map(lambda leaf: leaf[1], (start.members, h))
     train_step = partial(training.train_step, model, objective=negative_beta_elbo)
     alone = jax.jit(train_step)(one[0], batch, one[1], jnp.int32(0))
@@ -251,7 +251,8 @@ def test_the_order_follows_the_data_seed(visited):
 
 def test_binarization_is_drawn_anew_at_every_step(digits):
     config = Config(batch_size=16)
-    draw = jax.jit(partial(sweep.draw_batch, config))
+    model = sweep.build_model(config, digits, [Member()])
+    draw = jax.jit(partial(sweep.draw_batch, model))
     data = sweep.training_data(config, digits)
     first, again, later = (draw(data, jnp.arange(16), jnp.int32(step)).x for step in (3, 3, 4))
     assert set(np.unique(first)) == {0.0, 1.0}

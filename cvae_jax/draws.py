@@ -1,0 +1,150 @@
+"""Draws of z for given data: the parts of the ELBO, and importance weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+
+from cvae_jax.cvae import CVAE, decode, embed, encode
+from cvae_jax.losses import reparameterize
+from cvae_jax.networks import Gaussian
+from cvae_jax.priors import log_density_of_draws
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float, Key, PyTree
+
+
+class Draw(NamedTuple):
+    """The posterior of a batch, one draw of it, the likelihood of the data there, and the rate.
+
+    Attributes:
+      q: q(z|x,c), shapes (b, z).
+      z: the draw, shape (b, z).
+      log_likelihood: log p(x|z,c) for z ~ q, shape (b,), nats.
+      rate: KL(q(z|x,c) ‖ p(z|c)), shape (b,), nats; estimated from the draw where it has no closed form.
+    """
+
+    q: Gaussian
+    z: Float[Array, "b z"]
+    log_likelihood: Float[Array, " b"]
+    rate: Float[Array, " b"]
+
+
+def draw(
+    model: CVAE,
+    params: PyTree,
+    x: Float[Array, "b H W C"],
+    c: PyTree,
+    keys: Key[Array, " b"],
+    latent_mask: Bool[Array, " z"],
+) -> Draw:
+    """Encode, draw one z per example, decode, and compare with x: the parts of the ELBO.
+
+    Args:
+      model: the model.
+      params: its variables.
+      x: data, shape (b, H, W, C), float32.
+      c: conditions, with a leading axis b.
+      keys: one key per example, shape (b,).
+      latent_mask: the latents in use, shape (z,), bool.
+
+    Returns:
+      The posterior, the draw, log p(x|z,c) and the rate per example, nats.
+    """
+    embedded = embed(model, params, c)
+    q = encode(model, params, x, embedded, latent_mask)
+    z = jax.vmap(reparameterize)(keys, q.mean, q.logvar)
+    log_likelihood = log_likelihood_of(model, params, x, z, embedded, latent_mask)
+    rate = cast("Float[Array, ' b']", model.apply(params, q, z, embedded, latent_mask, method="rate"))
+    return Draw(q, z, log_likelihood, rate)
+
+
+def log_likelihood_of(
+    model: CVAE,
+    params: PyTree,
+    x: Float[Array, "b H W C"],
+    z: Float[Array, "b z"],
+    c: PyTree,
+    latent_mask: Bool[Array, " z"],
+) -> Float[Array, " b"]:
+    """log p(x|z,c) of one z per example, nats.
+
+    Args:
+      model: the model.
+      params: its variables.
+      x: data, shape (b, H, W, C), float32.
+      z: latents, shape (b, z).
+      c: conditions, with a leading axis b.
+      latent_mask: the latents in use, shape (z,), bool.
+
+    Returns:
+      Shape (b,), nats.
+    """
+    family = model.likelihood
+    output = decode(model, params, z, c, latent_mask)
+    if family.fit is not None and model.fits_batch:
+        output = family.fit(output, x)
+    return jax.vmap(family.log_prob)(output, x)
+
+
+class LogWeights(NamedTuple):
+    """The two parts of log w = log p(x|z,c) + log p(z|c) − log q(z|x,c), of k draws of z per example.
+
+    Attributes:
+      log_likelihood: log p(x|z,c), shape (b, k), nats.
+      log_ratio: log p(z|c) − log q(z|x,c) over the latents in use, shape (b, k), nats.
+    """
+
+    log_likelihood: Float[Array, "b k"]
+    log_ratio: Float[Array, "b k"]
+
+
+def log_weights(
+    model: CVAE,
+    params: PyTree,
+    x: Float[Array, "b H W C"],
+    c: PyTree,
+    z: Float[Array, "b k z"],
+    q: Gaussian,
+    latent_mask: Bool[Array, " z"],
+) -> LogWeights:
+    """Importance weights of draws from the posterior, for bounds tighter than the ELBO.
+
+    Args:
+      model: the model.
+      params: its variables.
+      x: data, shape (b, H, W, C).
+      c: conditions, with a leading axis b.
+      z: draws from q, shape (b, k, z).
+      q: the posterior of x and c.
+      latent_mask: the latents in use, shape (z,).
+
+    Returns:
+      log p(x|z,c), and log p(z|c) − log q(z|x,c), shape (b, k) each.
+
+    References:
+      Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016, equation 8.
+    """
+    embedded = embed(model, params, c)
+    log_prior = model.apply(params, z, embedded, latent_mask, method="log_prior")
+    log_q = log_density_of_draws(z, q, latent_mask)
+    log_ratio = cast("Float[Array, 'b k']", log_prior) - log_q
+    return LogWeights(log_likelihood_of_each(model, params, x, z, embedded, latent_mask), log_ratio)
+
+
+def log_likelihood_of_each(
+    model: CVAE,
+    params: PyTree,
+    x: Float[Array, "b H W C"],
+    z: Float[Array, "b k z"],
+    c: PyTree,
+    latent_mask: Bool[Array, " z"],
+) -> Float[Array, "b k"]:
+    """log p(x|z,c) of k draws of z per example, nats; arguments as of `log_weights`."""
+    b, k, _ = z.shape
+    repeated = jax.tree.map(lambda a: jnp.repeat(a, k, axis=0), embed(model, params, c))
+    output = decode(model, params, z.reshape(b * k, -1), repeated, latent_mask)
+    output = jax.tree.map(lambda leaf: leaf.reshape(b, k, *leaf.shape[1:]), output)
+    return jax.vmap(jax.vmap(model.likelihood.log_prob, (0, None)))(output, x)

@@ -1,0 +1,297 @@
+"""Priors p(z|c): standard normal, a Gaussian made from the condition, a mixture of posteriors, a normalizing flow.
+
+Each has `log_prob`, `sample` and `rate` over the latents in use; what the condition says arrives as its embedding.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cvae_jax.losses import gaussian_kl, gaussian_log_likelihood, standard_normal_kl
+from cvae_jax.networks import Context, FromLatents, Gaussian, ToLatents
+from cvae_jax.products import Dense
+
+if TYPE_CHECKING:
+    from jax.typing import DTypeLike
+    from jaxtyping import Array, Bool, Float, Key
+
+# Of a coupling's log-scale: no layer stretches a latent more than e-fold.
+_MOST_LOG_SCALE = 1.0
+
+
+def masked(q: Gaussian, latent_mask: Bool[Array, " z"]) -> Gaussian:
+    """The same Gaussians, but N(0, 1) in the latents out of use."""
+    return Gaussian(jnp.where(latent_mask, q.mean, 0.0), jnp.where(latent_mask, q.logvar, 0.0))
+
+
+def masked_log_density(
+    z: Float[Array, " z"],
+    mean: Float[Array, " z"],
+    logvar: Float[Array, " z"],
+    latent_mask: Bool[Array, " z"],
+) -> Float[Array, ""]:
+    """log N(z; mean, e^logvar) over the latents in use, nats."""
+    each = jax.vmap(lambda z, m, v: gaussian_log_likelihood(m[None], z[None], v[None]))(z, mean, logvar)
+    return jnp.sum(jnp.where(latent_mask, each, 0.0))
+
+
+def log_density_of_draws(
+    z: Float[Array, "b k z"], q: Gaussian, latent_mask: Bool[Array, " z"]
+) -> Float[Array, "b k"]:
+    """`masked_log_density` of k draws under each Gaussian of a batch, nats."""
+    of_draws = jax.vmap(masked_log_density, (0, None, None, None))
+    return jax.vmap(of_draws, (0, 0, 0, None))(z, q.mean, q.logvar, latent_mask)
+
+
+def mixture_log_density(
+    z: Float[Array, " z"], parts: Gaussian, latent_mask: Bool[Array, " z"]
+) -> Float[Array, ""]:
+    """log (1/K) Σₖ N(z; mean_k, e^logvar_k) over the latents in use.
+
+    Args:
+      z: where, shape (z,).
+      parts: the K Gaussians, shapes (K, z).
+      latent_mask: the latents in use, shape (z,).
+
+    Returns:
+      Scalar, nats.
+    """
+    each = jax.vmap(masked_log_density, (None, 0, 0, None))(z, *parts, latent_mask)
+    return jax.nn.logsumexp(each) - jnp.log(jnp.float32(parts.mean.shape[0]))
+
+
+def _noise(keys: Key[Array, " b"], capacity: int) -> Float[Array, "b z"]:
+    return jax.vmap(lambda key: jax.random.normal(key, (capacity,)))(keys)
+
+
+class StandardPrior(nn.Module):
+    """N(0, I), whatever the condition.
+
+    Attributes:
+      capacity: number of latents there is room for.
+    """
+
+    capacity: int
+
+    def log_prob(
+        self, z: Float[Array, "b k z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b k"]:
+        """log p(z) of k draws per condition, nats."""
+        zeros = jnp.zeros_like(z[:, 0])
+        return log_density_of_draws(z, Gaussian(zeros, zeros), latent_mask)
+
+    def sample(
+        self, keys: Key[Array, " b"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b z"]:
+        """One z per condition."""
+        return _noise(keys, self.capacity)
+
+    def rate(
+        self,
+        q: Gaussian,
+        z: Float[Array, "b z"],
+        e: Float[Array, "b e"] | None,
+        latent_mask: Bool[Array, " z"],
+    ) -> Float[Array, " b"]:
+        """KL(q ‖ p), exact, nats."""
+        return jax.vmap(standard_normal_kl)(q.mean, q.logvar)
+
+
+class ConditionalPrior(nn.Module):
+    """Two dense layers from the condition's embedding to a Gaussian p(z|c).
+
+    References:
+      Sohn, Lee & Yan, Learning Structured Output Representation Using Deep Conditional Generative Models, 2015,
+      section 4.1.
+    """
+
+    capacity: int
+    width: int = 256
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]) -> Gaussian:
+        """p(z|c) of a batch; latents out of use are N(0, 1)."""
+        h = nn.silu(Dense(self.width, dtype=self.dtype)(e.astype(self.dtype)))
+        h = nn.silu(Dense(self.width, dtype=self.dtype)(h))
+        return masked(ToLatents(self.capacity, name="to_latents")(h), latent_mask)
+
+    def log_prob(
+        self, z: Float[Array, "b k z"], e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b k"]:
+        """log p(z|c) of k draws per condition, nats."""
+        return log_density_of_draws(z, self(e, latent_mask), latent_mask)
+
+    def sample(
+        self, keys: Key[Array, " b"], e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b z"]:
+        """One z per condition."""
+        mean, logvar = self(e, latent_mask)
+        return mean + jnp.exp(0.5 * logvar) * _noise(keys, self.capacity)
+
+    def rate(
+        self, q: Gaussian, z: Float[Array, "b z"], e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, " b"]:
+        """KL(q ‖ p), exact, nats."""
+        return jax.vmap(gaussian_kl)(*q, *self(e, latent_mask))
+
+
+class VampPrior(nn.Module):
+    """The mean of the posteriors of K learned images, each with an embedding of its own; the condition has no say.
+
+    Attributes:
+      pseudo_inputs: K.
+      shape: of the images.
+      features: size of the embeddings, 0 without a condition.
+      film: as in `Context`.
+      encoder, to_latents: the model's own.
+
+    References:
+      Tomczak & Welling, VAE with a VampPrior, 2018, equation 9.
+    """
+
+    pseudo_inputs: int
+    shape: tuple[int, int, int]
+    features: int
+    film: bool
+    encoder: nn.Module
+    to_latents: ToLatents
+
+    def setup(self) -> None:
+        """Draw the pseudo-inputs."""
+        start = nn.initializers.normal(1.0)
+        self.images = self.param("images", start, (self.pseudo_inputs, *self.shape))
+        self.embeddings = (
+            self.param("embeddings", start, (self.pseudo_inputs, self.features)) if self.features else None
+        )
+
+    def parts(self, latent_mask: Bool[Array, " z"]) -> Gaussian:
+        """The K Gaussians, shapes (K, z)."""
+        h = self.encoder(nn.sigmoid(self.images), Context(self.embeddings, film=self.film))
+        return masked(self.to_latents(h), latent_mask)
+
+    def log_prob(
+        self, z: Float[Array, "b k z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b k"]:
+        """log p(z) of k draws per condition, nats."""
+        of_draws = jax.vmap(mixture_log_density, (0, None, None))
+        return jax.vmap(of_draws, (0, None, None))(z, self.parts(latent_mask), latent_mask)
+
+    def sample(
+        self, keys: Key[Array, " b"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b z"]:
+        """One z per condition: a part at random, then a draw of it."""
+        parts = self.parts(latent_mask)
+        of_part, of_noise = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        part = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.pseudo_inputs))(of_part)
+        noise = _noise(of_noise, latent_mask.shape[0])
+        return parts.mean[part] + jnp.exp(0.5 * parts.logvar[part]) * noise
+
+    def rate(
+        self,
+        q: Gaussian,
+        z: Float[Array, "b z"],
+        e: Float[Array, "b e"] | None,
+        latent_mask: Bool[Array, " z"],
+    ) -> Float[Array, " b"]:
+        """log q(z) − log p(z) of a draw z ~ q, whose mean is KL(q ‖ p), nats."""
+        return _sampled_rate(q, z, self.log_prob(z[:, None], e, latent_mask), latent_mask)
+
+
+def _sampled_rate(
+    q: Gaussian, z: Float[Array, "b z"], log_prior: Float[Array, "b 1"], latent_mask: Bool[Array, " z"]
+) -> Float[Array, " b"]:
+    return (log_density_of_draws(z[:, None], q, latent_mask) - log_prior)[:, 0]
+
+
+class Coupling(nn.Module):
+    """Shift and log-scale of every latent, from some of the latents and the condition."""
+
+    capacity: int
+    width: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, z: Float[Array, "b z"], e: Float[Array, "b e"] | None, kept: Bool[Array, " z"]
+    ) -> tuple[Float[Array, "b z"], Float[Array, "b z"]]:
+        """Read the latents that are kept, for a batch."""
+        h = FromLatents(self.width)(jnp.where(kept, z, 0.0), kept)
+        if e is not None:
+            h = h + Dense(self.width, use_bias=False, dtype=self.dtype)(e.astype(self.dtype))
+        h = nn.silu(Dense(self.width, dtype=self.dtype)(nn.silu(h.astype(self.dtype))))
+        shift, log_scale = ToLatents(self.capacity, name="to_latents")(h)
+        return shift, _MOST_LOG_SCALE * jnp.tanh(log_scale)
+
+
+class FlowPrior(nn.Module):
+    """Affine couplings between z and standard normal noise, given the condition.
+
+    Layer i keeps the latents of the parity of i and moves the others by a shift and a scale that it reads off the kept
+    ones: both directions cost the same.
+
+    References:
+      Dinh, Sohl-Dickstein & Bengio, Density Estimation Using Real NVP, 2017, equations 7 and 8.
+    """
+
+    capacity: int
+    layers: int = 4
+    width: int = 128
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self) -> None:
+        """Build the couplings."""
+        self.couplings = [Coupling(self.capacity, self.width, self.dtype) for _ in range(self.layers)]
+
+    def _parts(
+        self, layer: int, latent_mask: Bool[Array, " z"]
+    ) -> tuple[Bool[Array, " z"], Bool[Array, " z"]]:
+        kept = latent_mask & (jnp.arange(self.capacity) % 2 == layer % 2)
+        return kept, latent_mask & ~kept
+
+    def log_prob(
+        self, z: Float[Array, "b k z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b k"]:
+        """log p(z|c) of k draws per condition, nats."""
+        b, k, capacity = z.shape
+        noise = z.reshape(b * k, capacity)
+        e = None if e is None else jnp.repeat(e, k, axis=0)
+        log_det = jnp.zeros(b * k)
+        for layer, coupling in enumerate(self.couplings):
+            kept, moved = self._parts(layer, latent_mask)
+            shift, log_scale = coupling(noise, e, kept)
+            noise = jnp.where(moved, (noise - shift) * jnp.exp(-log_scale), noise)
+            log_det = log_det - jnp.sum(jnp.where(moved, log_scale, 0.0), axis=1)
+        standard = jnp.zeros(capacity)
+        log_density = jax.vmap(masked_log_density, (0, None, None, None))(
+            noise, standard, standard, latent_mask
+        )
+        return (log_density + log_det).reshape(b, k)
+
+    def sample(
+        self, keys: Key[Array, " b"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b z"]:
+        """One z per condition."""
+        z = _noise(keys, self.capacity)
+        for layer, coupling in reversed(list(enumerate(self.couplings))):
+            kept, moved = self._parts(layer, latent_mask)
+            shift, log_scale = coupling(z, e, kept)
+            z = jnp.where(moved, z * jnp.exp(log_scale) + shift, z)
+        return z
+
+    def rate(
+        self,
+        q: Gaussian,
+        z: Float[Array, "b z"],
+        e: Float[Array, "b e"] | None,
+        latent_mask: Bool[Array, " z"],
+    ) -> Float[Array, " b"]:
+        """log q(z|x,c) − log p(z|c) of a draw z ~ q, whose mean is KL(q ‖ p), nats."""
+        return _sampled_rate(q, z, self.log_prob(z[:, None], e, latent_mask), latent_mask)
+
+
+Prior = StandardPrior | ConditionalPrior | VampPrior | FlowPrior
