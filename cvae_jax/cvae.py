@@ -229,7 +229,7 @@ class CVAE(nn.Module):
         return q, self.decode(z, embedded, latent_mask), self.rate(q, z, embedded, latent_mask)
 
 
-def embed(model: CVAE, params: PyTree, c: PyTree) -> Embedded:
+def embed(model: CVAE, params: PyTree, c: PyTree) -> PyTree:
     """What each part of the model is told of a batch of conditions, for functions that meet the same ones often.
 
     Args:
@@ -240,7 +240,7 @@ def embed(model: CVAE, params: PyTree, c: PyTree) -> Embedded:
     Returns:
       Takes the place of c.
     """
-    return cast(Embedded, model.apply(params, c, method="embed"))
+    return model.apply(params, c, method="embed") if hasattr(model, "embed") else c
 
 
 def encode(
@@ -280,13 +280,59 @@ def decode(
     return model.apply(params, z, c, latent_mask, method="decode")
 
 
+def log_prior(
+    model: CVAE, params: PyTree, z: Float[Array, "b k z"], c: PyTree, latent_mask: Bool[Array, " z"]
+) -> Float[Array, "b k"]:
+    """log p(z|c) over the latents in use, of k draws per condition.
+
+    Args:
+      model: the model; one without a `prior` has N(0, I).
+      params: its variables.
+      z: latents, shape (b, k, z).
+      c: conditions.
+      latent_mask: the latents in use, shape (z,), bool.
+
+    Returns:
+      Shape (b, k), nats.
+    """
+    if not hasattr(model, "log_prior"):
+        return StandardPrior(z.shape[-1]).log_prob(z, None, latent_mask)
+    return cast("Float[Array, 'b k']", model.apply(params, z, c, latent_mask, method="log_prior"))
+
+
+def rate(
+    model: CVAE,
+    params: PyTree,
+    q: Gaussian,
+    z: Float[Array, "b z"],
+    c: PyTree,
+    latent_mask: Bool[Array, " z"],
+) -> Float[Array, " b"]:
+    """KL(q(z|x,c) ‖ p(z|c)) of a batch: exact between Gaussians, else estimated from the draw z ~ q.
+
+    Args:
+      model: the model; one without a `prior` has N(0, I).
+      params: its variables.
+      q: the posteriors.
+      z: a draw of each, shape (b, z).
+      c: conditions.
+      latent_mask: the latents in use, shape (z,), bool.
+
+    Returns:
+      Shape (b,), nats.
+    """
+    if not hasattr(model, "rate"):
+        return StandardPrior(z.shape[-1]).rate(q, z, None, latent_mask)
+    return cast("Float[Array, ' b']", model.apply(params, q, z, c, latent_mask, method="rate"))
+
+
 def sample_prior(
     model: CVAE, params: PyTree, keys: Key[Array, " b"], c: PyTree, latent_mask: Bool[Array, " z"]
 ) -> Float[Array, "b z"]:
     """One z ~ p(z|c) per condition.
 
     Args:
-      model: the model.
+      model: the model; one without a `prior` has N(0, I).
       params: its variables.
       keys: one per condition, shape (b,).
       c: conditions.
@@ -295,4 +341,6 @@ def sample_prior(
     Returns:
       Shape (b, z); latents out of use are noise that nothing reads.
     """
+    if not hasattr(model, "sample_prior"):
+        return StandardPrior(latent_mask.shape[0]).sample(keys, None, latent_mask)
     return cast("Float[Array, 'b z']", model.apply(params, keys, c, latent_mask, method="sample_prior"))

@@ -112,7 +112,7 @@ def _binarize_once(dataset: Dataset, config: Config) -> Dataset:
 
 
 def _observed(dataset: Dataset, quadrants: int) -> Dataset:
-    """The same images, their observed pixels the condition; of what is binarized anew at every step, as they are now."""
+    """The same images, conditioned on their observed pixels; training observes what each step binarizes."""
     kind = Observed(dataset.shape, quadrants)
 
     def given(split: Split) -> Split:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from cvae_jax.cvae import CVAE, decode, embed, encode
+from cvae_jax.cvae import CVAE, decode, embed, encode, log_prior, rate
 from cvae_jax.losses import reparameterize
 from cvae_jax.networks import Gaussian
 from cvae_jax.priors import log_density_of_draws
@@ -57,8 +57,7 @@ def draw(
     q = encode(model, params, x, embedded, latent_mask)
     z = jax.vmap(reparameterize)(keys, q.mean, q.logvar)
     log_likelihood = log_likelihood_of(model, params, x, z, embedded, latent_mask)
-    rate = cast("Float[Array, ' b']", model.apply(params, q, z, embedded, latent_mask, method="rate"))
-    return Draw(q, z, log_likelihood, rate)
+    return Draw(q, z, log_likelihood, rate(model, params, q, z, embedded, latent_mask))
 
 
 def log_likelihood_of(
@@ -128,9 +127,8 @@ def log_weights(
       Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016, equation 8.
     """
     embedded = embed(model, params, c)
-    log_prior = model.apply(params, z, embedded, latent_mask, method="log_prior")
     log_q = log_density_of_draws(z, q, latent_mask)
-    log_ratio = cast("Float[Array, 'b k']", log_prior) - log_q
+    log_ratio = log_prior(model, params, z, embedded, latent_mask) - log_q
     return LogWeights(log_likelihood_of_each(model, params, x, z, embedded, latent_mask), log_ratio)
 
 

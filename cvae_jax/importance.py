@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
-from cvae_jax.cvae import CVAE, embed, encode
+from cvae_jax.cvae import CVAE, embed, encode, rate
 from cvae_jax.draws import log_weights
 from cvae_jax.hparams import Hparams
 from cvae_jax.losses import importance_weighted_bound, reparameterize
@@ -63,8 +63,7 @@ def importance_weighted_loss(
         z, extra = _weigh_gradient(z)
     log_likelihood, ratio = log_weights(model, params, x, c, z, density, mask)
     bound = jax.vmap(importance_weighted_bound)(log_likelihood + hparams.beta * ratio + extra)
-    rate = cast("Array", model.apply(params, q, z[:, 0], c, mask, method="rate"))
-    return Terms(-bound, -jnp.mean(log_likelihood, axis=1), rate)
+    return Terms(-bound, -jnp.mean(log_likelihood, axis=1), rate(model, params, q, z[:, 0], c, mask))
 
 
 @jax.custom_vjp

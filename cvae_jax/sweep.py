@@ -201,7 +201,8 @@ def make_train(
     """A whole training as one pure function of settings and data: jit, vmap and shard it as you like.
 
     Args:
-      model: a `CVAE`, or any flax module with its methods and the attributes `config`, `shape` and `likelihood`.
+      model: a `CVAE`, or any flax module with its methods `encode`, `decode` and `__call__` and the attributes
+        `config`, `shape`, `likelihood` and `kind`; without `embed` and `prior` its prior is N(0, I).
       num_steps: number of updates.
       objective: the loss, with the signature of `negative_beta_elbo`; the one that the configuration names if not
         given.

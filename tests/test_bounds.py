@@ -24,6 +24,7 @@ CONFIG = Config(likelihood="gaussian", sigma=SIGMA, binarize="none", batch_size=
 class LinearGaussian(nn.Module):
     """x = W z + b_c + σ·noise, so that p(x|c) = N(b_c, W Wᵀ + σ² I); the last latent is masked."""
 
+    kind = None
     config: Config = CONFIG
     shape: tuple[int, int, int] = (4, 4, 1)
 
@@ -162,7 +163,7 @@ def test_one_draw_is_the_elbo_under_that_draw(digits_model):
     key, rows = jax.random.key(4), jnp.arange(50)
     keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(key, row), 0))(rows)
     x, c = examples.take(rows)
-    q, z, log_likelihood = jax.jit(draw, static_argnums=0)(model, params, x, c, keys, h.latent_mask)
+    q, z, log_likelihood, _ = jax.jit(draw, static_argnums=0)(model, params, x, c, keys, h.latent_mask)
     mean, scale = (np.asarray(a, np.float64) for a in (q.mean, jnp.exp(0.5 * q.logvar)))
     z = np.asarray(z, np.float64)
     kl = (stats.norm.logpdf(z, mean, scale) - stats.norm.logpdf(z)).sum(axis=1)

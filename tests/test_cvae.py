@@ -171,7 +171,7 @@ def test_bfloat16_products_keep_float32_parameters():
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     exact, *_ = make("conv")
     key = jax.random.key(3)
-    (q, output), (q32, output32) = (apply(m, params, x, c, mask, key) for m in (model, exact))
+    (q, output, _), (q32, output32, _) = (apply(m, params, x, c, mask, key) for m in (model, exact))
     assert output.dtype == q.mean.dtype == jnp.float32
     np.testing.assert_allclose(q.mean, q32.mean, atol=0.05)
     assert not np.array_equal(output, output32)

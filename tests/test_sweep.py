@@ -198,6 +198,7 @@ class Recorder:
     """Stands for a model whose training only writes down what it is shown."""
 
     config: Config
+    kind: None = None
 
 
 @pytest.fixture
