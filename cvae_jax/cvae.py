@@ -178,17 +178,22 @@ class CVAE(nn.Module):
             None if self.log_beta is None else self.log_beta.value,
         )
 
+    def _in_use(self, latent_mask: Bool[Array, " z"]) -> Bool[Array, " z"]:
+        """A deterministic network uses no latent."""
+        return jnp.zeros_like(latent_mask) if self.config.objective == "nn" else latent_mask
+
     def encode(self, x: Float[Array, "b H W C"], c: PyTree, latent_mask: Bool[Array, " z"]) -> Gaussian:
         """The posterior q(z|x,c) of a batch; a GSNN has none but the prior."""
         embedded = self.embed(c)
         if isinstance(self.prior, ConditionalPrior) and self.config.objective == "gsnn":
             return self.prior(self._told_prior(embedded), latent_mask)
-        return masked(self.to_latents(self.encoder(x, self._context(embedded.encoder))), latent_mask)
+        q = self.to_latents(self.encoder(x, self._context(embedded.encoder)))
+        return masked(q, self._in_use(latent_mask))
 
     def decode(self, z: Float[Array, "b z"], c: PyTree, latent_mask: Bool[Array, " z"]) -> PyTree:
         """The output that `likelihood` turns into p(x|z,c), in float32."""
         embedded = self.embed(c)
-        z = jnp.where(latent_mask, z, 0.0)
+        z = jnp.where(self._in_use(latent_mask), z, 0.0)
         output = self.decoder(z, self._context(embedded.decoder), latent_mask).astype(jnp.float32)
         if isinstance(self.kind, Observed) and embedded.observed is not None:
             given = (2.0 * embedded.observed.astype(jnp.float32) - 1.0) * _CERTAIN

@@ -130,7 +130,7 @@ def prepare(
     def measure(trained: Trained, record: Record) -> Record:
         record = dict(record)
         if each.nll_samples is not None:
-            nll = scores.test_nll(session, trained, each.nll_samples)
+            nll = scores.nll_of_test(session, trained, each.nll_samples)
             record["test"] = record["test"] | _nll_metrics(session, nll, each.nll_samples)
             if nll_output is not None:
                 arrays: dict[str, Any] = {nll_name(session.run.config): nll, "c": session.dataset.test.labels}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,13 @@ from experiments.results import Trained
 _SCORED_EXAMPLES = 10_000
 
 
-def test_nll(session: Session, trained: Trained, num_samples: int) -> np.ndarray:
-    """Negative log-likelihoods of the test split, by importance sampling; nats, shape (n,)."""
+def nll_of_test(
+    session: Session,
+    trained: Trained,
+    num_samples: int,
+    proposal: Literal["posterior", "prior"] = "posterior",
+) -> np.ndarray:
+    """Negative log-likelihoods of the test split, from draws of the posterior or the prior; nats, shape (n,)."""
     examples = evaluation.on_device(session.dataset.test, session.dataset.x_max)
     key = stream(jax.random.key(0), Stream.IMPORTANCE)
     nll = evaluation.importance_nll(
@@ -32,8 +37,14 @@ def test_nll(session: Session, trained: Trained, num_samples: int) -> np.ndarray
         trained.hparams.latent_mask,
         key,
         num_samples=num_samples,
+        proposal=proposal,
     )
     return np.asarray(nll, np.float64)
+
+
+def mean_and_error(nll: np.ndarray) -> dict[str, float]:
+    """The mean over a split, and its standard error; nats per example."""
+    return {"nll": float(np.mean(nll)), "standard_error": float(np.std(nll, ddof=1) / np.sqrt(len(nll)))}
 
 
 def judged(session: Session, trained: Trained, judge: Judge) -> dict[str, float | str]:
