@@ -45,6 +45,20 @@ class Encoded(NamedTuple):
     maps: tuple[Float[Array, "b h w f"], ...] = ()
 
 
+class Embedded(NamedTuple):
+    """What each part of the model is told of a batch of conditions; all fields are None without a condition.
+
+    Attributes:
+      encoder, decoder, prior: the same for all three if they share an encoder of the condition.
+      observed: the pixels that are given, of a model that completes images, shape (b, H, W, C).
+    """
+
+    encoder: Encoded | None
+    decoder: Encoded | None
+    prior: Encoded | None
+    observed: Float[Array, "b H W C"] | None
+
+
 class LabelEmbedding(nn.Module):
     """A learned vector per class.
 

@@ -226,15 +226,21 @@ def _require_usable_condition(config: Config) -> None:
 
 def _require_usable_prior(config: Config) -> None:
     _require_integer("pseudo_inputs", config.pseudo_inputs, 1)
-    if config.prior in ("conditional", "flow") and config.condition == "none":
-        raise SettingError(f"prior is {config.prior!r}, expected standard or vamp without a condition")
+    if config.prior == "conditional" and config.condition == "none":
+        raise SettingError("prior is 'conditional', expected standard, vamp or flow without a condition")
     if config.prior != "standard" and config.objective in _OF_THE_STANDARD_PRIOR:
         raise SettingError(
             f"prior is {config.prior!r}, expected standard with the objective {config.objective}"
         )
-    if config.prior == "standard" and config.objective in ("gsnn", "hybrid"):
+    if config.prior != "conditional" and config.objective == "gsnn":
+        raise SettingError(f"prior is {config.prior!r}, expected conditional with the objective gsnn")
+    if config.prior == "standard" and config.objective == "hybrid":
         raise SettingError(
-            f"prior is {config.prior!r}, expected conditional, vamp or flow with the objective {config.objective}"
+            "prior is 'standard', expected conditional, vamp or flow with the objective hybrid"
+        )
+    if config.prior == "vamp" and config.objective == "multirate":
+        raise SettingError(
+            "prior is 'vamp', expected standard, conditional or flow with the objective multirate"
         )
 
 

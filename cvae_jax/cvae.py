@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from cvae_jax.condition_kinds import Condition, Observed
-from cvae_jax.conditions import Encoded, Given, encoder, features_of, withheld
+from cvae_jax.conditions import Embedded, Encoded, Given, encoder, features_of, withheld
 from cvae_jax.config import Config
 from cvae_jax.dropout import Dropout
 from cvae_jax.likelihoods import GaussianOutput, Likelihood, likelihood
@@ -32,20 +32,6 @@ if TYPE_CHECKING:
 
 # A Bernoulli logit that says a pixel is certain: float32 gives it a probability of 1.
 _CERTAIN = 100.0
-
-
-class Embedded(NamedTuple):
-    """What each part of the model is told of a batch of conditions; all fields are None without a condition.
-
-    Attributes:
-      encoder, decoder, prior: the same for all three if they share an encoder of the condition.
-      observed: the pixels that are given, of a model that completes images, shape (b, H, W, C).
-    """
-
-    encoder: Encoded | None
-    decoder: Encoded | None
-    prior: Encoded | None
-    observed: Float[Array, "b H W C"] | None
 
 
 class CVAE(nn.Module):

@@ -116,7 +116,7 @@ def _observed(dataset: Dataset, quadrants: int) -> Dataset:
     kind = Observed(dataset.shape, quadrants)
 
     def given(split: Split) -> Split:
-        return dataclasses.replace(split, c=(2 * split.x > dataset.x_max) & kind.mask)
+        return dataclasses.replace(split, c=(split.x > dataset.x_max / 2) & kind.mask)
 
     return dataclasses.replace(
         dataset,

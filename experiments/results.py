@@ -81,6 +81,8 @@ def warn_of_collapse(run: Run, tests: dict[int, dict[str, Any]]) -> None:
       run: the run.
       tests: test metrics by the member's number.
     """
+    if run.config.objective in ("gsnn", "nn"):  # They have no posterior that could.
+        return
     collapsed, idle = [], []
     for i, test in tests.items():
         active, latent_dim = test["active_units"], run.members[i].latent_dim

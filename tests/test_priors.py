@@ -1,0 +1,173 @@
+"""Learned priors are densities that their draws follow, and what is trained with them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from cvae_jax import evaluation, objectives, sweep
+from cvae_jax.condition_kinds import Label
+from cvae_jax.config import Config, Member
+from cvae_jax.cvae import CVAE, decode, encode, log_prior, rate, sample_prior
+from cvae_jax.draws import draw, log_likelihood_of
+from cvae_jax.evaluation import Examples
+from cvae_jax.hparams import hparams
+from cvae_jax.losses import gaussian_kl
+
+SHAPE, Z = (8, 8, 1), 3
+MASK = jnp.array([True, True, False])
+LEARNED = ("conditional", "vamp", "flow")
+RNG = np.random.default_rng(0)
+X = jnp.asarray(RNG.uniform(size=(4, *SHAPE)) > 0.5, jnp.float32)
+C = jnp.array([0, 1, 2, 0])
+KEYS = jax.random.split(jax.random.key(5), 4)
+
+
+def make(prior, **fields):
+    config = Config(hidden=(16, 16), prior=prior, pseudo_inputs=7, **fields)
+    model = CVAE(config, SHAPE, Label(3), Z)
+    params = jax.jit(model.init)(jax.random.key(0), X, C, MASK, jax.random.key(1))
+    # Initial flows and posteriors are all but standard: these are not.
+    return model, jax.tree.map(lambda a: 1.5 * a + 0.1 * jnp.sin(jnp.arange(a.size)).reshape(a.shape), params)
+
+
+def log_density(model, params, z, c):
+    """log p(z|c) at many z, shape (n, 2), of one condition."""
+    padded = jnp.pad(jnp.asarray(z, jnp.float32), ((0, 0), (0, 1)), constant_values=9.0)
+    return np.asarray(log_prior(model, params, padded[None], jnp.full(1, c), MASK))[0]
+
+
+@pytest.mark.parametrize("prior", ["standard", *LEARNED])
+def test_densities_integrate_to_one(prior):
+    model, params = make(prior)
+    side = np.linspace(-12, 12, 401)
+    grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+    total = np.exp(log_density(model, params, grid, 1)).sum() * (side[1] - side[0]) ** 2
+    assert total == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("prior", ["standard", *LEARNED])
+def test_draws_follow_the_density(prior):
+    """The share of draws in each quarter of the plane is what the density gives it."""
+    model, params = make(prior)
+    n = 20_000
+    keys = jax.random.split(jax.random.key(8), n)
+    drawn = np.asarray(sample_prior(model, params, keys, jnp.ones(n, jnp.int32), MASK))[:, :2]
+    middle = np.median(drawn, axis=0)
+    side = np.linspace(-12, 12, 401)
+    grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+    mass = np.exp(log_density(model, params, grid, 1)) * (side[1] - side[0]) ** 2
+    for quarter in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        share = np.mean(((drawn > middle) == quarter).all(axis=1))
+        assert share == pytest.approx(mass[((grid > middle) == quarter).all(axis=1)].sum(), abs=0.02)
+
+
+def test_a_vamp_prior_is_the_even_mixture_of_its_parts():
+    model, params = make("vamp")
+    parts = model.apply(params, MASK, method=lambda model, mask: model.prior.parts(mask))
+    z = RNG.normal(size=(5, 2))
+    means, scales = np.asarray(parts.mean)[:, :2], np.exp(0.5 * np.asarray(parts.logvar))[:, :2]
+    each = stats.norm.logpdf(z[:, None], means, scales).sum(axis=2)
+    np.testing.assert_allclose(
+        log_density(model, params, z, 0), np.log(np.mean(np.exp(each), axis=1)), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("prior", LEARNED)
+def test_the_rate_is_the_divergence_from_the_prior(prior):
+    model, params = make(prior)
+    q = encode(model, params, X, C, MASK)
+    n = 4000
+    keys = jax.random.split(jax.random.key(3), n)
+    noise = jax.vmap(lambda key: jax.random.normal(key, q.mean.shape))(keys)
+    z = q.mean + jnp.exp(0.5 * q.logvar) * noise
+    rates = np.asarray(jax.vmap(lambda z: rate(model, params, q, z, C, MASK))(z))
+    log_q = stats.norm.logpdf(np.asarray(z), np.asarray(q.mean), np.exp(0.5 * np.asarray(q.logvar)))[..., :2]
+    log_p = np.asarray(log_prior(model, params, jnp.moveaxis(z, 0, 1), C, MASK)).T
+    sampled = (log_q.sum(axis=2) - log_p).mean(axis=0)
+    np.testing.assert_allclose(rates.mean(axis=0), sampled, atol=0.15)
+    if prior == "conditional":
+        p = model.apply(params, C, MASK, method=lambda m, c, mask: m.prior(m.embed(c).prior.e, mask))
+        np.testing.assert_allclose(rates[0], jax.vmap(gaussian_kl)(*q, *p), rtol=1e-5)
+
+
+@pytest.mark.parametrize("prior", LEARNED)
+def test_a_member_equals_its_solo_run(make_sweep, prior):
+    fields = {"prior": prior, "hidden": (16, 16), "pseudo_inputs": 5}
+    members = (Member(latent_dim=2, seed=1, condition_dropout=0.2), Member(latent_dim=4, beta=2.0))
+    together, *_ = trained(make_sweep, members, **fields)
+    for i, member in enumerate(members):
+        alone, *_ = trained(make_sweep, (member,), **fields)
+        of_member = sweep.as_alone(jax.tree.map(lambda a, i=i: a[i], together.members), member)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b[0], rtol=2e-3, atol=2e-4),
+            of_member.params, alone.members.params,
+        )  # fmt: skip
+
+
+def trained(make_sweep, members, **fields):
+    model, settings, data = make_sweep(*members, **fields)
+    population = sweep.run_steps(model, sweep.init(model, settings), settings, data, jnp.int32(20))
+    return population, model, settings
+
+
+# Baselines and the hybrid
+
+
+def test_a_gsnn_draws_from_its_prior_and_pays_no_rate():
+    model, params = make("conditional", objective="gsnn")
+    drawn = draw(model, params, X, C, KEYS, MASK)
+    other = draw(model, params, 1 - X, C, KEYS, MASK)
+    np.testing.assert_array_equal(drawn.q.mean, other.q.mean)
+    np.testing.assert_array_equal(drawn.rate, 0)
+    assert (drawn.q.mean[0] != drawn.q.mean[1]).any()
+
+
+def test_a_deterministic_network_has_no_latents():
+    model, params = make("standard", objective="nn")
+    drawn = draw(model, params, X, C, KEYS, MASK)
+    again = draw(model, params, X, C, KEYS[::-1], MASK)
+    np.testing.assert_array_equal(drawn.log_likelihood, again.log_likelihood)
+    np.testing.assert_array_equal(drawn.rate, 0)
+    z = jnp.ones((4, Z))
+    np.testing.assert_array_equal(decode(model, params, z, C, MASK), decode(model, params, 5 * z, C, MASK))
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+def test_the_hybrid_loss_mixes_both(weight):
+    model, params = make("conditional", objective="hybrid")
+    h = hparams(Member(latent_dim=2, beta=0.7, cvae_weight=weight), capacity=Z, steps_per_epoch=1)
+    terms = objectives.objective(model.config, 4)(model, params, X, C, KEYS, h)
+    of_posterior, of_prior = jnp.moveaxis(jax.vmap(jax.random.split)(KEYS), 1, 0)
+    cvae = objectives.negative_beta_elbo(model, params, X, C, of_posterior, h).loss
+    z = sample_prior(model, params, of_prior, C, MASK)
+    prediction = -log_likelihood_of(model, params, X, z, C, MASK)
+    np.testing.assert_allclose(terms.loss, weight * cvae + (1 - weight) * prediction, rtol=1e-5)
+    np.testing.assert_allclose(terms.parts["prediction"], prediction, rtol=1e-6)
+
+
+def test_validation_of_the_hybrid_mixes_both():
+    model, params = make("conditional", objective="hybrid")
+    h = hparams(Member(latent_dim=2, beta=0.7, cvae_weight=0.3), capacity=Z, steps_per_epoch=1)
+    terms = evaluation.elbo_terms(model, params, Examples(X, C, jnp.float32(1)), MASK, jax.random.key(0))
+    d, r, p = (float(jnp.mean(t)) for t in terms)
+    loss = objectives.selection_loss(model.config, h, d, r, p)
+    assert float(loss) == pytest.approx(0.3 * (d + 0.7 * r) + 0.7 * p, rel=1e-6)
+    assert p > d  # The posterior has seen x.
+
+
+@pytest.mark.parametrize("prior", LEARNED)
+def test_draws_of_prior_and_posterior_agree_on_the_likelihood(prior):
+    model, params = make(prior)
+    # A decoder that hardly reads z: few draws of the prior suffice.
+    kernel = params["params"]["decoder"]["FromLatents_0"]["kernel"]
+    params["params"]["decoder"]["FromLatents_0"]["kernel"] = 0.1 * kernel
+    examples = Examples(X, C, jnp.float32(1))
+    by = [
+        evaluation.importance_nll(
+            model, params, examples, MASK, jax.random.key(1), num_samples=4000, proposal=proposal
+        )
+        for proposal in ("prior", "posterior")
+    ]
+    np.testing.assert_allclose(by[0], by[1], atol=0.05)
