@@ -20,6 +20,7 @@ LAYERS = [
         "products",
         "devices",
         "dropout",
+        "speech",
     },
     {"losses", "hparams", "dataset"},
     {"convolutions", "likelihoods", "sources", "shapes", "codes", "plots", "latent_plots", "grid", "augment"},
