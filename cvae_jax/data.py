@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from cvae_jax import shapes, sources
+from cvae_jax import shapes, sources, spoken_digit
 from cvae_jax.config import Config
 from cvae_jax.dataset import DataError, Dataset, Split, unit
 from cvae_jax.randomness import Stream, stream
@@ -20,6 +20,14 @@ EMBEDDED = {
     "shapes": partial(shapes.shapes, 64),
     "shapes32": partial(shapes.shapes, 32),
 }
+
+# TFDS datasets that are no images with labels, and how each is read.
+_READERS = {"spoken_digit": spoken_digit.read}
+
+
+def read_tfds(name: str, data_dir: Path | None, cache_dir: Path) -> Dataset:
+    """A dataset that TFDS prepared, packed to one file at the first read; see `sources.from_tfds`."""
+    return _READERS.get(name, partial(sources.from_tfds, name))(data_dir, cache_dir)
 
 
 def load(config: Config, *, data_dir: Path | None, cache_dir: Path) -> Dataset:
@@ -42,7 +50,7 @@ def load(config: Config, *, data_dir: Path | None, cache_dir: Path) -> Dataset:
     elif config.dataset in EMBEDDED:
         dataset = EMBEDDED[config.dataset]()
     else:
-        dataset = sources.from_tfds(config.dataset, data_dir, cache_dir)
+        dataset = read_tfds(config.dataset, data_dir, cache_dir)
     _check(dataset, config)
     return _binarize_once(dataset, config)
 
@@ -69,6 +77,8 @@ def _check(dataset: Dataset, config: Config) -> None:
                     f"{dataset.name}: x_{name} lies in [{low:g}, {high:g}], expected [0, 1] under the "
                     f"{config.likelihood} likelihood"
                 )
+        if not dataset.labelled:
+            continue
         if config.condition == "label" and split.labels.min() < 0:
             raise DataError(f"{dataset.name}: c_{name} has label {split.labels.min()}, expected labels ≥ 0")
         unseen = set(np.unique(split.labels)) - set(np.unique(dataset.train.labels))
