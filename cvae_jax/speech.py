@@ -122,7 +122,7 @@ def spectrogram(samples: Float[np.ndarray, " t"]) -> Float[np.ndarray, "64 64"]:
 def waveform(spectrogram: Float[np.ndarray, "64 64"]) -> Float[np.ndarray, " t"]:
     """Sound whose spectrogram is close to the one given, by non-negative least squares and Griffin–Lim.
 
-    Always the same for the same spectrogram: the phases start from one seed.
+    Always the same for the same spectrogram: the phases start from zero.
 
     Args:
       spectrogram: shape (frames, bands), as `spectrogram` makes it; values beyond 0 and 1 are clipped.
@@ -149,7 +149,7 @@ def waveform(spectrogram: Float[np.ndarray, "64 64"]) -> Float[np.ndarray, " t"]
         return np.zeros(_HOP, np.float32)
     magnitude = librosa.feature.inverse.mel_to_stft(power, sr=SAMPLE_RATE, n_fft=_WINDOW)
     sound = librosa.griffinlim(
-        magnitude, n_iter=_ITERATIONS, hop_length=_HOP, n_fft=_WINDOW, length=_LENGTH, random_state=0
+        magnitude, n_iter=_ITERATIONS, hop_length=_HOP, n_fft=_WINDOW, length=_LENGTH, init=None
     )
     _, (_, stop) = librosa.effects.trim(sound, top_db=_SILENCE_DB, frame_length=_WINDOW, hop_length=_HOP)
     return (sound[:stop] * (_PEAK / np.abs(sound[:stop]).max())).astype(np.float32)

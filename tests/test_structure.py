@@ -29,7 +29,7 @@ LAYERS = [
     {"cvae", "disentanglement"},
     {"terms", "evaluation", "sampling"},
     {"importance", "tcvae", "dipvae", "factorvae", "multirate", "latents", "classifier"},
-    {"objectives", "quality"},
+    {"objectives", "quality", "speech_judge"},
     {"training", "posteriors"},
     {"sweep"},
     {"checkpoints", "memory"},
