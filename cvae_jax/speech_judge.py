@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # The columns of a split's factors that the classifiers tell.
 QUESTIONS = {"word": 0, "speaker": 1}
-NUM_STEPS = 500
+NUM_STEPS = 1_000
 
 
 @dataclasses.dataclass(frozen=True)
