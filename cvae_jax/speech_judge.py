@@ -150,47 +150,61 @@ def spectral_distance(
 
 
 def speech_quality(
-    judge: SpeechJudge,
-    dataset: Dataset,
-    x: Float[np.ndarray, "n 64 64 1"],
-    factors: Int[np.ndarray, "n 2"],
+    judge: SpeechJudge, test: Split, x: Float[np.ndarray, "n 64 64 1"], factors: Int[np.ndarray, "n 2"]
 ) -> dict[str, float]:
-    """Judge spectrograms by what is heard of them, beside real recordings.
+    """Judge a model's spectrograms by what is heard of them.
 
     Args:
       judge: see `train_judge`.
-      dataset: real recordings.
+      test: real recordings.
       x: a model's spectrograms, shape (n, frames, bands, 1).
       factors: digit and speaker asked for, shape (n, 2).
 
     Returns:
       - `word_accuracy`, `speaker_accuracy`: of x made to sound and analysed again.
       - `spectrogram_word_accuracy`, `spectrogram_speaker_accuracy`: of x itself.
+      - `spectral_distance`: from x made to sound to test recordings, dB.
+
+    Raises:
+      SpeechError: if x has another shape, some values are not finite, or librosa is missing.
+    """
+    assert test.factors is not None
+    heard = reanalyse(x)
+    return {
+        **accuracies(judge, heard, factors),
+        **_named("spectrogram", accuracies(judge, np.clip(x, 0.0, 1.0), factors)),
+        "spectral_distance": spectral_distance(heard, factors, test.x, test.factors),
+    }
+
+
+def real_quality(judge: SpeechJudge, validation: Split, test: Split) -> dict[str, float]:
+    """What real recordings score, to be read beside `speech_quality`; the same for all models.
+
+    Args:
+      judge: see `train_judge`.
+      validation: real recordings.
+      test: others.
+
+    Returns:
       - `real_word_accuracy`, `real_speaker_accuracy`: of test recordings.
       - `resynthesized_word_accuracy`, `resynthesized_speaker_accuracy`: of test recordings, made to sound from their
         spectrograms: what a model without fault would reach.
-      - `spectral_distance`: from x made to sound to test recordings, dB.
-      - `real_distance`: from as many validation recordings as there are to test recordings, dB.
+      - `real_distance`: from validation to test recordings, dB.
 
     Raises:
       SpeechError: if librosa is missing.
     """
-    test, validation = dataset.test, dataset.validation
-    assert test.factors is not None
     assert validation.factors is not None
-    heard = reanalyse(x)
-
-    def named(prefix: str, x: np.ndarray, factors: np.ndarray) -> dict[str, float]:
-        return {f"{prefix}{name}": value for name, value in accuracies(judge, x, factors).items()}
-
+    assert test.factors is not None
     return {
-        **named("", heard, factors),
-        **named("spectrogram_", np.clip(x, 0.0, 1.0), factors),
-        **named("real_", test.x, test.factors),
-        **named("resynthesized_", reanalyse(test.x), test.factors),
-        "spectral_distance": spectral_distance(heard, factors, test.x, test.factors),
+        **_named("real", accuracies(judge, test.x, test.factors)),
+        **_named("resynthesized", accuracies(judge, reanalyse(test.x), test.factors)),
         "real_distance": spectral_distance(validation.x, validation.factors, test.x, test.factors),
     }
+
+
+def _named(prefix: str, values: dict[str, float]) -> dict[str, float]:
+    return {f"{prefix}_{name}": value for name, value in values.items()}
 
 
 def _examples(split: Split, question: str) -> Examples:
