@@ -20,9 +20,9 @@ usage: ./launch.sh COMMAND [FLAG...]
   explorer   write a page whose sliders move its decoder, offline
   reproduce  repeat a published result:  ./launch.sh reproduce --experiment=iwae-k1 --stages=4
   export_member  write a sweep's member as an ordinary run
-  prepare    download and prepare a TFDS dataset (installs TensorFlow)
+  prepare    download and prepare a TFDS dataset (installs TensorFlow and librosa)
   test       run the tests; arguments go to pytest
-  setup      install only:  ./launch.sh setup [test] [bench] [prepare] [cuda]
+  setup      install only:  ./launch.sh setup [test] [bench] [prepare] [audio] [cuda]
   help       show this
 
 `./launch.sh COMMAND --help` lists a command's flags. Commands run in the checkout, so relative paths start there.
@@ -131,7 +131,7 @@ main() {
       exec $venv/bin/python -m "experiments.$command" "$@"
       ;;
     prepare)
-      install experiments prepare
+      install experiments prepare audio
       exec $venv/bin/python -m experiments.prepare "$@"
       ;;
     test)
@@ -141,8 +141,8 @@ main() {
     setup)
       for extra in "$@"; do
         case $extra in
-          experiments | test | bench | prepare | cuda) ;;
-          *) die "unknown extra '$extra', expected experiments, test, bench, prepare or cuda" ;;
+          experiments | test | bench | prepare | audio | cuda) ;;
+          *) die "unknown extra '$extra', expected experiments, test, bench, prepare, audio or cuda" ;;
         esac
       done
       install experiments "$@"

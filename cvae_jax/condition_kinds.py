@@ -78,6 +78,19 @@ Kind = Label | Vector | Image | Text | Audio | Observed
 Condition = Kind | tuple[tuple[str, Kind], ...] | None
 
 
+def names_of(condition: Condition) -> tuple[str, ...]:
+    """What a configuration calls each condition.
+
+    Example:
+      >>> names_of((("text", Text(8)), ("speaker", Label(5))))
+      ('text', 'label')
+    """
+    if condition is None:
+        return ("none",)
+    kinds = [kind for _, kind in condition] if isinstance(condition, tuple) else [condition]
+    return tuple(type(kind).__name__.lower() for kind in kinds)
+
+
 def blank(condition: Condition, n: int) -> Any:
     """n conditions of zeros: for the shapes of a program.
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from cvae_jax import shapes, sources
-from cvae_jax.condition_kinds import Observed
+from cvae_jax import shapes, sources, spoken_digit
+from cvae_jax.condition_kinds import Observed, names_of
 from cvae_jax.config import Config
 from cvae_jax.dataset import DataError, Dataset, Split, unit
 from cvae_jax.randomness import Stream, stream
@@ -21,6 +21,14 @@ EMBEDDED = {
     "shapes": partial(shapes.shapes, 64),
     "shapes32": partial(shapes.shapes, 32),
 }
+
+# TFDS datasets that are no images with labels, and how each is read.
+_READERS = {"spoken_digit": spoken_digit.read}
+
+
+def read_tfds(name: str, data_dir: Path | None, cache_dir: Path) -> Dataset:
+    """A dataset that TFDS prepared, packed to one file at the first read; see `sources.from_tfds`."""
+    return _READERS.get(name, partial(sources.from_tfds, name))(data_dir, cache_dir)
 
 
 def load(config: Config, *, data_dir: Path | None, cache_dir: Path) -> Dataset:
@@ -43,7 +51,7 @@ def load(config: Config, *, data_dir: Path | None, cache_dir: Path) -> Dataset:
     elif config.dataset in EMBEDDED:
         dataset = EMBEDDED[config.dataset]()
     else:
-        dataset = sources.from_tfds(config.dataset, data_dir, cache_dir)
+        dataset = read_tfds(config.dataset, data_dir, cache_dir)
     _check(dataset, config)
     dataset = _binarize_once(dataset, config)
     return _observed(dataset, config.observed) if config.condition == "observed" else dataset
@@ -51,6 +59,13 @@ def load(config: Config, *, data_dir: Path | None, cache_dir: Path) -> Dataset:
 
 def _check(dataset: Dataset, config: Config) -> None:
     """Refuse arrays that would train to nonsense."""
+    offered = ",".join(names_of(dataset.condition))
+    if config.condition not in (offered, "none") and not (
+        config.condition == "observed" and dataset.labelled
+    ):
+        raise DataError(
+            f"condition is {config.condition!r}, expected {offered} or none with the dataset {dataset.name}"
+        )
     for name in ("train", "validation", "test"):
         split: Split = getattr(dataset, name)
         if not len(split):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,6 +73,7 @@ class Dataset:
       class_names: what a person calls each label; empty where c holds no labels alone.
       factor_names: what a person calls each column of the splits' `factors`; empty where they have none.
       kinds: of the conditions, where they are no labels alone.
+      names: by the name of a condition, what a person calls its values: of a label each class, of a text all there are.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Dataset:
     class_names: tuple[str, ...]
     factor_names: tuple[str, ...] = ()
     kinds: Condition = None
+    names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def condition(self) -> Condition:

@@ -11,6 +11,7 @@ import re
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,61 @@ def require_tfds_name(name: str) -> None:
         )
 
 
+def open_tfds(name: str, data_dir: Path | None) -> tuple[Any, str]:
+    """A prepared TFDS dataset, and the command that prepares it.
+
+    Args:
+      name: as TFDS names it, `mnist` or `emnist/balanced`.
+      data_dir: where TFDS keeps prepared datasets; None is TFDS's default.
+
+    Returns:
+      TFDS's builder, and the command.
+
+    Raises:
+      DataError: if there is no such dataset, or it is not prepared.
+    """
+    require_tfds_name(name)
+    import tensorflow_datasets as tfds
+
+    where: dict[str, Any] = {} if data_dir is None else {"data_dir": os.fspath(data_dir)}
+    prepare = f"python -m experiments.prepare --dataset={name}" + (
+        f" --data_dir={data_dir}" if data_dir else ""
+    )
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            builder: Any = tfds.builder(name, **where)
+    except ImportError:
+        raise _needs_tensorflow(name) from None
+    if not builder.data_path.exists():
+        raise DataError(
+            f"dataset {name!r} is not prepared in {data_dir or '~/tensorflow_datasets'}: run {prepare}"
+        )
+    return builder, prepare
+
+
+def open_split(builder: Any, split: str, name: str, prepare: str) -> Any:
+    """The examples of one split of a prepared dataset, in the order of their files.
+
+    Raises:
+      DataError: if they are in a format that cannot be read, or not without TensorFlow.
+    """
+    try:
+        return builder.as_data_source(split)
+    except NotImplementedError:
+        raise DataError(
+            f"dataset {name!r} is prepared in another format than array_record, expected array_record: "
+            f"run {prepare} with an empty --data_dir"
+        ) from None
+    except ImportError:
+        raise _needs_tensorflow(name) from None
+
+
+def _needs_tensorflow(name: str) -> DataError:
+    return DataError(
+        f"dataset {name!r} cannot be read without TensorFlow: install the extra cvae_jax[prepare]"
+    )
+
+
 def from_tfds(name: str, data_dir: Path | None, cache_dir: Path) -> Dataset:
     """A prepared TFDS dataset of images and labels, packed to one file at the first read.
 
@@ -185,23 +241,7 @@ def from_tfds(name: str, data_dir: Path | None, cache_dir: Path) -> Dataset:
     Raises:
       DataError: if there is no such dataset, it is not prepared, or it has no images with labels.
     """
-    require_tfds_name(name)
-    import tensorflow_datasets as tfds
-
-    where: dict[str, Any] = {} if data_dir is None else {"data_dir": os.fspath(data_dir)}
-    prepare = f"python -m experiments.prepare --dataset={name}" + (
-        f" --data_dir={data_dir}" if data_dir else ""
-    )
-    needs_more = f"dataset {name!r} cannot be read without TensorFlow: install the extra cvae_jax[prepare]"
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            builder: Any = tfds.builder(name, **where)
-    except ImportError:
-        raise DataError(needs_more) from None
-    if not builder.data_path.exists():
-        raise DataError(
-            f"dataset {name!r} is not prepared in {data_dir or '~/tensorflow_datasets'}: run {prepare}"
-        )
+    builder, prepare = open_tfds(name, data_dir)
     features = builder.info.features or {}
     label = _CLASS_FACTORS.get(builder.name, "label")
     missing = {"image", label} - set(features)
@@ -212,10 +252,9 @@ def from_tfds(name: str, data_dir: Path | None, cache_dir: Path) -> Dataset:
         )
     factors = [f for f in features if f.startswith("label_")] if builder.name in _CLASS_FACTORS else []
     packed = cache_dir / f"{builder.info.full_name.replace('/', '-')}.npz"
-    arrays = _read_packed(packed, os.fspath(builder.data_path))
-    if arrays is None:
-        arrays = _decode_tfds(builder, name, label, factors, prepare, needs_more)
-        _write_packed(packed, arrays | {"source": np.array(os.fspath(builder.data_path))})
+    arrays = packed_once(
+        packed, os.fspath(builder.data_path), lambda: _decode_tfds(builder, name, label, factors, prepare)
+    )
     splits = {s: Split(arrays[f"x_{s}"], arrays[f"c_{s}"], arrays.get(f"factors_{s}"))
               for s in ("train", "validation", "test") if f"x_{s}" in arrays}  # fmt: skip
     return with_splits(
@@ -230,22 +269,14 @@ def from_tfds(name: str, data_dir: Path | None, cache_dir: Path) -> Dataset:
 
 
 def _decode_tfds(
-    builder: Any, name: str, label: str, factors: list[str], prepare: str, needs_more: str
+    builder: Any, name: str, label: str, factors: list[str], prepare: str
 ) -> dict[str, np.ndarray]:
     """Decode every image of a prepared dataset into arrays, without TensorFlow."""
     arrays: dict[str, np.ndarray] = {}
     for split in ("train", "validation", "test"):
         if split not in builder.info.splits:
             continue
-        try:
-            source = builder.as_data_source(split)
-        except NotImplementedError:
-            raise DataError(
-                f"dataset {name!r} is prepared in another format than array_record, expected array_record: "
-                f"run {prepare} with an empty --data_dir"
-            ) from None
-        except ImportError:
-            raise DataError(needs_more) from None
+        source = open_split(builder, split, name, prepare)
         first = source[0]["image"]
         x = np.empty((len(source), *first.shape), np.uint8)
         c = np.empty(len(source), np.int32)
@@ -259,6 +290,29 @@ def _decode_tfds(
             x[i], c[i] = example["image"], example[label]
             known[i] = [example[factor] for factor in factors]
         arrays |= {f"x_{split}": x, f"c_{split}": c} | ({f"factors_{split}": known} if factors else {})
+    return arrays
+
+
+def packed_once(
+    path: Path, source: str, decode: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Arrays from the file they were packed to, or decoded now and packed to it.
+
+    Args:
+      path: the file.
+      source: what the arrays depend on: a file packed from another one is made anew.
+      decode: makes the arrays.
+
+    Returns:
+      The arrays.
+
+    Raises:
+      DataError: if the file cannot be written.
+    """
+    arrays = _read_packed(path, source)
+    if arrays is None:
+        arrays = decode()
+        _write_packed(path, arrays | {"source": np.array(source)})
     return arrays
 
 

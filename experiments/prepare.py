@@ -32,10 +32,11 @@ def main() -> int:
     except Exception as error:
         raise UserError(f"dataset {name} could not be prepared: {type(error).__name__}: {error}") from error
     data_dir = Path(FLAGS.data_dir) if FLAGS.data_dir else None
-    dataset = sources.from_tfds(name, data_dir, cli.use_cache())
+    dataset = data.read_tfds(name, data_dir, cli.use_cache())
+    classes = f", {dataset.num_classes} classes" if dataset.labelled else ""
     print(
         f"{name} is ready: {len(dataset.train):,} training, {len(dataset.validation):,} validation, "
-        f"{len(dataset.test):,} test examples of {dataset.shape}, {dataset.num_classes} classes"
+        f"{len(dataset.test):,} test examples of {dataset.shape}{classes}"
     )
     return 0
 
