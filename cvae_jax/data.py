@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from cvae_jax import shapes, sources
+from cvae_jax import captioned_scenes, shapes, sources
 from cvae_jax.config import Config
 from cvae_jax.dataset import DataError, Dataset, Split, unit
 from cvae_jax.randomness import Stream, stream
@@ -41,6 +41,8 @@ def load(config: Config, *, data_dir: Path | None, cache_dir: Path) -> Dataset:
         dataset = sources.from_npz(Path(config.dataset), needs_labels=config.condition == "label")
     elif config.dataset in EMBEDDED:
         dataset = EMBEDDED[config.dataset]()
+    elif config.dataset == "captions":
+        dataset = captioned_scenes.from_mnist(data_dir, cache_dir)
     else:
         dataset = sources.from_tfds(config.dataset, data_dir, cache_dir)
     _check(dataset, config)
@@ -69,10 +71,12 @@ def _check(dataset: Dataset, config: Config) -> None:
                     f"{dataset.name}: x_{name} lies in [{low:g}, {high:g}], expected [0, 1] under the "
                     f"{config.likelihood} likelihood"
                 )
-        if config.condition == "label" and split.labels.min() < 0:
+        if config.condition != "label" or not dataset.labelled:
+            continue
+        if split.labels.min() < 0:
             raise DataError(f"{dataset.name}: c_{name} has label {split.labels.min()}, expected labels ≥ 0")
         unseen = set(np.unique(split.labels)) - set(np.unique(dataset.train.labels))
-        if config.condition == "label" and unseen:
+        if unseen:
             raise DataError(
                 f"{dataset.name}: c_{name} has label {min(unseen)}, which c_train never has: nothing was learned of it"
             )

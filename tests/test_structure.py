@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[1]
 # Each module may import those of earlier lines.
 LAYERS = [
     {
+        "arrangements",
+        "caption_words",
         "batches",
         "condition_kinds",
         "densities",
@@ -21,8 +23,20 @@ LAYERS = [
         "devices",
         "dropout",
     },
-    {"losses", "hparams", "dataset"},
-    {"convolutions", "likelihoods", "sources", "shapes", "codes", "plots", "latent_plots", "grid", "augment"},
+    {"losses", "hparams", "dataset", "captions", "caption_parser"},
+    {
+        "convolutions",
+        "likelihoods",
+        "sources",
+        "shapes",
+        "codes",
+        "plots",
+        "latent_plots",
+        "grid",
+        "augment",
+        "scenes",
+    },
+    {"captioned_scenes"},
     {"networks", "data", "interventions"},
     {"conditions"},
     {"cvae", "disentanglement"},
