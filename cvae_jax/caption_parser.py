@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Callable, Sequence
@@ -193,8 +194,13 @@ class _Reading:
                 and all(rule(cells) for rule in self.rules)
             )
 
-        usual = [order for cells in layouts(count) for order in itertools.permutations(cells)]
-        return fitting(usual) or fitting(list(itertools.permutations(range(CELLS), count)))
+        return fitting(_usual(count)) or fitting(tuple(itertools.permutations(range(CELLS), count)))
+
+
+@functools.cache
+def _usual(count: int) -> tuple[Cells, ...]:
+    """The cells of all layouts, in every order."""
+    return tuple(order for cells in layouts(count) for order in itertools.permutations(cells))
 
 
 _OPPOSITE = {"left-of": "right-of", "right-of": "left-of", "above": "below", "below": "above"}

@@ -43,7 +43,6 @@ _UNDER = "(?:below|under|underneath|beneath)"
 _OVER = "(?:above|over|on top of|on top|atop)"
 _AT = "(?:at|on|in|to|along|across|down|towards?|near|somewhere|of)"
 _SAID: list[tuple[str, str | None]] = [
-    (r"of (?:the|this|a) (?:picture|image|canvas|page|drawing)", None),
     (r"(?:from )?left to right", "left-to-right"),
     (r"(?:from )?(?:top to bottom|top down)", "top-to-bottom"),
     (r"(?:one|each) (?:above|below|under|on top of|beneath) (?:the )?(?:other|next)", "top-to-bottom"),
@@ -98,6 +97,8 @@ _SAID: list[tuple[str, str | None]] = [
     ),
     (r"(?:a|an|the|its|their|digits?|numbers?|numerals?|handwritten|picture|image|drawing)", None),
 ]
+# "On the left of" takes what follows for a digit, were it not for this.
+_WHERE = re.compile(r"\b(?:of|in|on) (?:the|this|a) (?:picture|image|canvas|page|drawing)\b")
 _LEXER = re.compile(
     "|".join(
         [
@@ -122,7 +123,7 @@ def symbols(caption: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
       (('large', '7', ',', ',', 'above', '2', 'cell-0'), ('old',))
     """
     text = re.sub(r"[-:.!?'\"()]", " ", caption.lower())
-    text = " ".join(re.sub(r"[,;]", " , ", text).split())
+    text = _WHERE.sub(" ", " ".join(re.sub(r"[,;]", " , ", text).split()))
     known, unknown = [], []
     for match in _LEXER.finditer(text):
         name = match.lastgroup

@@ -23,7 +23,7 @@ LAYERS = [
         "devices",
         "dropout",
     },
-    {"losses", "hparams", "dataset", "captions", "caption_parser"},
+    {"losses", "hparams", "dataset", "captions", "caption_parser", "caption_scores"},
     {
         "convolutions",
         "likelihoods",
@@ -36,7 +36,7 @@ LAYERS = [
         "augment",
         "scenes",
     },
-    {"captioned_scenes"},
+    {"captioned_scenes", "scene_reader"},
     {"networks", "data", "interventions"},
     {"conditions"},
     {"cvae", "disentanglement"},
