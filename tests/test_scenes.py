@@ -1,17 +1,20 @@
 """Scenes: where digits stand, how large they are, and the split made of them and their captions."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from arrays import SPLITS
 from scans import glyphs, scanned
 
-from cvae_jax import arrangements, data, scenes
+from cvae_jax import arrangements, captioned_scenes, data, scenes
 from cvae_jax.arrangements import Digit, to_grid
 from cvae_jax.caption_parser import parse
 from cvae_jax.caption_scores import right
 from cvae_jax.captioned_scenes import LENGTH, scene_split
-from cvae_jax.condition_kinds import decode_text
+from cvae_jax.condition_kinds import Text, decode_text
 from cvae_jax.config import Config
-from cvae_jax.dataset import DataError, Split
+from cvae_jax.dataset import DataError, Dataset, Split
 
 COUNTS = (60, 50, 40)
 
@@ -128,6 +131,49 @@ def test_held_out_combinations_are_in_their_part_alone(part):
     assert (arrangements.held_out_rows(split.factors) == held_out).all()
     allowed = [parse(decode_text(row)) for row in split.c]
     assert all(held_out == all(map(arrangements.held_out, asked)) for asked in allowed)
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """A function that builds a small dataset of glyphs that are darker in training, brighter in testing."""
+    for name in ("_TRAIN", "_VALIDATION", "_TEST"):
+        monkeypatch.setattr(captioned_scenes, name, COUNTS)
+    splits = [dataclasses.replace(glyphs(), x=glyphs().x // 255 * grey) for grey in (60, 100, 160)]
+    mnist = Dataset("mnist", *splits, 255.0, tuple("0123456789"))
+    return lambda: captioned_scenes.captioned_scenes(mnist)
+
+
+def test_each_split_is_composed_of_its_own_scans(built):
+    dataset = built()
+    for name, grey in (("train", 60), ("validation", 100), ("test", 160)):
+        brightest = getattr(dataset, name).x.max()
+        assert grey <= brightest <= 1.5 * grey
+
+
+def test_the_dataset_is_always_the_same_and_its_splits_are_not(built):
+    one, two = built(), built()
+    for name in SPLITS:
+        a, b = getattr(one, name), getattr(two, name)
+        for field in ("x", "c", "factors"):
+            np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
+    assert (one.train.factors != one.validation.factors).any()
+    assert (one.validation.factors != one.test.factors[: len(one.validation)]).any()
+
+
+def test_half_of_the_test_split_is_held_out_and_nothing_else(built):
+    dataset = built()
+    assert not arrangements.held_out_rows(dataset.train.factors).any()
+    assert not arrangements.held_out_rows(dataset.validation.factors).any()
+    assert arrangements.held_out_rows(dataset.test.factors).tolist() == [False] * 150 + [True] * 150
+
+
+def test_its_condition_is_a_text_and_its_factors_are_named(built):
+    dataset = built()
+    assert dataset.condition == Text(LENGTH)
+    assert not dataset.labelled
+    assert dataset.factor_names[0] == "digit 0"
+    assert len(dataset.factor_names) == dataset.train.factors.shape[1] == 18
+    assert dataset.shape == (32, 32, 1)
 
 
 def test_captions_without_mnist_name_the_command(tmp_path):
