@@ -161,11 +161,9 @@ class _Reading:
                 self.rules.append(_between(relation, list(earlier), mine[0]))
             else:  # "a 2 above it": the later one is
                 self.rules.append(_between(_OPPOSITE[relation], list(earlier), mine[0]))
-        elif mine or earlier:
+        elif relation in _TOWARDS:
             # A relation to nothing: "a 7 above" lies at the top.
-            self.common.append(
-                {"above": "top", "below": "bottom", "left-of": "left", "right-of": "right"}[relation]
-            )
+            self.common.append(_TOWARDS[relation])
 
     def line_up(self) -> None:
         """Let digits that a row or a column is said of once, at the end, stand in it in order."""
@@ -203,6 +201,7 @@ def _usual(count: int) -> tuple[Cells, ...]:
     return tuple(order for cells in layouts(count) for order in itertools.permutations(cells))
 
 
+_TOWARDS = {"above": "top", "below": "bottom", "left-of": "left", "right-of": "right"}
 _OPPOSITE = {"left-of": "right-of", "right-of": "left-of", "above": "below", "below": "above"}
 
 

@@ -92,7 +92,7 @@ _SAID: list[tuple[str, str | None]] = [
     *((str(digit), str(digit)) for digit in range(len(NUMERALS))),
     (r",|and|plus|then|with", ","),
     (
-        rf"(?:please|can you|i want|show|me|draw|write|paint|make|there|is|are|corner|side|edge|place|{_AT})",
+        rf"(?:please|can you|i want|show|me|draw|write|paint|make|put|give|there|is|are|corner|side|edge|quadrant|half|place|far|just|{_AT})",
         None,
     ),
     (r"(?:a|an|the|its|their|digits?|numbers?|numerals?|handwritten|picture|image|drawing)", None),

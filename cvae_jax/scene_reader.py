@@ -26,11 +26,12 @@ NUM_STEPS = 3_000
 NUM_EXAMPLES = 100_000
 _STEPS_PER_CALL = 250
 _CHANNELS = (32, 64)
-# Of what the second convolution makes: the channels kept, how many features a cell has to a side, and how many are
-# looked at beyond each side of it, so that a large digit shows whole.
 _SQUEEZED = 32
-_FEATURES_A_CELL = 3
-_AROUND = 2
+# Features of the second convolution to a side, each of four pixels; and where the windows of small and of large digits
+# begin among them, and how wide they are.
+_SIDE = 9
+_SMALL_WINDOWS = ((-1, 2, 5), 5)
+_LARGE_WINDOWS = ((-1, 1, 3), 7)
 _HIDDEN = 128
 _BATCH = 128
 _READING_BATCH = 500
@@ -55,26 +56,33 @@ class Logits(NamedTuple):
 
 
 class Reader(nn.Module):
-    """Two stride-2 convolutions of the whole picture, then one network for all cells, each looked at in its window.
+    """Two stride-2 convolutions of the whole picture, then one network for all cells, each seen through two windows.
 
-    The picture is enlarged first, so that the features of the second convolution fall on cells alike: three to a side.
+    One window lies about where the cell's small digits stand, the other about its large ones, which keep off the edge
+    of the picture: so a digit looks the same to the network in every cell. The picture is enlarged first, so that the
+    features of the second convolution fall on all cells alike.
     """
 
     @nn.compact
     def __call__(self, x: Float[Array, "b H W 1"]) -> Logits:
         """Logits of a batch of pictures, pixels between 0 and 1."""
-        side = 3 * _FEATURES_A_CELL * 4
-        h = jax.image.resize(x, (x.shape[0], side, side, 1), "linear")
+        h = jax.image.resize(x, (x.shape[0], 4 * _SIDE, 4 * _SIDE, 1), "linear")
         for channels in _CHANNELS:
             h = nn.silu(Downsample(channels)(h))
-        h = Dense(_SQUEEZED)(h)
-        h = jnp.pad(h, ((0, 0), (_AROUND, _AROUND), (_AROUND, _AROUND), (0, 0)))
-        starts = range(0, 3 * _FEATURES_A_CELL, _FEATURES_A_CELL)
-        width = _FEATURES_A_CELL + 2 * _AROUND
-        windows = [h[:, i : i + width, j : j + width].reshape(h.shape[0], -1) for i in starts for j in starts]
-        h = nn.silu(Dense(_HIDDEN)(jnp.stack(windows, axis=1)))
+        h = nn.silu(Dense(_SQUEEZED)(h))
+        seen = [nn.silu(Dense(_HIDDEN)(_windows(h, *window))) for window in (_SMALL_WINDOWS, _LARGE_WINDOWS)]
+        h = nn.silu(Dense(_HIDDEN)(jnp.concatenate(seen, axis=-1)))
         h = Dense(CLASSES + 2)(h)
         return Logits(h[..., :-1], h[..., -1])
+
+
+def _windows(h: Float[Array, "b h w f"], starts: tuple[int, ...], width: int) -> Float[Array, "b 9 d"]:
+    """A square window of each cell, flattened; `starts` of the first, second and third, zeros beyond the edge."""
+    around = -min(starts)
+    h = jnp.pad(h, ((0, 0), (around, around), (around, around), (0, 0)))
+    first = [start + around for start in starts]
+    windows = [h[:, i : i + width, j : j + width].reshape(h.shape[0], -1) for i in first for j in first]
+    return jnp.stack(windows, axis=1)
 
 
 @struct.dataclass
@@ -96,8 +104,8 @@ def examples(
 ) -> tuple[UInt8[np.ndarray, "n 32 32 1"], Int[np.ndarray, "n 18"]]:
     """Pictures to learn reading from.
 
-    Half are arrangements, held-out ones among them: a judge of what a model draws must not prefer what the model has
-    seen. Half have small digits in any cells, or none at all, as a model that fails may draw them.
+    Three in four are arrangements, held-out ones among them: a judge of what a model draws must not prefer what the
+    model has seen. The others have small digits in any cells, or none at all, as a model that fails may draw them.
 
     Args:
       rng: draws them.
@@ -107,9 +115,9 @@ def examples(
     Returns:
       Pixels from 0 to 255, and grids, see `arrangements.to_grid`.
     """
-    counts = rng.multinomial(n // 2, _COUNTS)
+    others = n // 4
+    counts = rng.multinomial(n - others, _COUNTS)
     arranged = [arrangements.draw(rng, count, k) for count, k in enumerate(counts.tolist(), 1)]
-    others = n - n // 2
     occupied = rng.random((others, CELLS)) < _OCCUPIED
     scattered = np.concatenate([occupied * rng.integers(1, 1 + CLASSES, occupied.shape), occupied], axis=1)
     grids = np.concatenate([*arranged, scattered.astype(np.int32)])

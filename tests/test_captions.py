@@ -105,6 +105,22 @@ def test_a_caption_that_cannot_be_drawn_is_refused_in_a_line(caption, message):
     assert "\n" not in str(error.value)
 
 
+def test_any_words_ask_for_something_or_are_refused():
+    words = (
+        "a 7 two large top left right bottom middle above below of to on it them , with in row column beside other cat"
+    ).split()
+    rng = np.random.default_rng(0)
+    parsed = 0
+    for _ in range(2000):
+        caption = " ".join(rng.choice(words, rng.integers(1, 9)))
+        try:
+            assert parse(caption)
+            parsed += 1
+        except CaptionError as error:
+            assert "\n" not in str(error)
+    assert 200 < parsed < 1800
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_captions_of_held_out_scenes_leave_no_seen_way(count):
     rng = np.random.default_rng(1)
