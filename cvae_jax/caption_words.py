@@ -91,10 +91,8 @@ _SAID: list[tuple[str, str | None]] = [
     *((name, str(digit)) for digit, name in enumerate(NUMERALS)),
     *((str(digit), str(digit)) for digit in range(len(NUMERALS))),
     (r",|and|plus|then|with", ","),
-    (
-        rf"(?:please|can you|i want|show|me|draw|write|paint|make|put|give|there|is|are|corner|side|edge|quadrant|half|place|far|just|{_AT})",
-        None,
-    ),
+    (r"(?:please|can you|i want|show|me|draw|write|paint|make|put|give|there|is|are)", None),
+    (rf"(?:corner|side|edge|quadrant|half|place|far|just|{_AT})", None),
     (r"(?:a|an|the|its|their|digits?|numbers?|numerals?|handwritten|picture|image|drawing)", None),
 ]
 # "On the left of" takes what follows for a digit, were it not for this.
