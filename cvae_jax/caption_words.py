@@ -95,7 +95,7 @@ _SAID: list[tuple[str, str | None]] = [
     (rf"(?:corner|side|edge|quadrant|half|place|far|just|{_AT})", None),
     (r"(?:a|an|the|its|their|digits?|numbers?|numerals?|handwritten|picture|image|drawing)", None),
 ]
-# "On the left of" takes what follows for a digit, were it not for this.
+# Taken out first: "on the right of the picture" is a place, "on the right of" alone a relation.
 _WHERE = re.compile(r"\b(?:of|in|on) (?:the|this|a) (?:picture|image|canvas|page|drawing)\b")
 _LEXER = re.compile(
     "|".join(

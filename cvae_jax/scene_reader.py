@@ -22,7 +22,7 @@ from cvae_jax.products import Dense
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, Key, Num, PyTree, UInt8
 
-NUM_STEPS = 3_000
+NUM_STEPS = 2_500
 NUM_EXAMPLES = 100_000
 _STEPS_PER_CALL = 250
 _CHANNELS = (32, 64)
