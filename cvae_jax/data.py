@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from cvae_jax import shapes, sources, spoken_digit
+from cvae_jax import captioned_scenes, shapes, sources, spoken_digit
 from cvae_jax.condition_kinds import Observed, names_of
 from cvae_jax.config import Config
 from cvae_jax.dataset import DataError, Dataset, Split, unit
@@ -50,6 +50,8 @@ def load(config: Config, *, data_dir: Path | None, cache_dir: Path) -> Dataset:
         dataset = sources.from_npz(Path(config.dataset), needs_labels=config.condition == "label")
     elif config.dataset in EMBEDDED:
         dataset = EMBEDDED[config.dataset]()
+    elif config.dataset == "captions":
+        dataset = captioned_scenes.from_mnist(data_dir, cache_dir)
     else:
         dataset = read_tfds(config.dataset, data_dir, cache_dir)
     _check(dataset, config)

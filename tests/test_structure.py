@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[1]
 # Each module may import those of earlier lines.
 LAYERS = [
     {
+        "arrangements",
+        "caption_words",
         "batches",
         "condition_kinds",
         "densities",
@@ -22,8 +24,20 @@ LAYERS = [
         "dropout",
         "speech",
     },
-    {"losses", "hparams", "dataset"},
-    {"convolutions", "likelihoods", "sources", "shapes", "codes", "plots", "latent_plots", "grid", "augment"},
+    {"losses", "hparams", "dataset", "captions", "caption_parser", "caption_scores"},
+    {
+        "convolutions",
+        "likelihoods",
+        "sources",
+        "shapes",
+        "codes",
+        "plots",
+        "latent_plots",
+        "grid",
+        "augment",
+        "scenes",
+    },
+    {"captioned_scenes", "scene_reader"},
     {"networks", "spoken_digit", "interventions"},
     {"conditions", "priors", "data"},
     {"cvae", "disentanglement"},

@@ -1,0 +1,90 @@
+"""The dataset `captions`: scenes of handwritten digits, and captions that a person would type for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cvae_jax import arrangements, captions, scenes, sources
+from cvae_jax.condition_kinds import Text, encode_text
+from cvae_jax.dataset import Dataset, Split
+
+# Bytes of the longest caption there is.
+LENGTH = 96
+FACTORS = (
+    *(f"digit {i}" for i in range(arrangements.CELLS)),
+    *(f"size {i}" for i in range(arrangements.CELLS)),
+)
+
+# Scenes of one, two and three digits; test has as many again of held-out combinations.
+_TRAIN = (27_000, 21_000, 12_000)
+_VALIDATION = (1_125, 875, 500)
+_TEST = (1_125, 875, 500)
+_SEED = 0
+
+
+def scene_split(
+    rng: np.random.Generator, digits: Split, counts: tuple[int, int, int], *, held_out: bool = False
+) -> Split:
+    """Scenes and their captions, in random order.
+
+    Args:
+      rng: draws them.
+      digits: the scans they are composed from.
+      counts: how many have one, two and three digits.
+      held_out: whether their combinations are held out, and their captions leave no other way, or are all seen ones.
+
+    Returns:
+      x uint8, c text, factors the grid, see `arrangements.to_grid`.
+    """
+    grids = np.concatenate(
+        [arrangements.draw_part(rng, count, n, held_out=held_out) for count, n in enumerate(counts, 1)]
+    )
+    grids = rng.permutation(grids)
+    x = scenes.compose(rng, grids, digits)
+    texts = [
+        captions.draw_caption(rng, captions.draw_meaning(rng, scene, only_held_out=held_out))
+        for scene in map(arrangements.from_grid, grids)
+    ]
+    return Split(x, encode_text(texts, LENGTH), grids)
+
+
+def captioned_scenes(digits: Dataset) -> Dataset:
+    """Scenes of the digits of a dataset, always the same; those of each split from that split's scans.
+
+    `arrangements.held_out_rows` of the test split's factors tells its two halves apart: combinations seen in training,
+    and held-out ones.
+
+    Args:
+      digits: scans of single digits, MNIST.
+
+    Returns:
+      60,000 training, 2,500 validation and 5,000 test scenes, 32×32×1.
+    """
+    train, validation, seen, held_out = (np.random.default_rng([_SEED, i]) for i in range(4))
+    halves = (
+        scene_split(seen, digits.test, _TEST),
+        scene_split(held_out, digits.test, _TEST, held_out=True),
+    )
+    return Dataset(
+        "captions",
+        scene_split(train, digits.train, _TRAIN),
+        scene_split(validation, digits.validation, _VALIDATION),
+        Split(
+            *(np.concatenate([getattr(half, field) for half in halves]) for field in ("x", "c", "factors"))
+        ),
+        255.0,
+        (),
+        FACTORS,
+        Text(LENGTH),
+    )
+
+
+def from_mnist(data_dir: Path | None, cache_dir: Path) -> Dataset:
+    """`captioned_scenes` of MNIST as TFDS prepared it.
+
+    Raises:
+      DataError: if it is not prepared; see `sources.from_tfds`.
+    """
+    return captioned_scenes(sources.from_tfds("mnist", data_dir, cache_dir))

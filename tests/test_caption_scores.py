@@ -1,0 +1,60 @@
+"""Whether pictures show what was asked for, and the shares of those that do."""
+
+import numpy as np
+import pytest
+
+from cvae_jax.arrangements import Digit, to_grid
+from cvae_jax.caption_parser import parse
+from cvae_jax.caption_scores import Share, consistency, right, shares
+
+ASKED = "a large seven above a small two"
+
+
+@pytest.mark.parametrize(
+    ("drawn", "expected"),
+    [
+        ([(0, 7, True), (6, 2, False)], True),
+        ([(2, 7, True), (8, 2, False)], True),  # the column is free
+        ([(0, 2, False), (6, 7, True)], False),  # the wrong way round
+        ([(0, 7, True), (2, 2, False)], False),  # beside
+        ([(0, 7, False), (6, 2, False)], False),  # a wrong size
+        ([(0, 7, True), (6, 2, False), (8, 1, False)], False),  # one too many
+        ([(0, 7, True)], False),
+        ([], False),
+    ],
+)
+def test_a_picture_is_right_if_it_shows_what_is_asked_and_nothing_else(drawn, expected):
+    read = to_grid(tuple(Digit(*digit) for digit in drawn))
+    assert right(read, parse(ASKED)) is expected
+
+
+def test_what_is_not_said_is_free():
+    for cell in range(9):
+        for large in (False, True):
+            read = to_grid((Digit(cell, 8, large),))
+            assert right(read, parse("an eight"))
+            assert right(read, parse("a big eight")) is large
+            assert right(read, parse("an eight in the middle")) is (cell == 4)
+
+
+def test_shares_are_by_count_and_by_what_training_saw():
+    captions = ["a 7", "a 7 top left", "a 5 top left", "4 left of 7", "7 left of 4", "1, 2 and 6 in a row"]
+    found = shares(np.array([True, False, True, False, True, True]), [parse(one) for one in captions])
+    assert found == {
+        "one digit, seen": Share(0.5, 2),
+        "one digit, held out": Share(1.0, 1),
+        "two digits, seen": Share(1.0, 1),
+        "two digits, held out": Share(0.0, 1),
+        "three digits, seen": Share(1.0, 1),
+        "three digits, held out": found["three digits, held out"],
+        "all": Share(4 / 6, 6),
+    }
+    none = found["three digits, held out"]
+    assert np.isnan(none.value)
+    assert none.pictures == 0
+
+
+def test_consistency_is_the_share_that_reads_the_same_under_every_phrasing():
+    read = np.zeros((3, 4, 18), int)
+    read[1, 2, 5] = 3
+    assert consistency(read) == Share(2 / 3, 3)
