@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from cvae_jax.batches import in_batches
 from cvae_jax.condition_kinds import Label
+from cvae_jax.conditions import Given
 from cvae_jax.config import SettingError
 from cvae_jax.cvae import CVAE, decode, encode, sample_prior
 
@@ -33,7 +34,12 @@ def decode_mean(
 
 @partial(jax.jit, static_argnames="model")
 def generate(
-    model: CVAE, params: PyTree, key: Key[Array, ""], c: PyTree, latent_mask: Bool[Array, " z"]
+    model: CVAE,
+    params: PyTree,
+    key: Key[Array, ""],
+    c: PyTree,
+    latent_mask: Bool[Array, " z"],
+    guidance: float | None = None,
 ) -> Float[Array, "b H W C"]:
     """Sample z from the prior p(z|c) and return the mean of p(x|z,c), many images in batches.
 
@@ -43,16 +49,28 @@ def generate(
       key: example i draws from `fold_in(key, i)`, latent by latent.
       c: conditions, with a leading axis b.
       latent_mask: the latents in use, shape (z,).
+      guidance: g, how far the output goes from that of no condition towards that of c and beyond:
+        o(z) + g (o(z, c) − o(z)), of logits or means, for a model trained with `condition_dropout`; None is c itself.
 
     Returns:
       Images, shape (b, H, W, C), in units of x.
+
+    References:
+      Ho & Salimans, Classifier-Free Diffusion Guidance, 2022, equation 6, here of a decoder's output.
     """
 
     def one_batch(rows: Int[Array, " b"]) -> Float[Array, "b H W C"]:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
         some = jax.tree.map(lambda a: a[rows], c)
         z = sample_prior(model, params, keys, some, latent_mask)
-        return decode_mean(model, params, z, some, latent_mask)
+        if guidance is None:
+            return decode_mean(model, params, z, some, latent_mask)
+        told, untold = (
+            decode(model, params, z, Given(some, jnp.full(z.shape[0], heeded)), latent_mask)
+            for heeded in (1.0, 0.0)
+        )
+        output = jax.tree.map(lambda a, b: b + guidance * (a - b), told, untold)
+        return jax.vmap(model.likelihood.mean)(output)
 
     return in_batches(one_batch, jnp.arange(jax.tree.leaves(c)[0].shape[0]), _BATCH)
 

@@ -39,6 +39,23 @@ class SpeechJudge:
     params: Mapping[str, PyTree]
 
 
+def classifiers_of(dataset: Dataset) -> dict[str, Classifier]:
+    """The networks of a judge, by question."""
+    return {
+        question: Classifier(len(dataset.names[condition]))
+        for question, condition in (("word", "text"), ("speaker", "speaker"))
+    }
+
+
+def abstract_params(dataset: Dataset) -> dict[str, PyTree]:
+    """Shapes of a judge's variables, by question."""
+    x = jax.eval_shape(lambda: jnp.zeros((1, speech.FRAMES // 2, speech.BANDS, 1)))
+    return {
+        question: jax.eval_shape(network.init, jax.random.key(0), x)
+        for question, network in classifiers_of(dataset).items()
+    }
+
+
 def train_judge(dataset: Dataset, *, num_steps: int = NUM_STEPS) -> SpeechJudge:
     """Train the judge on the training split, chosen on validation; the same for the same recordings.
 
@@ -49,10 +66,7 @@ def train_judge(dataset: Dataset, *, num_steps: int = NUM_STEPS) -> SpeechJudge:
     Returns:
       The judge.
     """
-    networks = {
-        question: Classifier(len(dataset.names[condition]))
-        for question, condition in (("word", "text"), ("speaker", "speaker"))
-    }
+    networks = classifiers_of(dataset)
     params = {
         question: classifiers.fit(
             network,

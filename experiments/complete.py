@@ -20,8 +20,6 @@ from experiments.train import train
 from experiments.workdir import Run, read_run, write_atomically, write_json
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from experiments.loop import Session
     from experiments.results import Trained
 
@@ -98,6 +96,7 @@ def completions(session: Session, trained: Trained) -> Any:
     import numpy as np
 
     from cvae_jax import plots, sampling
+    from cvae_jax.condition_kinds import Observed
     from cvae_jax.dataset import unit
     from cvae_jax.randomness import Stream, stream
 
@@ -110,18 +109,14 @@ def completions(session: Session, trained: Trained) -> Any:
         trained.hparams.latent_mask,
     )  # fmt: skip
     drawn = np.asarray(drawn).reshape(_ROWS, _COMPLETIONS, *dataset.shape)
-    given = _greyed(truth, np.asarray(session.dataset.condition.mask))  # pyright: ignore[reportAttributeAccessIssue]
+    assert isinstance(dataset.condition, Observed)
+    given = np.where(dataset.condition.mask, truth, 0.5)
     return plots.image_grid(
         np.concatenate([given[:, None], drawn, truth[:, None]], axis=1),
         title=f"{session.run.config.observed} of 4 quadrants given, the mean of each of {_COMPLETIONS} completions",
         column_labels=["given", *map(str, range(1, _COMPLETIONS + 1)), "truth"],
         breaks=[1, 1 + _COMPLETIONS],
     )
-
-
-def _greyed(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Images with grey where they are hidden."""
-    return x * mask + 0.5 * ~mask
 
 
 def _table(results: dict[str, dict[str, dict[str, float]]]) -> str:

@@ -136,7 +136,7 @@ def prepare(
                 arrays: dict[str, Any] = {nll_name(session.run.config): nll, "c": session.dataset.test.labels}
                 write_atomically(nll_output, lambda file: np.savez(file, **arrays))
         if judge is not None:
-            record["sample_quality"] = scores.judged(session, trained, judge)
+            record["sample_quality"] = judge(session, trained)
         if each.disentanglement:
             record["disentanglement"] = scores.disentanglement_scores(session, trained)
         return record

@@ -1,4 +1,4 @@
-"""For `--sample_quality`: the judge's classifier from the cache, and files of Inception features."""
+"""For `--sample_quality`: the judge of a run's dataset, and files of Inception features."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import sys
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,12 @@ from experiments.cli import UserError
 from experiments.workdir import Run, write_atomically
 
 if TYPE_CHECKING:
-    from cvae_jax.dataset import Dataset
+    from jaxtyping import PyTree
+
     from cvae_jax.quality import Judge
+    from experiments.loop import Session
+    from experiments.measures import Record
+    from experiments.results import Trained
 
 # What numpy raises for a file that is no .npz of plain arrays, or is damaged.
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -26,8 +31,40 @@ _CLASSIFIER_VERSION = 2
 _INCEPTION_FEATURES = 2048
 
 
-def find_judge(run: Run, cache: Path) -> Judge:
-    """The judge of a run's dataset; its classifier is trained if the cache has none."""
+def find_judge(run: Run, cache: Path) -> Callable[[Session, Trained], Record]:
+    """A function from a trained member to how good its samples are, by the judge of the run's dataset.
+
+    The judge is trained if the cache has none.
+
+    Raises:
+      UserError: if there is no judge of samples under the run's condition.
+    """
+    from experiments import caption_quality, speech_quality
+
+    match run.config.dataset, run.config.condition:
+        case _, "label":
+            judge = _label_judge(run, cache)
+            return lambda session, trained: quality_of_labels(judge, session, trained)
+        case "captions", "text":
+            return caption_quality.find_judge(run, cache)
+        case "spoken_digit", "text,label":
+            return speech_quality.find_judge(run, cache)
+        case dataset, condition:
+            raise UserError(
+                f"condition is {condition} of {dataset}, expected label, or text of captions, or text,label of "
+                "spoken_digit, with --sample_quality"
+            )
+
+
+def quality_of_labels(judge: Judge, session: Session, trained: Trained) -> Record:
+    """How good a member's samples of each class are."""
+    from cvae_jax.quality import sample_quality
+
+    return sample_quality(judge, session.model, trained.best.params, trained.hparams.latent_mask)
+
+
+def _label_judge(run: Run, cache: Path) -> Judge:
+    """The judge of a dataset with labels."""
     from cvae_jax import data, quality
 
     # The judge sees images as they are stored.
@@ -35,22 +72,49 @@ def find_judge(run: Run, cache: Path) -> Judge:
     data_dir = Path(run.data_dir) if run.data_dir else None
     dataset = data.load(config, data_dir=data_dir, cache_dir=cache)
     quality.require_classes(dataset)
-    path = cache / "classifiers" / f"{dataset.name.replace('/', '-')}-{_fingerprint(dataset)}.npz"
-    params = _read_params(path, quality.abstract_classifier(dataset))
-    if params is None:
-        print(f"training the classifier of {dataset.name} that judges samples", file=sys.stderr, flush=True)
-        params = quality.train_classifier(dataset)
-        _write_params(path, params)
+    whole = fingerprint(_CLASSIFIER_VERSION, dataset.num_classes, dataset.x_max, dataset.train.x,
+                               dataset.train.labels, dataset.validation.x, dataset.validation.labels)  # fmt: skip
+    name = f"{dataset.name.replace('/', '-')}-{whole}"
+    params = trained_once(
+        cache, name, quality.abstract_classifier(dataset), lambda: quality.train_classifier(dataset)
+    )
     return quality.appoint_judge(dataset, params)
 
 
-def _fingerprint(dataset: Dataset) -> str:
-    """Of all that a classifier depends on."""
-    digest = hashlib.sha256(f"{_CLASSIFIER_VERSION} {dataset.num_classes} {dataset.x_max}".encode())
-    for split in (dataset.train, dataset.validation):
-        for array in (split.x, split.labels):
-            digest.update(f"{array.dtype} {array.shape}".encode())
-            digest.update(array.tobytes())
+def trained_once(cache: Path, name: str, like: PyTree, train: Callable[[], PyTree]) -> PyTree:
+    """A judge's variables from the cache; trained and kept there if it has none.
+
+    Args:
+      cache: its folder.
+      name: of the judge, with a fingerprint of all that it depends on.
+      like: shapes of the variables.
+      train: gives them.
+
+    Returns:
+      The variables.
+    """
+    path = cache / "classifiers" / f"{name}.npz"
+    params = _read_params(path, like)
+    if params is None:
+        print(
+            f"training the classifier that judges samples of {name.split('-')[0]}",
+            file=sys.stderr,
+            flush=True,
+        )
+        params = train()
+        _write_params(path, params)
+    return params
+
+
+def fingerprint(*parts: Any) -> str:
+    """Of all that a judge depends on: numbers, texts and arrays."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype} {part.shape}".encode())
+            digest.update(part.tobytes())
+        else:
+            digest.update(f"{part} ".encode())
     return digest.hexdigest()[:16]
 
 

@@ -4,76 +4,100 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from experiments import betas, cli
+from experiments import asked, betas, cli
 from experiments.cli import UserError
 from experiments.workdir import chosen_member, define_member_choice, read_run, write_atomically
 
+if TYPE_CHECKING:
+    import numpy as np
+
 FLAGS = flags.FLAGS
+
+# Of silence between words.
+_GAP_SECONDS = 0.3
 
 
 def main() -> int:
     workdir, output = Path(FLAGS.workdir), Path(FLAGS.output)
-    if output.suffix not in (".png", ".npz"):
-        raise UserError(f"output is {output}, expected a name ending in .png or .npz")
+    if output.suffix not in (".png", ".npz", ".wav"):
+        raise UserError(f"output is {output}, expected a name ending in .png, .npz or .wav")
     if FLAGS.num < 1:
         raise UserError(f"num is {FLAGS.num}, expected a whole number ≥ 1")
     run = read_run(workdir)
+    if output.suffix == ".wav" and run.config.dataset != "spoken_digit":
+        raise UserError(
+            f"output is {output}, expected .png or .npz of {run.config.dataset}: spoken_digit is heard"
+        )
     member = chosen_member(workdir, run)
-    if run.config.condition == "none" and FLAGS.label is not None:
-        raise UserError(f"{workdir} was trained without a condition, expected no --label")
-
+    if FLAGS.guidance is not None and run.members[member].condition_dropout == 0:
+        raise UserError(
+            f"guidance is {FLAGS.guidance:g}, expected none of a model trained with --condition_dropout=0"
+        )
     beta = betas.chosen(run, member, f"{FLAGS.beta:g}")[0] if FLAGS.beta is not None else None
 
     import jax
     import jax.numpy as jnp
     import numpy as np
 
-    from cvae_jax import plots, sampling
+    from cvae_jax import sampling
     from cvae_jax.multirate import at_beta
     from experiments import loop, results
 
     session = loop.open_session(run, cli.use_cache())
-    names = session.dataset.class_names
-    if FLAGS.label is not None and FLAGS.label not in names:
-        raise UserError(f"label is {FLAGS.label}, expected one of {', '.join(names)}")
-
+    wanted = asked.asked(session, FLAGS.num)
     part = session.part_of(member)
     trained = results.trained_member(part, results.load_population(session, part, workdir), member)
-    if run.config.condition == "none":
-        c = jnp.zeros(FLAGS.num, jnp.int32)
-    elif FLAGS.label is None:
-        c = jnp.arange(FLAGS.num) % len(names)
-    else:
-        c = jnp.full(FLAGS.num, names.index(FLAGS.label))
-    key, mask = jax.random.key(FLAGS.seed), trained.hparams.latent_mask
     params = trained.best.params if beta is None else at_beta(trained.best.params, beta)
-    images = np.asarray(sampling.generate(session.model, params, key, c, mask))
-    if output.suffix == ".npz":
-        write_atomically(output, lambda file: np.savez(file, x=images, c=np.asarray(c)))
-    else:
-        columns = math.ceil(math.sqrt(FLAGS.num))
-        rows = math.ceil(FLAGS.num / columns)
-        grid = np.ones((rows * columns, *images.shape[1:]), images.dtype)
-        grid[: FLAGS.num] = images
-        title = f"class {FLAGS.label}" if FLAGS.label is not None else "samples"
-        figure = plots.image_grid(grid.reshape(rows, columns, *images.shape[1:]), title=title)
-        write_atomically(output, figure.savefig)
+    x = sampling.generate(
+        session.model, params, jax.random.key(FLAGS.seed), jax.tree.map(jnp.asarray, wanted.c),
+        trained.hparams.latent_mask, FLAGS.guidance,
+    )  # fmt: skip
+    _write(output, np.asarray(x), wanted)
     print(f"wrote {FLAGS.num} samples to {output}")
     return 0
+
+
+def _write(output: Path, x: np.ndarray, wanted: asked.Asked) -> None:
+    """Samples as the name of the file says: arrays, words one after another, or a table of pictures."""
+    import numpy as np
+
+    from cvae_jax import plots, speech
+
+    match output.suffix:
+        case ".npz":
+            c = wanted.c if isinstance(wanted.c, dict) else {"c": wanted.c}
+            write_atomically(output, lambda file: np.savez(file, x=x, **c))
+        case ".wav":
+            gap = np.zeros(int(_GAP_SECONDS * speech.SAMPLE_RATE), np.float32)
+            parts = [sound for one in x for sound in (speech.waveform(one[..., 0]), gap)][:-1]
+            write_atomically(output, lambda file: speech.write_wav(file, np.concatenate(parts)))
+        case _:
+            columns = math.ceil(math.sqrt(FLAGS.num))
+            rows = math.ceil(FLAGS.num / columns)
+            grid = np.ones((rows * columns, *x.shape[1:]), x.dtype)
+            grid[: FLAGS.num] = x
+            figure = plots.image_grid(grid.reshape(rows, columns, *x.shape[1:]), title=wanted.title)
+            write_atomically(output, figure.savefig)
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
     define_member_choice()
-    flags.DEFINE_string("label", None, "Name of the class to draw; all in turn if not given.")
+    asked.define_flags()
     flags.DEFINE_integer("num", 16, "Number of samples.")
     flags.DEFINE_integer("seed", 0, "Of the samples.")
     flags.DEFINE_float("beta", None, "Of a multirate model: draw at this beta; at its own if not given.")
+    flags.DEFINE_float(
+        "guidance", None,
+        "Of a model trained with --condition_dropout: 0 draws as without a condition, 1 under it, more beyond it.",
+    )  # fmt: skip
     flags.DEFINE_string(
-        "output", "samples.png", "File to write: .png for a picture, .npz for arrays x and c."
-    )
+        "output", "samples.png",
+        "File to write: .png for a picture, .npz for arrays x and c, .wav for the sound of spoken words.",
+    )  # fmt: skip
     cli.define_cache_flags()
     cli.run(main)

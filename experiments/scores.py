@@ -12,7 +12,6 @@ import numpy as np
 from cvae_jax import disentanglement, evaluation
 from cvae_jax.dataset import Dataset
 from cvae_jax.multirate import at_beta
-from cvae_jax.quality import Judge, sample_quality
 from cvae_jax.randomness import Stream, stream
 from experiments.cli import UserError
 from experiments.loop import Session
@@ -45,11 +44,6 @@ def nll_of_test(
 def mean_and_error(nll: np.ndarray) -> dict[str, float]:
     """The mean over a split, and its standard error; nats per example."""
     return {"nll": float(np.mean(nll)), "standard_error": float(np.std(nll, ddof=1) / np.sqrt(len(nll)))}
-
-
-def judged(session: Session, trained: Trained, judge: Judge) -> dict[str, float | str]:
-    """How good one member's samples are."""
-    return sample_quality(judge, session.model, trained.best.params, trained.hparams.latent_mask)
 
 
 def require_factors(dataset: Dataset) -> None:

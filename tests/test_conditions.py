@@ -84,7 +84,7 @@ def test_only_the_condition_changes_every_output(condition, network, conditionin
 def test_a_part_of_several_conditions_is_enough(condition):
     if "," not in condition:
         pytest.skip("one condition")
-    model, params, x, c = make(condition)
+    model, params, _, c = make(condition)
     decoded = decode(model, params, jnp.ones((2, Z)), c, MASK)
     for name in c:
         other = c | {name: c[name][::-1]}

@@ -1,0 +1,54 @@
+"""Judge the words that a model speaks, by classifiers of spectrograms trained on real recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cvae_jax import data, sampling, speech, speech_judge
+from cvae_jax.randomness import Stream, stream
+from experiments import quality
+from experiments.workdir import Run
+
+if TYPE_CHECKING:
+    from cvae_jax.speech_judge import SpeechJudge
+    from experiments.loop import Session
+    from experiments.measures import Record
+    from experiments.results import Trained
+
+# Part of the name of a cached judge: to be raised with every change of how it is built or trained.
+_JUDGE_VERSION = 1
+
+
+def find_judge(run: Run, cache: Path) -> Callable[[Session, Trained], Record]:
+    """A function from a trained member to how well what it speaks is understood."""
+    data_dir = Path(run.data_dir) if run.data_dir else None
+    dataset = data.load(run.config, data_dir=data_dir, cache_dir=cache)
+    whole = quality.fingerprint(_JUDGE_VERSION, speech.ANALYSIS, dataset.train.x, dataset.train.factors)
+    params = quality.trained_once(
+        cache, f"spoken_digit-{whole}", speech_judge.abstract_params(dataset),
+        lambda: dict(speech_judge.train_judge(dataset).params),
+    )  # fmt: skip
+    judge = speech_judge.SpeechJudge(speech_judge.classifiers_of(dataset), params)
+    real: dict[str, Any] = {}
+
+    def measure(session: Session, trained: Trained) -> Record:
+        real.update(real or speech_judge.real_quality(judge, dataset.validation, dataset.test))
+        return {**_quality(judge, session, trained), **real}
+
+    return measure
+
+
+def _quality(judge: SpeechJudge, session: Session, trained: Trained) -> Record:
+    """What is heard of a word for each test recording, of its text and speaker."""
+    test = session.dataset.test
+    assert test.factors is not None
+    key = stream(jax.random.key(0), Stream.QUALITY)
+    c = jax.tree.map(jnp.asarray, test.c)
+    x = sampling.generate(session.model, trained.best.params, key, c, trained.hparams.latent_mask)
+    return {**speech_judge.speech_quality(judge, test, np.asarray(x), test.factors), "words": len(test)}
