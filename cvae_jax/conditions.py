@@ -110,18 +110,19 @@ class ImageEncoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """A small transformer over the bytes of a text.
+    """A small transformer over pieces of a few bytes of a text.
 
-    Each position starts from the bytes around it, about a word, so that few layers suffice; the embedding is the
-    mean over the text's own positions.
+    Each piece starts from its bytes and those around it, about a word, so that few layers suffice; the embedding is the
+    mean over the text's own pieces.
 
     Attributes:
       length: most bytes of a text.
       features: of the embedding.
-      width: of each position.
+      width: of each piece.
       layers: of attention.
       heads: of each layer.
-      reach: bytes to either side that a position starts from.
+      piece: bytes of a piece.
+      reach: bytes to either side that it starts from, too.
     """
 
     length: int
@@ -129,25 +130,24 @@ class TextEncoder(nn.Module):
     width: int = 64
     layers: int = 2
     heads: int = 4
+    piece: int = 3
     reach: int = 3
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, c: UInt8[Array, "b l"]) -> Encoded:
         """Embed a batch of texts; a text of no bytes gives the embedding's bias."""
-        present = c != 0
+        pieces = -(-self.length // self.piece)
+        c = jnp.pad(c, ((0, 0), (0, pieces * self.piece - self.length)))
+        present = jnp.any(c.reshape(-1, pieces, self.piece) != 0, axis=2)
         # A product rather than a gather: its gradient is no scatter, and so repeats bit for bit.
         table = self.param("bytes", nn.initializers.normal(1.0), (_BYTES, self.width // 4))
         letters = jax.nn.one_hot(c, _BYTES, dtype=self.dtype) @ table.astype(self.dtype)
-        letters = jnp.where(present[..., None], letters, 0.0)
+        letters = jnp.where((c != 0)[..., None], letters, 0.0)
         around = jnp.pad(letters, ((0, 0), (self.reach, self.reach), (0, 0)))
-        span = 2 * self.reach + 1
-        h = Dense(self.width, dtype=self.dtype)(
-            jnp.concatenate([around[:, i : i + self.length] for i in range(span)], axis=-1)
-        )
-        h = h + self.param("positions", nn.initializers.normal(0.3), (self.length, self.width)).astype(
-            self.dtype
-        )
+        shifts = [around[:, i :: self.piece][:, :pieces] for i in range(self.piece + 2 * self.reach)]
+        h = Dense(self.width, dtype=self.dtype)(jnp.concatenate(shifts, axis=-1))
+        h = h + self.param("positions", nn.initializers.normal(0.3), (pieces, self.width)).astype(self.dtype)
         for layer in range(self.layers):
             h = h + SelfAttention(self.heads, self.dtype, name=f"attention_{layer}")(h, present)
             inner = nn.silu(Dense(2 * self.width, dtype=self.dtype)(nn.LayerNorm(dtype=self.dtype)(h)))

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from cvae_jax import captioned_scenes, shapes, sources, spoken_digit
+from cvae_jax import captioned_scenes, npz, shapes, sources, spoken_digit
 from cvae_jax.condition_kinds import Observed, names_of
 from cvae_jax.config import Config
 from cvae_jax.dataset import DataError, Dataset, Split, unit
@@ -47,7 +47,7 @@ def load(config: Config, *, data_dir: Path | None, cache_dir: Path) -> Dataset:
       DataError: if there is no such dataset, it is not prepared, or its arrays cannot be used.
     """
     if config.dataset.endswith(".npz"):
-        dataset = sources.from_npz(Path(config.dataset), needs_labels=config.condition == "label")
+        dataset = npz.from_npz(Path(config.dataset), config.conditions, config.condition_feature)
     elif config.dataset in EMBEDDED:
         dataset = EMBEDDED[config.dataset]()
     elif config.dataset == "captions":

@@ -13,6 +13,7 @@ import numpy as np
 from cvae_jax import sources, speech
 from cvae_jax.condition_kinds import Label, Text, encode_text
 from cvae_jax.dataset import DataError, Dataset, Split, stratified_split
+from cvae_jax.packing import packed_once
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -48,7 +49,7 @@ def read(data_dir: Path | None, cache_dir: Path) -> Dataset:
         return _decode(sources.open_split(builder, "train", NAME, prepare), _rate(builder))
 
     packed = cache_dir / f"{builder.info.full_name.replace('/', '-')}.npz"
-    arrays = sources.packed_once(packed, f"{os.fspath(builder.data_path)}, {speech.ANALYSIS}", decode)
+    arrays = packed_once(packed, f"{os.fspath(builder.data_path)}, {speech.ANALYSIS}", decode)
     return from_spectrograms(arrays["x"], arrays["factors"])
 
 

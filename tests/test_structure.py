@@ -25,10 +25,12 @@ LAYERS = [
         "speech",
     },
     {"losses", "hparams", "dataset", "captions", "caption_parser", "caption_scores"},
+    {"packing", "raw_conditions"},
     {
         "convolutions",
         "likelihoods",
         "sources",
+        "npz",
         "shapes",
         "codes",
         "plots",

@@ -1,0 +1,75 @@
+"""Arrays in `.npz` files: read whole or not at all, and decoded once to be read again."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from cvae_jax.dataset import DataError
+
+# What numpy raises for a file that is no .npz of plain arrays, or is damaged.
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file.
+
+    Raises:
+      UNREADABLE: one of them, if it has none.
+    """
+    # numpy leaves a file it cannot read open, hence one of our own.
+    with path.open("rb") as file:
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ValueError("it is a single .npy array")
+        return {name: loaded[name] for name in loaded.files}
+
+
+def packed_once(
+    path: Path, source: str, decode: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Arrays from the file they were packed to, or decoded now and packed to it.
+
+    Args:
+      path: the file.
+      source: what the arrays depend on: a file packed from another one is made anew.
+      decode: makes the arrays.
+
+    Returns:
+      The arrays.
+
+    Raises:
+      DataError: if the file cannot be written.
+    """
+    arrays = _read_packed(path, source)
+    if arrays is None:
+        arrays = decode()
+        _write_packed(path, arrays | {"source": np.array(source)})
+    return arrays
+
+
+def _read_packed(path: Path, source: str) -> dict[str, np.ndarray] | None:
+    """The arrays packed from `source`, or None if there are none to be trusted."""
+    try:
+        arrays = read_npz(path)
+    except UNREADABLE:
+        return None
+    return arrays if str(arrays.get("source")) == source else None
+
+
+def _write_packed(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise DataError(
+            f"the cache {path.parent} cannot be written ({error.strerror}): set --cache_dir"
+        ) from None
