@@ -14,6 +14,7 @@ from cvae_jax.condition_kinds import Observed, names_of
 from cvae_jax.config import Config
 from cvae_jax.dataset import DataError, Dataset, Split, unit
 from cvae_jax.randomness import Stream, stream
+from cvae_jax.tfds_features import from_features
 
 # Datasets that need neither a download nor a file.
 EMBEDDED = {
@@ -52,11 +53,28 @@ def load(config: Config, *, data_dir: Path | None, cache_dir: Path) -> Dataset:
         dataset = EMBEDDED[config.dataset]()
     elif config.dataset == "captions":
         dataset = captioned_scenes.from_mnist(data_dir, cache_dir)
+    elif _names_features(config):
+        dataset = from_features(
+            config.dataset,
+            config.target_feature,
+            config.conditions,
+            config.condition_feature,
+            data_dir,
+            cache_dir,
+        )
     else:
         dataset = read_tfds(config.dataset, data_dir, cache_dir)
     _check(dataset, config)
     dataset = _binarize_once(dataset, config)
     return _observed(dataset, config.observed) if config.condition == "observed" else dataset
+
+
+def _names_features(config: Config) -> bool:
+    """Whether a TFDS dataset is to be read otherwise than as it is made for."""
+    if config.dataset in _READERS:
+        return False
+    usual = config.target_feature == "image" and not config.condition_feature
+    return not (usual and config.condition in ("label", "none", "observed"))
 
 
 def _check(dataset: Dataset, config: Config) -> None:

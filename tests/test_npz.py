@@ -190,3 +190,77 @@ def test_a_single_array_is_refused(tmp_path):
         np.save(file, pixels())
     with pytest.raises(DataError, match=r"cannot be read as \.npz"):
         load(tmp_path / "own.npz")
+
+
+# Conditions of other kinds
+
+N_OWN = 60
+
+
+def own_condition(kind):
+    rng = np.random.default_rng(1)
+    return {
+        "vector": rng.normal(3, 2, size=(N_OWN, 4)),
+        "image": rng.integers(0, 256, (N_OWN, 6, 5)).astype(np.uint8),
+        "text": np.array([f"text {i}" for i in range(N_OWN)]),
+        "audio": rng.normal(size=(N_OWN, 8, 6)),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["vector", "image", "text", "audio"])
+def test_conditions_of_one_kind_stay_with_their_images(npz, kind):
+    x, c = pixels(), own_condition(kind)
+    dataset = load(npz(x_train=x, c_train=c), condition=kind, **GREY)
+    place = {image.tobytes(): i for i, image in enumerate(x.astype(np.float32))}
+    for name in SPLITS:
+        split = getattr(dataset, name)
+        rows = [place[image.tobytes()] for image in split.x]
+        match kind:
+            case "text":
+                assert [bytes(row).rstrip(b"\0").decode() for row in split.c] == list(c[rows])
+            case "image":
+                np.testing.assert_array_equal(split.c[..., 0], c[rows])
+            case "vector":
+                np.testing.assert_allclose(split.c, ((c - c.mean(0)) / c.std(0))[rows], rtol=1e-4, atol=1e-5)
+            case "audio":
+                np.testing.assert_allclose(
+                    split.c[..., 0], ((c - c.mean()) / c.std())[rows], rtol=1e-4, atol=1e-5
+                )
+
+
+def test_several_conditions_have_names(npz):
+    names = np.array(["blue", "red", "green"])[np.arange(N_OWN) % 3]
+    file = npz(c_train=None, text_train=own_condition("text"), colour_train=names)
+    dataset = load(file, condition="text,label", condition_feature=("text", "colour"), **GREY)
+    assert [name for name, _ in dataset.condition] == ["text", "colour"]
+    texts = [bytes(row).rstrip(b"\0").decode() for row in dataset.test.c["text"]]
+    numbers = [int(text.split()[1]) for text in texts]
+    np.testing.assert_array_equal(
+        np.array(["blue", "green", "red"])[dataset.test.c["colour"]], names[numbers]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arrays", "condition", "message"),
+    [
+        ({"c_train": np.zeros((60, 2, 2, 2))}, "vector", "expected numbers of shape"),
+        ({"c_train": np.full((60, 2), np.nan)}, "vector", "has NaN or infinite values"),
+        ({"c_train": np.arange(60)}, "text", "expected texts of shape"),
+        ({"c_train": np.array([""] * 60)}, "text", "has a text of 0 bytes"),
+        ({"c_train": np.zeros((60, 3, 3))}, "image", "at least 4 pixels a side"),
+        ({"c_train": np.zeros((60, 30))}, "audio", "expected floating spectrograms"),
+        ({"c_train": np.array(["a"] * 59)}, "text", "60 examples and c_train has shape"),
+        ({}, "text,label", "has no text_train, expected the text that is its condition"),
+    ],
+)
+def test_conditions_that_cannot_be_used_are_refused(npz, arrays, condition, message):
+    with pytest.raises(DataError, match=message) as caught:
+        load(npz(**arrays), condition=condition, **GREY)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_condition_than_the_datasets_is_refused():
+    with pytest.raises(
+        DataError, match="condition is 'text', expected label or none with the dataset digits"
+    ):
+        load("digits", condition="text")

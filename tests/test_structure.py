@@ -40,7 +40,7 @@ LAYERS = [
         "scenes",
     },
     {"captioned_scenes", "scene_reader"},
-    {"networks", "spoken_digit", "interventions"},
+    {"networks", "spoken_digit", "interventions", "tfds_features"},
     {"conditions", "priors", "data"},
     {"cvae", "disentanglement"},
     {"draws", "sampling"},

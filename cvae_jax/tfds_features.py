@@ -1,0 +1,153 @@
+"""Any TFDS dataset: one feature to model, others to condition on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cvae_jax import sources, speech
+from cvae_jax.dataset import DataError, Dataset, Split, with_splits
+from cvae_jax.packing import packed_once
+from cvae_jax.raw_conditions import made_of
+
+# What each kind of condition is called in most datasets.
+_USUAL = {"label": "label", "vector": "attributes", "image": "image", "text": "text", "audio": "audio"}
+_SPLITS = ("train", "validation", "test")
+
+
+def from_features(
+    name: str,
+    target: str,
+    conditions: tuple[str, ...],
+    features: tuple[str, ...],
+    data_dir: Path | None,
+    cache_dir: Path,
+) -> Dataset:
+    """A prepared TFDS dataset with a feature to model and features to condition on, packed at the first read.
+
+    Args:
+      name: as TFDS names it.
+      target: the images that are modelled.
+      conditions: what each condition is: `label`, `vector`, `image`, `text` or `audio`.
+      features: which feature each is, nested ones with a slash, as `captions/text`; empty for what each is usually
+        called.
+      data_dir: where TFDS keeps prepared datasets; None is TFDS's default.
+      cache_dir: where the packed file goes.
+
+    Returns:
+      The dataset; of several texts of an example the first, of a group of attributes all, as numbers, and of a sound
+      the log-mel spectrogram, resampled to 8 kHz with a warning where it has another rate.
+
+    Raises:
+      DataError: if it is not prepared, lacks a feature, or a feature is of another kind.
+    """
+    chosen = features or tuple(_USUAL[condition] for condition in conditions)
+    builder, prepare = sources.open_tfds(name, data_dir)
+    known = _paths(builder.info.features or {})
+    for feature in (target, *chosen):
+        if feature not in known:
+            raise DataError(f"dataset {name!r} has no feature {feature}, expected one of {', '.join(known)}")
+    rates = {
+        feature: getattr(known[feature], "sample_rate", None) or speech.SAMPLE_RATE for feature in chosen
+    }
+    for feature, condition in zip(chosen, conditions, strict=True):
+        if condition == "audio" and rates[feature] != speech.SAMPLE_RATE:
+            warnings.warn(
+                f"feature {feature} of {name} is at {rates[feature]} Hz: resampled to {speech.SAMPLE_RATE}",
+                stacklevel=2,
+            )
+
+    def decode() -> dict[str, np.ndarray]:
+        arrays = {}
+        for split in _SPLITS:
+            if split in builder.info.splits:
+                source = sources.open_split(builder, split, name, prepare)
+                arrays |= _decoded(
+                    source, split, target, dict(zip(chosen, conditions, strict=True)), rates, name
+                )
+        return arrays
+
+    wanted = f"{target} {conditions} {chosen} {rates} {speech.ANALYSIS}"
+    digest = hashlib.sha256(wanted.encode()).hexdigest()[:8]
+    packed = cache_dir / f"{builder.info.full_name.replace('/', '-')}-{digest}.npz"
+    arrays = packed_once(packed, f"{os.fspath(builder.data_path)} {wanted}", decode)
+
+    present = [split for split in _SPLITS if f"{target}_{split}" in arrays]
+    kinds, by_split = [], {split: {} for split in present}
+    for feature, condition in zip(chosen, conditions, strict=True):
+        raw = {split: arrays[f"{feature}_{split}"] for split in present}
+        kind, made = made_of(condition, raw, f"feature {feature}")
+        kinds.append((feature, kind))
+        for split, c in made.items():
+            by_split[split][feature] = c
+    alone = len(chosen) == 1
+    splits = {
+        split: Split(arrays[f"{target}_{split}"], c[chosen[0]] if alone else c)
+        for split, c in by_split.items()
+    }
+    return with_splits(
+        name, splits["train"], splits.get("validation"), splits.get("test"), 255.0, (),
+        kinds=kinds[0][1] if alone else tuple(kinds),
+    )  # fmt: skip
+
+
+def _paths(features: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """All features by name, nested ones after those that hold them."""
+    paths = {}
+    for name, feature in features.items():
+        paths[before + name] = feature
+        inner = getattr(feature, "feature", feature)
+        if hasattr(inner, "items"):
+            paths |= _paths(dict(inner.items()), f"{before}{name}/")
+    return paths
+
+
+def _value(example: Any, path: str) -> Any:
+    """What a path leads to; of a sequence of groups, what each of them has there."""
+    if path in example:
+        return example[path]
+    first, rest = path.split("/", 1)
+    return _value(example[first], rest)
+
+
+def _decoded(
+    source: Any, split: str, target: str, conditions: dict[str, str], rates: dict[str, int], name: str
+) -> dict[str, np.ndarray]:
+    """Arrays of one split by feature."""
+    columns: dict[str, list[Any]] = {target: [], **{feature: [] for feature in conditions}}
+    for example in source:
+        columns[target].append(np.asarray(_value(example, target)))
+        for feature, condition in conditions.items():
+            columns[feature].append(
+                _plain(_value(example, feature), condition, feature, rates[feature], name)
+            )
+    shapes = {x.shape for x in columns[target]}
+    if len(shapes) > 1 or columns[target][0].dtype != np.uint8:
+        raise DataError(
+            f"dataset {name!r} has {columns[target][0].dtype} of shapes {sorted(shapes)[:2]} as {target}, expected "
+            "uint8 images of one shape"
+        )
+    return {f"{feature}_{split}": np.stack(values) for feature, values in columns.items()}
+
+
+def _plain(value: Any, condition: str, feature: str, rate: int, name: str) -> np.ndarray:
+    """One example's condition as an array or a string."""
+    match condition:
+        case "text":
+            first = np.asarray(value).reshape(-1)[0] if np.size(value) else ""
+            return np.asarray(first.decode() if isinstance(first, bytes) else str(first))
+        case "vector" if isinstance(value, Mapping):
+            return np.array([value[key] for key in sorted(value)], np.float32)
+        case "audio":
+            try:
+                return speech.spectrogram(speech.recording(np.asarray(value), rate).samples)
+            except speech.SpeechError as error:
+                raise DataError(f"dataset {name!r}, feature {feature}: {error}") from None
+        case _:
+            return np.asarray(value)
