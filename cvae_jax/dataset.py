@@ -154,6 +154,7 @@ def with_splits(
     class_names: tuple[str, ...],
     factor_names: tuple[str, ...] = (),
     kinds: Condition = None,
+    names: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Dataset:
     """A dataset whose missing splits are held out of train, stratified by label if it has any: the test split first."""
 
@@ -166,4 +167,4 @@ def with_splits(
         train, test = held_out(train, _TEST_FRACTION)
     if validation is None:
         train, validation = held_out(train, _VALIDATION_FRACTION)
-    return Dataset(name, train, validation, test, x_max, class_names, factor_names, kinds)
+    return Dataset(name, train, validation, test, x_max, class_names, factor_names, kinds, names or {})

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cvae_jax.condition_kinds import Condition
+from cvae_jax.condition_kinds import Condition, Label
 from cvae_jax.dataset import DataError, Dataset, Split, with_splits
 from cvae_jax.packing import UNREADABLE, read_npz
 from cvae_jax.raw_conditions import made_of
@@ -44,7 +44,7 @@ def from_npz(path: Path, conditions: tuple[str, ...], features: tuple[str, ...] 
     found = ", ".join(sorted(arrays)) or "nothing"
 
     by_label = conditions in (("label",), ("none",), ("observed",)) and not features
-    kinds, given = (None, None) if by_label else _given(path, arrays, conditions, features)
+    kinds, given, names = (None, None, None) if by_label else _given(path, arrays, conditions, features)
 
     def split(name: str) -> Split | None:
         x, c = arrays.get(f"x_{name}"), arrays.get(f"c_{name}")
@@ -74,10 +74,15 @@ def from_npz(path: Path, conditions: tuple[str, ...], features: tuple[str, ...] 
         if other is not None and other.x.dtype != train.x.dtype:
             raise DataError(f"{path}: x_{name} is {other.x.dtype}, expected {train.x.dtype} as x_train")
     x_max = 255.0 if train.x.dtype == np.uint8 else 1.0
-    classes = 0 if kinds is not None else int(train.labels.max(initial=0)) + 1
-    class_names = tuple(str(i) for i in range(classes))
+    if kinds is None:
+        class_names = tuple(str(i) for i in range(int(train.labels.max(initial=0)) + 1))
+    elif isinstance(kinds, Label):
+        assert names is not None
+        (class_names,), kinds = names.values(), None
+    else:
+        class_names = ()
     factor_names = _npz_factor_names(path, train, arrays)
-    return with_splits(path.stem, train, validation, test, x_max, class_names, factor_names, kinds)
+    return with_splits(path.stem, train, validation, test, x_max, class_names, factor_names, kinds, names)
 
 
 def _npz_pixels(path: Path, name: str, x: np.ndarray) -> np.ndarray:
@@ -138,11 +143,11 @@ def _npz_factor_names(path: Path, train: Split, arrays: dict[str, np.ndarray]) -
 
 def _given(
     path: Path, arrays: dict[str, np.ndarray], conditions: tuple[str, ...], features: tuple[str, ...]
-) -> tuple[Condition, dict[str, Any]]:
-    """What the conditions are made of, and the conditions of each split, under the names that the file gives them."""
+) -> tuple[Condition, dict[str, Any], dict[str, tuple[str, ...]]]:
+    """What the conditions are made of, those of each split, and names of classes, by the names of their arrays."""
     alone = len(conditions) == 1 and not features
     names = ("c",) if alone else features or conditions
-    kinds, by_split = [], {split: {} for split in _SPLITS if f"x_{split}" in arrays}
+    kinds, class_names, by_split = [], {}, {split: {} for split in _SPLITS if f"x_{split}" in arrays}
     for name, condition in zip(names, conditions, strict=True):
         wanted = {split: f"{name}_{split}" for split in by_split}
         missing = [array for array in wanted.values() if array not in arrays]
@@ -158,10 +163,11 @@ def _given(
                     f"{path}: x_{split} has {len(arrays[f'x_{split}'])} examples and {wanted[split]} has "
                     f"shape {array.shape}"
                 )
-        kind, made = made_of(condition, raw, f"{path}: {name}")
-        kinds.append((name, kind))
-        for split, array in made.items():
+        made = made_of(condition, raw, f"{path}: {name}")
+        kinds.append((name, made.kind))
+        class_names |= {name: made.names} if made.names else {}
+        for split, array in made.c.items():
             by_split[split][name] = array
     if len(conditions) == 1:
-        return kinds[0][1], {split: c[names[0]] for split, c in by_split.items()}
-    return tuple(kinds), by_split
+        return kinds[0][1], {split: c[names[0]] for split, c in by_split.items()}, class_names
+    return tuple(kinds), by_split, class_names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,9 +15,21 @@ _MOST_BYTES = 1024
 _LEAST_SCALE = 1e-6
 
 
-def made_of(
-    condition: str, by_split: Mapping[str, np.ndarray], where: str
-) -> tuple[Kind, dict[str, np.ndarray]]:
+class Made(NamedTuple):
+    """Conditions of one kind.
+
+    Attributes:
+      kind: what c is made of.
+      c: by split.
+      names: of its classes, if they have any.
+    """
+
+    kind: Kind
+    c: dict[str, np.ndarray]
+    names: tuple[str, ...] = ()
+
+
+def made_of(condition: str, by_split: Mapping[str, np.ndarray], where: str) -> Made:
     """Conditions of one kind, checked, and standardized by the training split where they are.
 
     Args:
@@ -27,13 +40,13 @@ def made_of(
       where: what an error calls them.
 
     Returns:
-      What c is made of, and c of each split.
+      What c is made of, c of each split, and names of classes.
 
     Raises:
       DataError: if the arrays are of another kind.
 
     Example:
-      >>> kind, c = made_of("text", {"train": np.array(["a two", "one"])}, "texts")
+      >>> kind, c, _ = made_of("text", {"train": np.array(["a two", "one"])}, "texts")
       >>> kind, bytes(c["train"][1])
       (Text(length=5), b'one\\x00\\x00')
     """
@@ -41,7 +54,7 @@ def made_of(
     return make[condition](by_split, where)
 
 
-def _labels(by_split: Mapping[str, np.ndarray], where: str) -> tuple[Kind, dict[str, np.ndarray]]:
+def _labels(by_split: Mapping[str, np.ndarray], where: str) -> Made:
     for array in by_split.values():
         if array.ndim != 1 or not (np.issubdtype(array.dtype, np.integer) or array.dtype.kind in "US"):
             raise DataError(
@@ -52,12 +65,11 @@ def _labels(by_split: Mapping[str, np.ndarray], where: str) -> tuple[Kind, dict[
         unseen = np.setdiff1d(array, classes)
         if len(unseen):
             raise DataError(f"{where}_{name} has {unseen[0]!r}, which {where}_train never has")
-    return Label(len(classes)), {
-        name: np.searchsorted(classes, array).astype(np.int32) for name, array in by_split.items()
-    }
+    c = {name: np.searchsorted(classes, array).astype(np.int32) for name, array in by_split.items()}
+    return Made(Label(len(classes)), c, tuple(map(str, classes)))
 
 
-def _vectors(by_split: Mapping[str, np.ndarray], where: str) -> tuple[Kind, dict[str, np.ndarray]]:
+def _vectors(by_split: Mapping[str, np.ndarray], where: str) -> Made:
     made = {}
     for name, array in by_split.items():
         given = array[:, None] if array.ndim == 1 else array
@@ -66,10 +78,10 @@ def _vectors(by_split: Mapping[str, np.ndarray], where: str) -> tuple[Kind, dict
                 f"{where} is {array.dtype} of shape {array.shape}, expected numbers of shape (n, k)"
             )
         made[name] = _finite(given.astype(np.float32), f"{where}_{name}")
-    return Vector(made["train"].shape[1]), _standardized(made, axis=0)
+    return Made(Vector(made["train"].shape[1]), _standardized(made, axis=0))
 
 
-def _images(by_split: Mapping[str, np.ndarray], where: str) -> tuple[Kind, dict[str, np.ndarray]]:
+def _images(by_split: Mapping[str, np.ndarray], where: str) -> Made:
     made = {}
     for name, array in by_split.items():
         given = array[..., None] if array.ndim == 3 else array
@@ -83,10 +95,10 @@ def _images(by_split: Mapping[str, np.ndarray], where: str) -> tuple[Kind, dict[
         )
     _require_one_shape(made, where)
     height, width, channels = made["train"].shape[1:]
-    return Image((height, width, channels)), made
+    return Made(Image((height, width, channels)), made)
 
 
-def _texts(by_split: Mapping[str, np.ndarray], where: str) -> tuple[Kind, dict[str, np.ndarray]]:
+def _texts(by_split: Mapping[str, np.ndarray], where: str) -> Made:
     texts = {}
     for name, array in by_split.items():
         if array.ndim != 1 or array.dtype.kind not in "US":
@@ -95,10 +107,10 @@ def _texts(by_split: Mapping[str, np.ndarray], where: str) -> tuple[Kind, dict[s
     length = max(len(text.encode()) for split in texts.values() for text in split)
     if not 1 <= length <= _MOST_BYTES:
         raise DataError(f"{where} has a text of {length} bytes, expected 1 to {_MOST_BYTES} in the longest")
-    return Text(length), {name: encode_text(split, length) for name, split in texts.items()}
+    return Made(Text(length), {name: encode_text(split, length) for name, split in texts.items()})
 
 
-def _spectrograms(by_split: Mapping[str, np.ndarray], where: str) -> tuple[Kind, dict[str, np.ndarray]]:
+def _spectrograms(by_split: Mapping[str, np.ndarray], where: str) -> Made:
     made = {}
     for name, array in by_split.items():
         if array.ndim != 3 or min(array.shape[1:]) < 4 or array.dtype.kind != "f":
@@ -109,7 +121,7 @@ def _spectrograms(by_split: Mapping[str, np.ndarray], where: str) -> tuple[Kind,
         made[name] = _finite(array.astype(np.float32)[..., None], f"{where}_{name}")
     _require_one_shape(made, where)
     frames, bands, _ = made["train"].shape[1:]
-    return Audio((frames, bands, 1)), _standardized(made, axis=None)
+    return Made(Audio((frames, bands, 1)), _standardized(made, axis=None))
 
 
 def _standardized(made: Mapping[str, np.ndarray], axis: int | None) -> dict[str, np.ndarray]:

@@ -79,21 +79,27 @@ def from_features(
     arrays = packed_once(packed, f"{os.fspath(builder.data_path)} {wanted}", decode)
 
     present = [split for split in _SPLITS if f"{target}_{split}" in arrays]
-    kinds, by_split = [], {split: {} for split in present}
+    kinds, names, by_split = [], {}, {split: {} for split in present}
     for feature, condition in zip(chosen, conditions, strict=True):
         raw = {split: arrays[f"{feature}_{split}"] for split in present}
-        kind, made = made_of(condition, raw, f"feature {feature}")
-        kinds.append((feature, kind))
-        for split, c in made.items():
+        made = made_of(condition, raw, f"feature {feature}")
+        kinds.append((feature, made.kind))
+        if made.names:
+            known_as = tuple(getattr(known[feature], "names", None) or ())
+            names[feature] = tuple(known_as[int(i)] for i in made.names) if known_as else made.names
+        for split, c in made.c.items():
             by_split[split][feature] = c
     alone = len(chosen) == 1
     splits = {
         split: Split(arrays[f"{target}_{split}"], c[chosen[0]] if alone else c)
         for split, c in by_split.items()
     }
+    by_label = conditions == ("label",)
     return with_splits(
-        name, splits["train"], splits.get("validation"), splits.get("test"), 255.0, (),
-        kinds=kinds[0][1] if alone else tuple(kinds),
+        name, splits["train"], splits.get("validation"), splits.get("test"), 255.0,
+        names[chosen[0]] if by_label else (),
+        kinds=None if by_label else kinds[0][1] if alone else tuple(kinds),
+        names=names,
     )  # fmt: skip
 
 

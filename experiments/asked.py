@@ -56,7 +56,7 @@ def asked(session: Session, num: int) -> Asked:
     known = {"none": [], "label": ["label"]}.get(condition, ["example"])
     if condition not in ("none", "label"):
         known += ["text"] if any(isinstance(kind, Text) for _, kind in kinds) else []
-        known += [name for name, kind in kinds if isinstance(kind, Label) and name]
+        known += [_label_flag(name) for name, kind in kinds if isinstance(kind, Label)]
     for name in said:
         if name not in known:
             trained = "without a condition" if condition == "none" else f"with the condition {condition}"
@@ -72,11 +72,10 @@ def asked(session: Session, num: int) -> Asked:
         rows = np.full(num, FLAGS.example)
     c = dataset.test.take(rows).c
     if not isinstance(c, dict):
-        assert dataset.condition is not None
         c = _part(dataset, "text", kinds[0][1], c)
     else:
         c = {name: _part(dataset, name, kind, c[name]) for name, kind in kinds}
-    words = [FLAGS.text, FLAGS.speaker]
+    words = [FLAGS.text, FLAGS.speaker, FLAGS.label]
     return Asked(c, ", ".join(word for word in words if word) or "samples")
 
 
@@ -98,11 +97,16 @@ def _part(dataset: Dataset, name: str, kind: Kind | None, c: np.ndarray) -> np.n
                 return encode_text([names[i % len(names)] for i in range(num)], length)
         case Label(num_classes):
             names = names or tuple(map(str, range(num_classes)))
-            if (value := FLAGS[name].value) is not None:
-                return np.full(num, _place(name, value, names), np.int32)
+            if (value := FLAGS[_label_flag(name)].value) is not None:
+                return np.full(num, _place(_label_flag(name), value, names), np.int32)
             if FLAGS.example is None:
                 return (np.arange(num) % num_classes).astype(np.int32)
     return c
+
+
+def _label_flag(name: str) -> str:
+    """The flag of a label that is one of several conditions."""
+    return "speaker" if name == "speaker" else "label"
 
 
 def _place(flag: str, value: str, names: tuple[str, ...]) -> int:

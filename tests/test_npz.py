@@ -240,6 +240,13 @@ def test_several_conditions_have_names(npz):
     )
 
 
+def test_a_label_of_another_name_is_a_label(npz):
+    names = np.array(["blue", "red", "green"])[np.arange(N_OWN) % 3]
+    dataset = load(npz(colour_train=names), condition="label", condition_feature=("colour",), **GREY)
+    assert dataset.labelled
+    assert dataset.class_names == ("blue", "green", "red")
+
+
 @pytest.mark.parametrize(
     ("arrays", "condition", "message"),
     [

@@ -84,6 +84,12 @@ def test_attributes_are_standardized_numbers(load):
     np.testing.assert_allclose(every.std(axis=0), 1, rtol=1e-5)
 
 
+def test_a_label_of_a_chosen_feature_is_a_label(load):
+    dataset = load(condition="label", condition_feature=("label",))
+    assert dataset.labelled
+    assert dataset.class_names == ("0", "1", "2")
+
+
 def test_one_image_may_condition_another(load):
     grey = {"likelihood": "gaussian", "binarize": "none"}
     dataset = load(condition="image", condition_feature=("mask",), **grey)
