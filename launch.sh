@@ -16,6 +16,7 @@ usage: ./launch.sh COMMAND [FLAG...]
   sweep      train many as one program:  ./launch.sh sweep --help
   evaluate   evaluate a trained model
   sample     draw pictures from a trained model
+  complete   complete images from some of their quadrants, three models compared
   pictures   draw its latents and classes: traversals, interpolations, styles, scatter
   explorer   write a page whose sliders move its decoder, offline
   reproduce  repeat a published result:  ./launch.sh reproduce --experiment=iwae-k1 --stages=4
@@ -126,7 +127,7 @@ main() {
   local command=${1:-help} extra
   if (($#)); then shift; fi
   case $command in
-    train | sweep | evaluate | sample | pictures | explorer | reproduce | export_member)
+    train | sweep | evaluate | sample | complete | pictures | explorer | reproduce | export_member)
       install experiments
       exec $venv/bin/python -m "experiments.$command" "$@"
       ;;

@@ -123,7 +123,7 @@ def members_latent_terms(
     )
 
 
-def summarize(terms: LatentTerms, rates: Sequence[float]) -> list[dict[str, Any]]:
+def summarize(terms: LatentTerms, rates: Sequence[float], *, one_prior: bool = True) -> list[dict[str, Any]]:
     """The numbers of a paper's table, one dictionary a member.
 
     rate = mutual information + aggregate KL:  E KL(q(z|x,c) ‖ p(z)) = E KL(q(z|x,c) ‖ q(z)) + KL(q(z) ‖ p(z))
@@ -131,6 +131,8 @@ def summarize(terms: LatentTerms, rates: Sequence[float]) -> list[dict[str, Any]
     Args:
       terms: shapes (m, N) and (m, z).
       rates: each member's mean KL over the split, nats.
+      one_prior: whether all conditions share a prior; else the rate does not come apart so, and the aggregate KL is
+        left out.
 
     Returns:
       For each member `mutual_information`, of the index n and z, at most ln N, and `aggregate_kl`, what is left of the
@@ -143,6 +145,8 @@ def summarize(terms: LatentTerms, rates: Sequence[float]) -> list[dict[str, Any]
     nats = np.asarray(terms.information, np.float64).mean(axis=1)
     active = np.sum(np.asarray(terms.variance) > ACTIVE_VARIANCE, axis=1)
     return [
-        {"mutual_information": float(i), "aggregate_kl": float(rate - i), "active_units": int(units)}
+        {"mutual_information": float(i)}
+        | ({"aggregate_kl": float(rate - i)} if one_prior else {})
+        | {"active_units": int(units)}
         for i, rate, units in zip(nats, rates, active, strict=True)
     ]

@@ -69,7 +69,9 @@ def split_metrics(session: Session, part: Part, best: Best) -> dict[str, list[di
         for name, examples in splits.items()
     }
     terms = latents.members_latent_terms(session.model, best.params, splits["test"], masks)
-    held = latents.summarize(terms, [test["rate"] for test in metrics["test"]])
+    config = session.run.config
+    one_prior = config.prior in ("standard", "vamp") or config.condition == "none"
+    held = latents.summarize(terms, [test["rate"] for test in metrics["test"]], one_prior=one_prior)
     metrics["test"] = [a | b for a, b in zip(metrics["test"], held, strict=True)]
     return {name: members[: len(part.members)] for name, members in metrics.items()}
 
