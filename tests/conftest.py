@@ -37,6 +37,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not hasattr(getattr(item, "module", None), "Scripts"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """A file's compiled programs are of no use to the next: kept, they come to gigabytes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def tfds_dir():
     if not SHARED_TFDS.exists():
