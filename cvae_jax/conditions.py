@@ -112,8 +112,8 @@ class ImageEncoder(nn.Module):
 class TextEncoder(nn.Module):
     """A small transformer over pieces of a few bytes of a text.
 
-    Each piece starts from its bytes and those around it, about a word, so that few layers suffice; the embedding is the
-    mean over the text's own pieces.
+    Each piece starts from its bytes and those around it, about a word, so that one layer of attention suffices; the
+    embedding is the mean over the text's own pieces.
 
     Attributes:
       length: most bytes of a text.
@@ -128,10 +128,10 @@ class TextEncoder(nn.Module):
     length: int
     features: int = 128
     width: int = 64
-    layers: int = 2
+    layers: int = 1
     heads: int = 4
-    piece: int = 3
-    reach: int = 3
+    piece: int = 4
+    reach: int = 4
     dtype: DTypeLike = jnp.float32
 
     @nn.compact

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.extend.core import Var
 
 from cvae_jax import training
+from cvae_jax.condition_kinds import blank
 from cvae_jax.config import Member
 from cvae_jax.cvae import CVAE
 from cvae_jax.hparams import hparams, options_used
@@ -69,7 +70,9 @@ def member_bytes(model: CVAE, members: Sequence[Member]) -> int:
     state = jax.eval_shape(lambda h: training.init(model, h), settings)
     batch_size = model.config.batch_size
     batch = jax.eval_shape(
-        lambda: Batch(jnp.zeros((batch_size, *model.shape)), jnp.zeros(batch_size, jnp.int32))
+        lambda: Batch(
+            jnp.zeros((batch_size, *model.shape)), jax.tree.map(jnp.asarray, blank(model.kind, batch_size))
+        )
     )
     step = jax.ShapeDtypeStruct((), jnp.int32)
     step_of = partial(training.train_step, model, objective=objective(model.config, model.config.batch_size))

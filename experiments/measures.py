@@ -133,7 +133,9 @@ def prepare(
             nll = scores.nll_of_test(session, trained, each.nll_samples)
             record["test"] = record["test"] | _nll_metrics(session, nll, each.nll_samples)
             if nll_output is not None:
-                arrays: dict[str, Any] = {nll_name(session.run.config): nll, "c": session.dataset.test.labels}
+                c = session.dataset.test.c
+                arrays: dict[str, Any] = {nll_name(session.run.config): nll}
+                arrays |= c if isinstance(c, dict) else {"c": c}
                 write_atomically(nll_output, lambda file: np.savez(file, **arrays))
         if judge is not None:
             record["sample_quality"] = judge(session, trained)

@@ -87,6 +87,18 @@ def test_what_cannot_be_drawn_is_told_in_one_line(scripts, trained, flags, messa
     assert message in line
 
 
+def test_conditions_of_any_kind_are_swept(scripts, dataset, tmp_path):
+    result = scripts.run(
+        "sweep", f"--dataset={dataset}", "--condition=text,label", "--condition_feature=text,speaker", "--prior=flow",
+        "--hidden=16", "--beta=0.5,2", "--latent_dim=1,2", "--batch_size=40", "--epochs=1", f"--workdir={tmp_path}",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    rows = read_json(tmp_path / "results.json")
+    assert [(row["beta"], row["latent_dim"]) for row in rows] == [(0.5, 1), (0.5, 2), (2, 1), (2, 2)]
+    assert len({row["test_elbo"] for row in rows}) == 4
+    assert (tmp_path / "report.html").stat().st_size > 100_000
+
+
 def test_completions_are_compared(scripts, tmp_path):
     flags = (
         "--dataset=digits", "--network=mlp", "--latent_dim=2", "--epochs=2", "--nll_samples=5", "--observed=3",
