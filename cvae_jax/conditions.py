@@ -113,7 +113,7 @@ class TextEncoder(nn.Module):
     """A small transformer over pieces of a few bytes of a text.
 
     Each piece starts from its bytes and those around it, about a word, so that one layer of attention suffices; the
-    embedding is the mean over the text's own pieces.
+    embedding is made of the mean over the text's own pieces by two dense layers.
 
     Attributes:
       length: most bytes of a text.
@@ -126,7 +126,7 @@ class TextEncoder(nn.Module):
     """
 
     length: int
-    features: int = 128
+    features: int = 256
     width: int = 64
     layers: int = 1
     heads: int = 4
@@ -154,7 +154,9 @@ class TextEncoder(nn.Module):
             h = h + Dense(self.width, dtype=self.dtype)(inner)
         h = jnp.where(present[..., None], nn.LayerNorm(dtype=self.dtype)(h), 0.0)
         count = jnp.maximum(jnp.sum(present, axis=1, dtype=jnp.int32), 1).astype(self.dtype)
-        return Encoded(Dense(self.features, dtype=self.dtype)(jnp.sum(h, axis=1) / count[:, None]))
+        # What is said of a thing and where it is meet only here: the mean keeps them apart.
+        h = nn.silu(Dense(2 * self.features, dtype=self.dtype)(jnp.sum(h, axis=1) / count[:, None]))
+        return Encoded(Dense(self.features, dtype=self.dtype)(h))
 
 
 class SelfAttention(nn.Module):
@@ -230,7 +232,7 @@ def features_of(condition: Kind | tuple[tuple[str, Kind], ...]) -> int:
 
     Example:
       >>> features_of((("text", Text(8)), ("speaker", Label(5))))
-      160
+      288
     """
     match condition:
         case tuple():
