@@ -136,7 +136,7 @@ class TextEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, c: UInt8[Array, "b l"]) -> Encoded:
-        """Embed a batch of texts; a text of no bytes gives the embedding's bias."""
+        """Embed a batch of texts, which may have no bytes at all."""
         pieces = -(-self.length // self.piece)
         c = jnp.pad(c, ((0, 0), (0, pieces * self.piece - self.length)))
         present = jnp.any(c.reshape(-1, pieces, self.piece) != 0, axis=2)

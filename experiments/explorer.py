@@ -32,6 +32,16 @@ def main() -> int:
         raise UserError(f"output is {output}, expected a name ending in .html")
     run = read_run(workdir)
     member = chosen_member(workdir, run)
+    for name, drawn in {
+        "condition": ("label", "none"),
+        "conditioning": ("concat",),
+        "prior": ("standard",),
+    }.items():
+        value = getattr(run.config, name)
+        if value not in drawn:
+            raise UserError(
+                f"{workdir} has the {name} {value}, expected {' or '.join(drawn)}: the explorer draws no other"
+            )
     if run.config.likelihood not in _LIKELIHOODS:
         raise UserError(
             f"{workdir} has the likelihood {run.config.likelihood}, expected one of {', '.join(_LIKELIHOODS)}: "
@@ -101,12 +111,13 @@ def decoder(model: CVAE, params: PyTree, latents: Int[np.ndarray, " l"]) -> dict
         layers = _conv_layers(tree, model.shape)
     if tree:
         raise UserError(f"the decoder has {', '.join(tree)}, expected only layers that the explorer draws")
+    embedding = variables.get("decoder_embedding", variables.get("embedding"))
     layers[0] |= {"kernel": layers[0]["kernel"][latents], "inputs": len(latents)}
     arrays = ("kernel", "bias", "condition")
     return {
         "likelihood": model.config.likelihood,
         "shape": model.shape,
-        "embedding": _base64(variables["embedding"]["table"]) if "embedding" in variables else None,
+        "embedding": _base64(embedding["table"]) if embedding else None,
         "layers": [layer | {name: _base64(layer[name]) for name in arrays} for layer in layers],
     }
 

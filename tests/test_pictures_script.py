@@ -60,7 +60,9 @@ def launched(scripts, swept, tmp_path_factory):
     plain = changed(swept, other / "plain", condition="none")
     mixture = changed(swept, other / "mixture", likelihood="logistic_mixture", binarize="none")
     member = (f"--workdir={swept}", "--member=0")
+    filmed = changed(swept, other / "filmed", conditioning="film")
     commands = {
+        "film": ("explorer", f"--workdir={filmed}", "--member=0", f"--output={other / 'film.html'}"),
         "pictures": ("pictures", *member, "--label=3", f"--output={other / 'drawn'}"),
         "explorer": ("explorer", *member, f"--output={other / 'explorer.html'}"),
         "unknown label": ("pictures", *member, "--label=ten"),
@@ -69,6 +71,7 @@ def launched(scripts, swept, tmp_path_factory):
         "classes of a plain VAE": ("pictures", f"--workdir={plain}", "--member=0", "--only=styles"),
         "label of a plain VAE": ("pictures", f"--workdir={plain}", "--member=0", "--label=3"),
         "mixture": ("explorer", f"--workdir={mixture}", "--member=0", f"--output={other / 'mixture.html'}"),
+        "film": ("has the conditioning film, expected concat",),
         "not a page": ("explorer", *member, f"--output={other / 'explorer.png'}"),
         "no member": ("pictures", f"--workdir={swept}"),
         "no run": ("explorer", f"--workdir={other / 'nowhere'}"),
