@@ -43,7 +43,7 @@ def find_judge(run: Run, cache: Path) -> Callable[[Session, Trained], Record]:
 
     match run.config.dataset, run.config.condition:
         case _, "label":
-            judge = _label_judge(run, cache)
+            judge = label_judge(run, cache)
             return lambda session, trained: quality_of_labels(judge, session, trained)
         case "captions", "text":
             return caption_quality.find_judge(run, cache)
@@ -63,7 +63,7 @@ def quality_of_labels(judge: Judge, session: Session, trained: Trained) -> Recor
     return sample_quality(judge, session.model, trained.best.params, trained.hparams.latent_mask)
 
 
-def _label_judge(run: Run, cache: Path) -> Judge:
+def label_judge(run: Run, cache: Path) -> Judge:
     """The judge of a dataset with labels."""
     from cvae_jax import data, quality
 

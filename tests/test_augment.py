@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from cvae_jax import augment, sweep
-from cvae_jax.config import Augmentation, Config, SettingError
+from cvae_jax.config import Augmentation, Config, Member, SettingError
 
 ALL = ("shift", "rotate", "scale", "flip", "cutout")
 
@@ -147,8 +147,9 @@ def test_what_one_draws_depends_neither_on_the_others_nor_on_their_order(many):
 def test_a_batch_is_augmented_before_it_is_binarized(digits):
     def batch(step, data_seed=0, **fields):
         config = Config(batch_size=64, data_seed=data_seed, **fields)
+        model = sweep.build_model(config, digits, [Member()])
         data = sweep.training_data(config, digits)
-        return np.asarray(jax.jit(partial(sweep.draw_batch, config))(data, jnp.arange(64), jnp.int32(step)).x)
+        return np.asarray(jax.jit(partial(sweep.draw_batch, model))(data, jnp.arange(64), jnp.int32(step)).x)
 
     grey = {"likelihood": "gaussian", "binarize": "none"}
     plain, first, again, later = (

@@ -240,8 +240,8 @@ def run_of(config):
 
 
 def test_a_classifier_is_trained_once_per_dataset(trained_classifiers, tmp_path):
-    dataset, first = judging.find_judge(run_of(Config()), tmp_path)
-    _, again = judging.find_judge(
+    dataset, first = judging.label_judge(run_of(Config()), tmp_path)
+    _, again = judging.label_judge(
         run_of(Config(network="conv", likelihood="gaussian", binarize="none")), tmp_path
     )
     assert len(trained_classifiers) == 1
@@ -252,14 +252,14 @@ def test_a_classifier_is_trained_once_per_dataset(trained_classifiers, tmp_path)
     rng = np.random.default_rng(0)
     file = tmp_path / "digits.npz"  # another dataset of that name
     np.savez(file, x_train=rng.uniform(size=(300, 8, 8)), c_train=np.arange(300) % 2)
-    other, _ = judging.find_judge(run_of(Config(dataset=str(file))), tmp_path)
+    other, _ = judging.label_judge(run_of(Config(dataset=str(file))), tmp_path)
     assert len(trained_classifiers) == 2
     assert trained_classifiers[1] is other
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "another shape"])
 def test_a_damaged_classifier_is_trained_again(trained_classifiers, tmp_path, damage):
-    judging.find_judge(run_of(Config()), tmp_path)
+    judging.label_judge(run_of(Config()), tmp_path)
     (file,) = (tmp_path / "classifiers").iterdir()
     if damage == "missing":
         file.unlink()
@@ -268,8 +268,8 @@ def test_a_damaged_classifier_is_trained_again(trained_classifiers, tmp_path, da
     else:
         arrays = dict(np.load(file))
         np.savez(file, **{name: a[:1] for name, a in arrays.items()})
-    judging.find_judge(run_of(Config()), tmp_path)
-    judging.find_judge(run_of(Config()), tmp_path)
+    judging.label_judge(run_of(Config()), tmp_path)
+    judging.label_judge(run_of(Config()), tmp_path)
     assert len(trained_classifiers) == 2
 
 

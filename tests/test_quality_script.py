@@ -54,7 +54,7 @@ def test_a_summary_holds_sample_quality(results):
     quality = read_json(folder / "one" / "summary.json")["sample_quality"]
     assert set(quality) == NAMES
     assert quality["classifier_test_accuracy"] > 0.95
-    assert "training the classifier of noise" in said["train"].err
+    assert "training the classifier that judges samples of noise" in said["train"].err
 
 
 def test_an_evaluation_says_the_same_without_training_the_judge_again(results):
