@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,18 +113,26 @@ def blank(condition: Condition, n: int) -> Any:
             return {name: blank(kind, n) for name, kind in condition}
 
 
-def describe(condition: Condition, c: Any) -> list[str]:
+def describe(condition: Condition, c: Any, names: Mapping[str, Sequence[str]] | None = None) -> list[str]:
     """What a person calls each of some conditions: texts and labels; nothing of what is no word.
+
+    Args:
+      condition: what c is made of.
+      c: conditions, with a leading axis.
+      names: of classes, by the name of a label that is one of several conditions; numbers where there are none.
 
     Example:
       >>> describe((("text", Text(3)), ("speaker", Label(5))),
       ...          {"text": encode_text(["one", "two"], 3), "speaker": np.array([4, 0])})
       ['one, speaker 4', 'two, speaker 0']
     """
+    known = names or {}
     match condition:
         case tuple():
             each = [
-                [f"{name} {text}" if isinstance(kind, Label) else text for text in describe(kind, c[name])]
+                [known[name][label] if name in known else f"{name} {label}" for label in np.asarray(c[name])]
+                if isinstance(kind, Label)
+                else describe(kind, c[name])
                 for name, kind in condition
             ]
             return [", ".join(text for text in texts if text) for texts in zip(*each, strict=True)]

@@ -28,7 +28,7 @@ _EDGES = np.linspace(-4.0, 4.0, 65)
 
 
 def samples_figure(session: Session, trained: Trained) -> Figure:
-    """Draws from the prior, a row per class, or per condition of the first test examples."""
+    """Draws from the prior, a row per class, or per condition of some test examples."""
     dataset, condition = session.dataset, session.run.config.condition
     rows, names, title = min(10, len(dataset.test)), [], "samples from the prior"
     if condition == "label":
@@ -37,8 +37,8 @@ def samples_figure(session: Session, trained: Trained) -> Figure:
     elif condition == "none":
         c = np.zeros(rows, np.int32)
     else:
-        c = dataset.test.take(np.arange(rows)).c
-        names, title = describe(dataset.condition, c), f"{title}, a row per test condition"
+        c = dataset.test.take(np.linspace(0, len(dataset.test) - 1, rows).astype(int)).c
+        names, title = describe(dataset.condition, c, dataset.names), f"{title}, a row per test condition"
     c = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), _COLUMNS, axis=0), c)
     key = stream(jax.random.key(0), Stream.SAMPLES)
     images = sampling.generate(session.model, trained.best.params, key, c, trained.hparams.latent_mask)
@@ -86,7 +86,7 @@ def traversals_figure(session: Session, trained: Trained, label: int | None = No
         first = dataset.test.take(np.arange(1)).c
         c, said = (
             jax.tree.map(lambda a: jnp.asarray(a[0]), first),
-            f" {describe(dataset.condition, first)[0]}",
+            f" {describe(dataset.condition, first, dataset.names)[0]}",
         )
     moved = jnp.flatnonzero(trained.hparams.latent_mask)[:_MOST_LATENTS]
     values = jnp.linspace(-3.0, 3.0, _COLUMNS + 1)

@@ -56,7 +56,7 @@ def member_pictures(session: Session, trained: Trained) -> Pictures:
             c = np.zeros(rows, np.int32)
         case _:
             rows = min(_MAX_CLASSES, len(dataset.test))
-            c = dataset.test.take(np.arange(rows)).c
+            c = dataset.test.take(np.linspace(0, len(dataset.test) - 1, rows).astype(int)).c
     c = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), _SAMPLES_PER_CLASS, axis=0), c)
     key = stream(jax.random.key(0), Stream.SAMPLES)
     samples = sampling.generate(session.model, trained.best.params, key, c, mask)
