@@ -33,7 +33,7 @@ class Given(NamedTuple):
     heeded: Float[Array, " b"]
 
 
-class Encoded(NamedTuple):
+class Embedding(NamedTuple):
     """What the networks are told of a batch of conditions.
 
     Attributes:
@@ -45,7 +45,7 @@ class Encoded(NamedTuple):
     maps: tuple[Float[Array, "b h w f"], ...] = ()
 
 
-class Embedded(NamedTuple):
+class Embeddings(NamedTuple):
     """What each part of the model is told of a batch of conditions; all fields are None without a condition.
 
     Attributes:
@@ -53,9 +53,9 @@ class Embedded(NamedTuple):
       observed: the pixels that are given, of a model that completes images, shape (b, H, W, C).
     """
 
-    encoder: Encoded | None
-    decoder: Encoded | None
-    prior: Encoded | None
+    encoder: Embedding | None
+    decoder: Embedding | None
+    prior: Embedding | None
     observed: Float[Array, "b H W C"] | None
 
 
@@ -71,12 +71,12 @@ class LabelEmbedding(nn.Module):
     features: int = 32
 
     @nn.compact
-    def __call__(self, c: Int[Array, " b"] | Float[Array, "b k"]) -> Encoded:
+    def __call__(self, c: Int[Array, " b"] | Float[Array, "b k"]) -> Embedding:
         """Look up a batch of labels, or average the vectors by a batch of weights over the classes."""
         table = self.param("table", nn.initializers.normal(1.0), (self.num_classes, self.features))
         # A product rather than a gather: its gradient is a product too, not a scatter, and so repeats bit for bit.
         weights = jax.nn.one_hot(c, self.num_classes, dtype=jnp.float32) if c.ndim == 1 else c
-        return Encoded(weights @ table)
+        return Embedding(weights @ table)
 
 
 class VectorEncoder(nn.Module):
@@ -86,10 +86,10 @@ class VectorEncoder(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, c: Float[Array, "b k"]) -> Encoded:
+    def __call__(self, c: Float[Array, "b k"]) -> Embedding:
         """Embed a batch of vectors."""
         h = nn.silu(Dense(self.features, dtype=self.dtype)(c.astype(self.dtype)))
-        return Encoded(Dense(self.features, dtype=self.dtype)(h))
+        return Embedding(Dense(self.features, dtype=self.dtype)(h))
 
 
 class ImageEncoder(nn.Module):
@@ -99,14 +99,14 @@ class ImageEncoder(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, c: Shaped[Array, "b H W C"]) -> Encoded:
+    def __call__(self, c: Shaped[Array, "b H W C"]) -> Embedding:
         """Embed a batch of images: bytes from 0 to 255, or numbers as they are."""
         h = c.astype(jnp.float32) / (255.0 if c.dtype == jnp.uint8 else 1.0)
         h, maps = h.astype(self.dtype), []
         for _, _, channels in pyramid((c.shape[1], c.shape[2], c.shape[3]))[1:]:
             h = nn.silu(Downsample(channels, self.dtype)(h))
             maps.append(h)
-        return Encoded(Dense(self.features, dtype=self.dtype)(h.reshape(h.shape[0], -1)), tuple(maps))
+        return Embedding(Dense(self.features, dtype=self.dtype)(h.reshape(h.shape[0], -1)), tuple(maps))
 
 
 class TextEncoder(nn.Module):
@@ -135,7 +135,7 @@ class TextEncoder(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, c: UInt8[Array, "b l"]) -> Encoded:
+    def __call__(self, c: UInt8[Array, "b l"]) -> Embedding:
         """Embed a batch of texts, which may have no bytes at all."""
         pieces = -(-self.length // self.piece)
         c = jnp.pad(c, ((0, 0), (0, pieces * self.piece - self.length)))
@@ -156,7 +156,7 @@ class TextEncoder(nn.Module):
         count = jnp.maximum(jnp.sum(present, axis=1, dtype=jnp.int32), 1).astype(self.dtype)
         # What is said of a thing and where it is meet only here: the mean keeps them apart.
         h = nn.silu(Dense(2 * self.features, dtype=self.dtype)(jnp.sum(h, axis=1) / count[:, None]))
-        return Encoded(Dense(self.features, dtype=self.dtype)(h))
+        return Embedding(Dense(self.features, dtype=self.dtype)(h))
 
 
 class SelfAttention(nn.Module):
@@ -196,15 +196,15 @@ class SeveralEncoders(nn.Module):
         """Build the encoder of each."""
         self.encoders = {name: encoder(kind, self.dtype) for name, kind in self.kinds}
 
-    def __call__(self, c: dict[str, Array]) -> Encoded:
+    def __call__(self, c: dict[str, Array]) -> Embedding:
         """Embed a batch of conditions by name."""
         each = [self.encoders[name](c[name]) for name, _ in self.kinds]
         maps = tuple(m for encoded in each for m in encoded.maps)
-        return Encoded(jnp.concatenate([encoded.e for encoded in each], axis=-1), maps)
+        return Embedding(jnp.concatenate([encoded.e for encoded in each], axis=-1), maps)
 
 
 def encoder(condition: Kind | tuple[tuple[str, Kind], ...], dtype: DTypeLike) -> nn.Module:
-    """The network that turns a batch of conditions into an `Encoded`."""
+    """The network that turns a batch of conditions into an `Embedding`."""
     match condition:
         case Label(num_classes):
             return LabelEmbedding(num_classes)
@@ -218,7 +218,7 @@ def encoder(condition: Kind | tuple[tuple[str, Kind], ...], dtype: DTypeLike) ->
             return SeveralEncoders(condition, dtype)
 
 
-def withheld(told: Encoded, heeded: Float[Array, " b"]) -> Encoded:
+def withheld(told: Embedding, heeded: Float[Array, " b"]) -> Embedding:
     """What is told of a batch of conditions, zeros where a condition is not heeded."""
 
     def one(told: Array) -> Array:

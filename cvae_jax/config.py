@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Literal, get_args
-
-if TYPE_CHECKING:
-    pass
+from typing import Literal, get_args
 
 NetworkName = Literal["mlp", "conv"]
 ConditionName = Literal["label", "vector", "image", "text", "audio", "observed"]
@@ -152,15 +149,7 @@ class Config:
         _require_one_of("schedule", self.schedule, get_args(Schedule))
         _require_one_of("activation", self.activation, get_args(ActivationName))
         _require_one_of("learning_rate_schedule", self.learning_rate_schedule, get_args(LearningRateSchedule))
-        for name in self.augment:
-            _require_one_of("augment", name, get_args(Augmentation))
-        if len(set(self.augment)) < len(self.augment):
-            raise SettingError(f"augment is {','.join(self.augment)}, expected each at most once")
-        if self.binarize == "static" and {"rotate", "scale"} & set(self.augment):
-            raise SettingError(
-                f"augment is {','.join(self.augment)}, expected neither rotate nor scale with binarize='static': "
-                "they would make binary pixels grey"
-            )
+        _require_usable_augmentation(self)
         _require_usable_condition(self)
         _require_usable_prior(self)
         _require_finite("sigma", self.sigma, 0.0, exclusive=True)
@@ -205,6 +194,18 @@ class Config:
     def conditions(self) -> tuple[str, ...]:
         """Names of the conditions."""
         return tuple(self.condition.split(","))
+
+
+def _require_usable_augmentation(config: Config) -> None:
+    for name in config.augment:
+        _require_one_of("augment", name, get_args(Augmentation))
+    if len(set(config.augment)) < len(config.augment):
+        raise SettingError(f"augment is {','.join(config.augment)}, expected each at most once")
+    if config.binarize == "static" and {"rotate", "scale"} & set(config.augment):
+        raise SettingError(
+            f"augment is {','.join(config.augment)}, expected neither rotate nor scale with binarize='static': "
+            "they would make binary pixels grey"
+        )
 
 
 def _require_usable_condition(config: Config) -> None:

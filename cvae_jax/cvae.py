@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from cvae_jax.condition_kinds import Condition, Observed
-from cvae_jax.conditions import Embedded, Encoded, Given, encoder, features_of, withheld
+from cvae_jax.conditions import Embedding, Embeddings, Given, encoder, features_of, withheld
 from cvae_jax.config import Config
 from cvae_jax.dropout import Dropout
 from cvae_jax.likelihoods import GaussianOutput, Likelihood, likelihood
@@ -40,8 +40,8 @@ class CVAE(nn.Module):
     Latents outside `latent_mask` are N(0, 1) under q and the prior, so that their KL is 0, and 0 in the decoder: they
     carry neither information nor gradient.
 
-    Wherever a method takes a batch of conditions it also takes a `Given`, which withholds some of them, or an
-    `Embedded`, which saves encoding them again.
+    Wherever a method takes a batch of conditions it also takes a `Given`, which withholds some of them, or
+    `Embeddings`, which saves encoding them again.
 
     Attributes:
       config: network, prior, likelihood and compute type.
@@ -135,15 +135,15 @@ class CVAE(nn.Module):
             return self.variable("fitted", "logvar", jnp.full, (), start).value
         return self.param("logvar", nn.initializers.constant(start), ())
 
-    def embed(self, c: PyTree) -> Embedded:
+    def embed(self, c: PyTree) -> Embeddings:
         """What each part is told of a batch of conditions."""
-        if isinstance(c, Embedded):
+        if isinstance(c, Embeddings):
             return c
         if self.embedding is None:
-            return Embedded(None, None, None, None)
+            return Embeddings(None, None, None, None)
         c, heeded = (c.c, c.heeded) if isinstance(c, Given) else (c, None)
 
-        def encoded(network: nn.Module | None) -> Encoded | None:
+        def encoded(network: nn.Module | None) -> Embedding | None:
             if network is None:
                 return None
             told = network(c)
@@ -154,9 +154,9 @@ class CVAE(nn.Module):
             parts = (shared, shared, shared)
         else:
             parts = (shared, encoded(self.decoder_embedding), encoded(self.prior_embedding))
-        return Embedded(*parts, c if isinstance(self.condition, Observed) else None)
+        return Embeddings(*parts, c if isinstance(self.condition, Observed) else None)
 
-    def _context(self, told: Encoded | None) -> Context:
+    def _context(self, told: Embedding | None) -> Context:
         return Context(
             None if told is None else told.e,
             () if told is None else told.maps,

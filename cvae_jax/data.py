@@ -14,6 +14,7 @@ from cvae_jax.condition_kinds import Observed, names_of
 from cvae_jax.config import Config
 from cvae_jax.dataset import DataError, Dataset, Split, unit
 from cvae_jax.randomness import Stream, stream
+from cvae_jax.raw_conditions import standardized
 from cvae_jax.tfds_features import from_features
 
 # Datasets that need neither a download nor a file.
@@ -24,12 +25,12 @@ EMBEDDED = {
 }
 
 # TFDS datasets that are no images with labels, and how each is read.
-_READERS = {"spoken_digit": spoken_digit.read}
+READERS = {"spoken_digit": spoken_digit.read}
 
 
 def read_tfds(name: str, data_dir: Path | None, cache_dir: Path) -> Dataset:
     """A dataset that TFDS prepared, packed to one file at the first read; see `sources.from_tfds`."""
-    return _READERS.get(name, partial(sources.from_tfds, name))(data_dir, cache_dir)
+    return READERS.get(name, partial(sources.from_tfds, name))(data_dir, cache_dir)
 
 
 def load(config: Config, *, data_dir: Path | None, cache_dir: Path) -> Dataset:
@@ -65,13 +66,13 @@ def load(config: Config, *, data_dir: Path | None, cache_dir: Path) -> Dataset:
     else:
         dataset = read_tfds(config.dataset, data_dir, cache_dir)
     _check(dataset, config)
-    dataset = _binarize_once(dataset, config)
+    dataset = _binarize_once(standardized(dataset), config)
     return _observed(dataset, config.observed) if config.condition == "observed" else dataset
 
 
 def _names_features(config: Config) -> bool:
     """Whether a TFDS dataset is to be read otherwise than as it is made for."""
-    if config.dataset in _READERS:
+    if config.dataset in READERS:
         return False
     usual = config.target_feature == "image" and not config.condition_feature
     return not (usual and config.condition in ("label", "none", "observed"))
@@ -79,6 +80,13 @@ def _names_features(config: Config) -> bool:
 
 def _check(dataset: Dataset, config: Config) -> None:
     """Refuse arrays that would train to nonsense."""
+    is_own = config.dataset.endswith(".npz")
+    if config.dataset in (*EMBEDDED, *READERS, "captions") or is_own:
+        for name in ("target_feature",) if is_own else ("target_feature", "condition_feature"):
+            if getattr(config, name) != Config.__dataclass_fields__[name].default:
+                raise DataError(
+                    f"{name} is {getattr(config, name)}, expected none with the dataset {dataset.name}"
+                )
     offered = ",".join(names_of(dataset.condition))
     if config.condition not in (offered, "none") and not (
         config.condition == "observed" and dataset.labelled

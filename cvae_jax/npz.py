@@ -55,14 +55,14 @@ def from_npz(path: Path, conditions: tuple[str, ...], features: tuple[str, ...] 
                 raise DataError(f"{path} has c_{name} but no x_{name}")
             return None
         if given is not None:
-            known = _npz_factors(path, name, len(x), arrays)
-            return Split(_npz_pixels(path, name, x), given[name], known)
+            known = _factors(path, name, len(x), arrays)
+            return Split(_pixels(path, name, x), given[name], known)
         if c is None:
             if conditions == ("label",):
                 raise DataError(f"{path} has no c_{name}, expected labels of x_{name} (or --condition=none)")
             c = np.zeros(len(x), np.int32)
-        labelled = _npz_split(path, name, x, c)
-        return dataclasses.replace(labelled, factors=_npz_factors(path, name, len(x), arrays))
+        labelled = _labelled_split(path, name, x, c)
+        return dataclasses.replace(labelled, factors=_factors(path, name, len(x), arrays))
 
     train, validation, test = split("train"), split("validation"), split("test")
     assert train is not None
@@ -81,11 +81,11 @@ def from_npz(path: Path, conditions: tuple[str, ...], features: tuple[str, ...] 
         (class_names,), kinds = names.values(), None
     else:
         class_names = ()
-    factor_names = _npz_factor_names(path, train, arrays)
+    factor_names = _factor_names(path, train, arrays)
     return with_splits(path.stem, train, validation, test, x_max, class_names, factor_names, kinds, names)
 
 
-def _npz_pixels(path: Path, name: str, x: np.ndarray) -> np.ndarray:
+def _pixels(path: Path, name: str, x: np.ndarray) -> np.ndarray:
     if x.ndim == 3:
         x = x[..., None]
     if x.ndim != 4:
@@ -97,8 +97,8 @@ def _npz_pixels(path: Path, name: str, x: np.ndarray) -> np.ndarray:
     return x
 
 
-def _npz_split(path: Path, name: str, x: np.ndarray, c: np.ndarray) -> Split:
-    x = _npz_pixels(path, name, x)
+def _labelled_split(path: Path, name: str, x: np.ndarray, c: np.ndarray) -> Split:
+    x = _pixels(path, name, x)
     if c.ndim != 1 or len(x) != len(c):
         raise DataError(
             f"{path}: x_{name} has {len(x)} examples and c_{name} has shape {c.shape}, expected ({len(x)},)"
@@ -112,7 +112,7 @@ def _npz_split(path: Path, name: str, x: np.ndarray, c: np.ndarray) -> Split:
     return Split(x, c.astype(np.int32))
 
 
-def _npz_factors(path: Path, name: str, n: int, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
+def _factors(path: Path, name: str, n: int, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
     """The factors of a split, as wide as those of train; None where the file has none at all."""
     factors = arrays.get(f"factors_{name}")
     if factors is None:
@@ -130,7 +130,7 @@ def _npz_factors(path: Path, name: str, n: int, arrays: dict[str, np.ndarray]) -
     return factors.astype(np.int32)
 
 
-def _npz_factor_names(path: Path, train: Split, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
+def _factor_names(path: Path, train: Split, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
     """`factor_names`, or a number for each factor."""
     count = 0 if train.factors is None else train.factors.shape[1]
     names = tuple(map(str, np.atleast_1d(arrays.get("factor_names", np.arange(count)))))
@@ -158,7 +158,7 @@ def _given(
             )
         raw = {split: arrays[array] for split, array in wanted.items()}
         for split, array in raw.items():
-            if len(array) != len(arrays[f"x_{split}"]):
+            if array.ndim == 0 or len(array) != len(arrays[f"x_{split}"]):
                 raise DataError(
                     f"{path}: x_{split} has {len(arrays[f'x_{split}'])} examples and {wanted[split]} has "
                     f"shape {array.shape}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from cvae_jax.condition_kinds import Audio, Image, Kind, Label, Text, Vector, encode_text
-from cvae_jax.dataset import DataError
+from cvae_jax.dataset import DataError, Dataset, Split
 
 # A text is as long as the longest: beyond this a transformer over bytes is the wrong encoder.
 _MOST_BYTES = 1024
@@ -30,7 +31,7 @@ class Made(NamedTuple):
 
 
 def made_of(condition: str, by_split: Mapping[str, np.ndarray], where: str) -> Made:
-    """Conditions of one kind, checked, and standardized by the training split where they are.
+    """Conditions of one kind, checked.
 
     Args:
       condition: `label`, `vector`, `image`, `text` or `audio`.
@@ -52,6 +53,42 @@ def made_of(condition: str, by_split: Mapping[str, np.ndarray], where: str) -> M
     """
     make = {"label": _labels, "vector": _vectors, "image": _images, "text": _texts, "audio": _spectrograms}
     return make[condition](by_split, where)
+
+
+def standardized(dataset: Dataset) -> Dataset:
+    """The same dataset, less the training split's mean and over its standard deviation where conditions are numbers.
+
+    Each number of a vector has a mean and a deviation of its own, all of a spectrogram have one. Made of the splits as
+    they are trained on: what is held out of train has no say.
+    """
+
+    def scaled(kind: Kind, of_train: np.ndarray, c: np.ndarray) -> np.ndarray:
+        if not isinstance(kind, Vector | Audio):
+            return c
+        axis = 0 if isinstance(kind, Vector) else None
+        mean, scale = of_train.mean(axis=axis), of_train.std(axis=axis)
+        return ((c - mean) / np.maximum(scale, _LEAST_SCALE)).astype(np.float32)
+
+    condition, train = dataset.condition, dataset.train.c
+
+    def rescaled(split: Split) -> Split:
+        if isinstance(condition, tuple):
+            assert isinstance(train, dict)
+            assert isinstance(split.c, dict)
+            c = {name: scaled(kind, train[name], split.c[name]) for name, kind in condition}
+        else:
+            assert condition is not None
+            assert isinstance(train, np.ndarray)
+            assert isinstance(split.c, np.ndarray)
+            c = scaled(condition, train, split.c)
+        return dataclasses.replace(split, c=c)
+
+    return dataclasses.replace(
+        dataset,
+        train=rescaled(dataset.train),
+        validation=rescaled(dataset.validation),
+        test=rescaled(dataset.test),
+    )
 
 
 def _labels(by_split: Mapping[str, np.ndarray], where: str) -> Made:
@@ -78,7 +115,7 @@ def _vectors(by_split: Mapping[str, np.ndarray], where: str) -> Made:
                 f"{where} is {array.dtype} of shape {array.shape}, expected numbers of shape (n, k)"
             )
         made[name] = _finite(given.astype(np.float32), f"{where}_{name}")
-    return Made(Vector(made["train"].shape[1]), _standardized(made, axis=0))
+    return Made(Vector(made["train"].shape[1]), made)
 
 
 def _images(by_split: Mapping[str, np.ndarray], where: str) -> Made:
@@ -121,14 +158,7 @@ def _spectrograms(by_split: Mapping[str, np.ndarray], where: str) -> Made:
         made[name] = _finite(array.astype(np.float32)[..., None], f"{where}_{name}")
     _require_one_shape(made, where)
     frames, bands, _ = made["train"].shape[1:]
-    return Made(Audio((frames, bands, 1)), _standardized(made, axis=None))
-
-
-def _standardized(made: Mapping[str, np.ndarray], axis: int | None) -> dict[str, np.ndarray]:
-    """Less the training split's mean, over its standard deviation."""
-    mean, scale = made["train"].mean(axis=axis), made["train"].std(axis=axis)
-    return {name: ((array - mean) / np.maximum(scale, _LEAST_SCALE)).astype(np.float32)
-            for name, array in made.items()}  # fmt: skip
+    return Made(Audio((frames, bands, 1)), made)
 
 
 def _finite(array: np.ndarray, where: str) -> np.ndarray:

@@ -152,7 +152,9 @@ def fit(
 
 def abstract_params() -> PyTree:
     """Shapes of the reader's variables."""
-    return jax.eval_shape(Reader().init, jax.random.key(0), jax.eval_shape(lambda: jnp.zeros((1, 32, 32, 1))))
+    return jax.eval_shape(
+        Reader().init, jax.random.key(0), jax.eval_shape(lambda: jnp.zeros((1, scenes.SIDE, scenes.SIDE, 1)))
+    )
 
 
 def read(params: PyTree, x: Num[Array, "n H W 1"], *, x_max: float) -> Int[np.ndarray, "n 18"]:

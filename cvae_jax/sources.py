@@ -121,11 +121,11 @@ def from_tfds(name: str, data_dir: Path | None, cache_dir: Path) -> Dataset:
     """
     builder, prepare = open_tfds(name, data_dir)
     features = builder.info.features or {}
-    label = _CLASS_FACTORS.get(builder.name, "label")
-    missing = {"image", label} - set(features)
+    label = _label_feature(builder)
+    missing = lacking(builder)
     if missing:
         raise DataError(
-            f"dataset {name!r} has no feature {' or '.join(sorted(missing))}, expected images with labels; "
+            f"dataset {name!r} has no feature {' or '.join(missing)}, expected images with labels; "
             f"it has {', '.join(features)}"
         )
     factors = [f for f in features if f.startswith("label_")] if builder.name in _CLASS_FACTORS else []
@@ -144,6 +144,15 @@ def from_tfds(name: str, data_dir: Path | None, cache_dir: Path) -> Dataset:
         tuple(features[label].names),
         tuple(f.removeprefix("label_") for f in factors),
     )
+
+
+def _label_feature(builder: Any) -> str:
+    return _CLASS_FACTORS.get(builder.name, "label")
+
+
+def lacking(builder: Any) -> list[str]:
+    """Features that a dataset of TFDS lacks to be images with labels."""
+    return sorted({"image", _label_feature(builder)} - set(builder.info.features or {}))
 
 
 def _decode_tfds(

@@ -78,27 +78,38 @@ def from_features(
     packed = cache_dir / f"{builder.info.full_name.replace('/', '-')}-{digest}.npz"
     arrays = packed_once(packed, f"{os.fspath(builder.data_path)} {wanted}", decode)
 
+    known_as = {feature: tuple(getattr(known[feature], "names", None) or ()) for feature in chosen}
+    return _dataset(name, arrays, target, dict(zip(chosen, conditions, strict=True)), known_as)
+
+
+def _dataset(
+    name: str,
+    arrays: dict[str, np.ndarray],
+    target: str,
+    conditions: dict[str, str],
+    known_as: dict[str, tuple[str, ...]],
+) -> Dataset:
+    """The dataset of decoded arrays: images and, by feature, conditions and the names that TFDS has for classes."""
     present = [split for split in _SPLITS if f"{target}_{split}" in arrays]
     kinds, names, by_split = [], {}, {split: {} for split in present}
-    for feature, condition in zip(chosen, conditions, strict=True):
+    for feature, condition in conditions.items():
         raw = {split: arrays[f"{feature}_{split}"] for split in present}
         made = made_of(condition, raw, f"feature {feature}")
         kinds.append((feature, made.kind))
         if made.names:
-            known_as = tuple(getattr(known[feature], "names", None) or ())
-            names[feature] = tuple(known_as[int(i)] for i in made.names) if known_as else made.names
+            known = known_as[feature]
+            names[feature] = tuple(known[int(i)] for i in made.names) if known else made.names
         for split, c in made.c.items():
             by_split[split][feature] = c
-    alone = len(chosen) == 1
+    first, *others = conditions
     splits = {
-        split: Split(arrays[f"{target}_{split}"], c[chosen[0]] if alone else c)
-        for split, c in by_split.items()
+        split: Split(arrays[f"{target}_{split}"], c if others else c[first]) for split, c in by_split.items()
     }
-    by_label = conditions == ("label",)
+    by_label = not others and conditions[first] == "label"
     return with_splits(
         name, splits["train"], splits.get("validation"), splits.get("test"), 255.0,
-        names[chosen[0]] if by_label else (),
-        kinds=None if by_label else kinds[0][1] if alone else tuple(kinds),
+        names[first] if by_label else (),
+        kinds=None if by_label else tuple(kinds) if others else kinds[0][1],
         names=names,
     )  # fmt: skip
 

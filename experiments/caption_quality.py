@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvae_jax import caption_parser, caption_scores, captions, sampling, scene_reader, sources
-from cvae_jax.arrangements import from_grid, held_out_rows
+from cvae_jax import caption_parser, caption_scores, captions, data, sampling, scene_reader, sources
+from cvae_jax.arrangements import Arrangement, from_grid, held_out_rows
 from cvae_jax.captioned_scenes import LENGTH
 from cvae_jax.condition_kinds import decode_text, encode_text
 from cvae_jax.randomness import Stream, stream
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 # Part of the name of a cached reader: to be raised with every change of how it is built or trained.
 _READER_VERSION = 1
-_READER_SCENES = 100_000
 _REPHRASED = 200
 _PHRASINGS = 4
 
@@ -36,46 +36,69 @@ _PHRASINGS = 4
 def find_judge(run: Run, cache: Path) -> Callable[[Session, Trained], Record]:
     """A function from a trained member to the shares of its pictures that show what the test captions ask for."""
     data_dir = Path(run.data_dir) if run.data_dir else None
-    params = _reader(sources.from_tfds("mnist", data_dir, cache), cache)
-    return lambda session, trained: _shares_right(params, session, trained)
+    reader = _reader(sources.from_tfds("mnist", data_dir, cache), cache)
+    # The reader sees scenes as they are stored, though the run may binarize them.
+    stored = data.load(dataclasses.replace(run.config, binarize="none"), data_dir=data_dir, cache_dir=cache)
+    real = _real_quality(reader, stored)
+    return lambda session, trained: _shares_right(reader, session, trained) | real
 
 
 def _reader(digits: Dataset, cache: Path) -> PyTree:
     key = stream(jax.random.key(0), Stream.CLASSIFIER)
     whole = quality.fingerprint(
-        _READER_VERSION, _READER_SCENES, scene_reader.NUM_STEPS, digits.train.x, digits.train.labels
+        _READER_VERSION,
+        scene_reader.NUM_EXAMPLES,
+        scene_reader.NUM_STEPS,
+        digits.train.x,
+        digits.train.labels,
     )
 
     def train() -> PyTree:
-        pictures = scene_reader.examples(np.random.default_rng(0), digits.train, _READER_SCENES)
+        pictures = scene_reader.examples(np.random.default_rng(0), digits.train, scene_reader.NUM_EXAMPLES)
         return scene_reader.fit(*pictures, key)
 
     return quality.trained_once(cache, f"captions-{whole}", scene_reader.abstract_params(), train)
 
 
 def _shares_right(reader: PyTree, session: Session, trained: Trained) -> Record:
-    """Shares of right pictures, one of each test caption; of pictures under every phrasing; and of real scenes."""
-    dataset, test = session.dataset, session.dataset.test
+    """Shares of right pictures, one of each test caption, and of pictures that stay the same under rewording."""
+    test = session.dataset.test
     assert test.factors is not None
     assert isinstance(test.c, np.ndarray)
-    asked = [caption_parser.parse(decode_text(row)) for row in test.c]
-    read = _read(reader, _draw(session, trained, test.c))
-    right = np.array([caption_scores.right(one, wanted) for one, wanted in zip(read, asked, strict=True)])
+    asked = _asked(test.c)
+    right = _right(_read(reader, _draw(session, trained, test.c)), asked)
     shares = {
         name.replace(", ", "_").replace(" ", "_"): share.value
         for name, share in caption_scores.shares(right, asked).items()
     }
-    real = scene_reader.read(reader, jnp.asarray(test.x), x_max=dataset.x_max)
-    real_right = np.array(
-        [caption_scores.right(one, wanted) for one, wanted in zip(real, asked, strict=True)]
-    )
     seen = np.flatnonzero(~held_out_rows(test.factors))
     return {
         **{f"right_{name}": value for name, value in shares.items()},
         "same_under_rewording": _consistency(reader, session, trained, test.factors[seen[:_REPHRASED]]),
-        "real_right": float(real_right.mean()),
         "pictures": len(right),
     }
+
+
+def _real_quality(reader: PyTree, dataset: Dataset) -> Record:
+    """How good the reader is: shares of real test scenes read right as a whole, and found to be as captioned."""
+    test = dataset.test
+    assert test.factors is not None
+    assert isinstance(test.c, np.ndarray)
+    read = scene_reader.read(reader, jnp.asarray(test.x), x_max=dataset.x_max)
+    return {
+        "reader_accuracy": float(scene_reader.whole_right(read, test.factors).mean()),
+        "real_right": float(_right(read, _asked(test.c)).mean()),
+    }
+
+
+def _asked(c: np.ndarray) -> list[frozenset[Arrangement]]:
+    """What each caption asks for."""
+    return [caption_parser.parse(decode_text(row)) for row in c]
+
+
+def _right(read: np.ndarray, asked: list[frozenset[Arrangement]]) -> np.ndarray:
+    """Whether each picture shows what was asked for."""
+    return np.array([caption_scores.right(one, wanted) for one, wanted in zip(read, asked, strict=True)])
 
 
 def _draw(session: Session, trained: Trained, c: np.ndarray) -> np.ndarray:

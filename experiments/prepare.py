@@ -32,6 +32,11 @@ def main() -> int:
     except Exception as error:
         raise UserError(f"dataset {name} could not be prepared: {type(error).__name__}: {error}") from error
     data_dir = Path(FLAGS.data_dir) if FLAGS.data_dir else None
+    if name not in data.READERS and (lacks := sources.lacking(builder)):
+        print(
+            f"{name} is ready, without {' and '.join(lacks)}: see --target_feature and --condition_feature of train"
+        )
+        return 0
     dataset = data.read_tfds(name, data_dir, cli.use_cache())
     classes = f", {dataset.num_classes} classes" if dataset.labelled else ""
     print(

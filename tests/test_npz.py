@@ -212,6 +212,7 @@ def test_conditions_of_one_kind_stay_with_their_images(npz, kind):
     x, c = pixels(), own_condition(kind)
     dataset = load(npz(x_train=x, c_train=c), condition=kind, **GREY)
     place = {image.tobytes(): i for i, image in enumerate(x.astype(np.float32))}
+    of_train = c[[place[image.tobytes()] for image in dataset.train.x]]
     for name in SPLITS:
         split = getattr(dataset, name)
         rows = [place[image.tobytes()] for image in split.x]
@@ -221,10 +222,12 @@ def test_conditions_of_one_kind_stay_with_their_images(npz, kind):
             case "image":
                 np.testing.assert_array_equal(split.c[..., 0], c[rows])
             case "vector":
-                np.testing.assert_allclose(split.c, ((c - c.mean(0)) / c.std(0))[rows], rtol=1e-4, atol=1e-5)
+                np.testing.assert_allclose(
+                    split.c, ((c - of_train.mean(0)) / of_train.std(0))[rows], rtol=1e-4, atol=1e-5
+                )
             case "audio":
                 np.testing.assert_allclose(
-                    split.c[..., 0], ((c - c.mean()) / c.std())[rows], rtol=1e-4, atol=1e-5
+                    split.c[..., 0], ((c - of_train.mean()) / of_train.std())[rows], rtol=1e-4, atol=1e-5
                 )
 
 
@@ -256,6 +259,7 @@ def test_a_label_of_another_name_is_a_label(npz):
         ({"c_train": np.array([""] * 60)}, "text", "has a text of 0 bytes"),
         ({"c_train": np.zeros((60, 3, 3))}, "image", "at least 4 pixels a side"),
         ({"c_train": np.zeros((60, 30))}, "audio", "expected floating spectrograms"),
+        ({"c_train": np.array("a")}, "text", "60 examples and c_train has shape"),
         ({"c_train": np.array(["a"] * 59)}, "text", "60 examples and c_train has shape"),
         ({}, "text,label", "has no text_train, expected the text that is its condition"),
     ],
@@ -271,3 +275,9 @@ def test_another_condition_than_the_datasets_is_refused():
         DataError, match="condition is 'text', expected label or none with the dataset digits"
     ):
         load("digits", condition="text")
+
+
+@pytest.mark.parametrize("fields", [{"target_feature": "picture"}, {"condition_feature": ("digit",)}])
+def test_features_of_a_dataset_that_has_none_are_refused(fields):
+    with pytest.raises(DataError, match="expected none with the dataset digits"):
+        load("digits", **fields)

@@ -1,0 +1,103 @@
+"""The judge of drawn captions, on draws that are known: pictures stand for the grids that they show."""
+
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scans import glyphs
+
+from cvae_jax import scenes
+from cvae_jax.arrangements import held_out, to_grid
+from cvae_jax.caption_parser import parse
+from cvae_jax.captioned_scenes import FACTORS, LENGTH, scene_split
+from cvae_jax.condition_kinds import Text, decode_text
+from cvae_jax.dataset import Dataset, Split
+from experiments import caption_quality, quality
+
+COUNTS = (12, 10, 8)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    """Scenes whose first half is of seen combinations, the second of held-out ones."""
+    halves = [scene_split(np.random.default_rng(i), glyphs(), COUNTS, held_out=bool(i)) for i in range(2)]
+    test = Split(*(np.concatenate([getattr(half, f) for half in halves]) for f in ("x", "c", "factors")))
+    return Dataset("captions", test, test, test, 255.0, (), FACTORS, Text(LENGTH))
+
+
+@pytest.fixture
+def judged(monkeypatch, dataset):
+    """A function from who draws a caption, as a grid, to the record of its quality."""
+
+    def judge(drawer):
+        monkeypatch.setattr(
+            caption_quality,
+            "_draw",
+            lambda session, trained, c: np.stack([drawer(decode_text(r)) for r in c]),
+        )
+        monkeypatch.setattr(caption_quality, "_read", lambda reader, x: x)
+        return caption_quality._shares_right(None, SimpleNamespace(dataset=dataset), None)
+
+    return judge
+
+
+def as_asked(caption):
+    return to_grid(min(parse(caption), key=str))
+
+
+def test_what_is_asked_for_is_right(judged):
+    record = judged(as_asked)
+    shares = {name: share for name, share in record.items() if name.startswith("right_")}
+    assert set(shares) == {
+        "right_all", *(f"right_{n}_{part}" for n in ("one_digit", "two_digits", "three_digits")
+                       for part in ("seen", "held_out")),
+    }  # fmt: skip
+    assert set(shares.values()) == {1.0}
+    assert record["same_under_rewording"] == 1.0
+    assert record["pictures"] == 60
+
+
+def test_one_who_draws_only_what_was_trained_fails_on_the_rest(judged):
+    record = judged(lambda caption: as_asked(caption) * (not any(map(held_out, parse(caption)))))
+    for count in ("one_digit", "two_digits", "three_digits"):
+        assert record[f"right_{count}_held_out"] == 0.0
+    assert record["right_one_digit_seen"] > 0
+
+
+def test_one_who_minds_the_wording_is_found_out(judged):
+    assert judged(lambda caption: as_asked(caption) * ("draw" in caption))["same_under_rewording"] < 0.5
+
+
+def test_the_reader_is_judged_on_real_scenes(dataset, monkeypatch):
+    seen = []
+
+    def read(reader, x, *, x_max):
+        seen.append((x, x_max))
+        wrong = dataset.test.factors.copy()
+        wrong[:15] = 0
+        return wrong
+
+    monkeypatch.setattr(caption_quality.scene_reader, "read", read)
+    assert caption_quality._real_quality(None, dataset) == {"reader_accuracy": 0.75, "real_right": 0.75}
+    ((x, x_max),) = seen
+    np.testing.assert_array_equal(x, dataset.test.x)
+    assert (x_max, x.shape[1:]) == (255.0, (scenes.SIDE, scenes.SIDE, 1))
+
+
+def test_a_reader_is_trained_once(tmp_path, monkeypatch, capsys):
+    trained = []
+
+    def fit(x, grids, key):
+        trained.append(x)
+        shapes = caption_quality.scene_reader.abstract_params()
+        return caption_quality.jax.tree.map(lambda a: jnp.full(a.shape, 0.5, a.dtype), shapes)
+
+    digits = SimpleNamespace(train=glyphs())
+    monkeypatch.setattr(caption_quality.scene_reader, "fit", fit)
+    monkeypatch.setattr(caption_quality.scene_reader, "NUM_EXAMPLES", 40)
+    first, again = (caption_quality._reader(digits, tmp_path) for _ in range(2))
+    assert len(trained) == 1
+    assert capsys.readouterr().err == "training the classifier that judges samples of captions\n"
+    caption_quality.jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert quality.fingerprint(1, glyphs().x) != quality.fingerprint(2, glyphs().x)
