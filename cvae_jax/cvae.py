@@ -200,6 +200,12 @@ class CVAE(nn.Module):
         """One z ~ p(z|c) per condition; latents out of use are noise."""
         return self.prior.sample(keys, self._told_prior(c), latent_mask)
 
+    def from_noise(
+        self, noise: Float[Array, "b z"], c: PyTree, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b z"]:
+        """z that lies under p(z|c) where the noise lies under N(0, I), one per condition."""
+        return self.prior.from_noise(noise, self._told_prior(c), latent_mask)
+
     def rate(
         self, q: Gaussian, z: Float[Array, "b z"], c: PyTree, latent_mask: Bool[Array, " z"]
     ) -> Float[Array, " b"]:
@@ -269,69 +275,3 @@ def decode(
       mixture's parameters, shape (b, H, W, n); or a `GaussianOutput`.
     """
     return model.apply(params, z, c, latent_mask, method="decode")
-
-
-def log_prior(
-    model: CVAE, params: PyTree, z: Float[Array, "b k z"], c: PyTree, latent_mask: Bool[Array, " z"]
-) -> Float[Array, "b k"]:
-    """log p(z|c) over the latents in use, of k draws per condition.
-
-    Args:
-      model: the model; one without a `prior` has N(0, I).
-      params: its variables.
-      z: latents, shape (b, k, z).
-      c: conditions.
-      latent_mask: the latents in use, shape (z,), bool.
-
-    Returns:
-      Shape (b, k), nats.
-    """
-    if not hasattr(model, "log_prior"):
-        return StandardPrior(z.shape[-1]).log_prob(z, None, latent_mask)
-    return cast("Float[Array, 'b k']", model.apply(params, z, c, latent_mask, method="log_prior"))
-
-
-def rate(
-    model: CVAE,
-    params: PyTree,
-    q: Gaussian,
-    z: Float[Array, "b z"],
-    c: PyTree,
-    latent_mask: Bool[Array, " z"],
-) -> Float[Array, " b"]:
-    """KL(q(z|x,c) ‖ p(z|c)) of a batch: exact between Gaussians, else estimated from the draw z ~ q.
-
-    Args:
-      model: the model; one without a `prior` has N(0, I).
-      params: its variables.
-      q: the posteriors.
-      z: a draw of each, shape (b, z).
-      c: conditions.
-      latent_mask: the latents in use, shape (z,), bool.
-
-    Returns:
-      Shape (b,), nats.
-    """
-    if not hasattr(model, "rate"):
-        return StandardPrior(z.shape[-1]).rate(q, z, None, latent_mask)
-    return cast("Float[Array, ' b']", model.apply(params, q, z, c, latent_mask, method="rate"))
-
-
-def sample_prior(
-    model: CVAE, params: PyTree, keys: Key[Array, " b"], c: PyTree, latent_mask: Bool[Array, " z"]
-) -> Float[Array, "b z"]:
-    """One z ~ p(z|c) per condition.
-
-    Args:
-      model: the model; one without a `prior` has N(0, I).
-      params: its variables.
-      keys: one per condition, shape (b,).
-      c: conditions.
-      latent_mask: the latents in use, shape (z,), bool.
-
-    Returns:
-      Shape (b, z); latents out of use are noise that nothing reads.
-    """
-    if not hasattr(model, "sample_prior"):
-        return StandardPrior(latent_mask.shape[0]).sample(keys, None, latent_mask)
-    return cast("Float[Array, 'b z']", model.apply(params, keys, c, latent_mask, method="sample_prior"))

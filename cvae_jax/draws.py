@@ -1,19 +1,105 @@
-"""Draws of z for given data: the parts of the ELBO, and importance weights."""
+"""Draws of z, of the prior and for given data: the parts of the ELBO, and importance weights."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 
-from cvae_jax.cvae import CVAE, decode, embed, encode, log_prior, rate
+from cvae_jax.cvae import CVAE, decode, embed, encode
 from cvae_jax.losses import reparameterize
 from cvae_jax.networks import Gaussian
-from cvae_jax.priors import log_density_of_draws
+from cvae_jax.priors import StandardPrior, log_density_of_draws
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Key, PyTree
+
+
+def log_prior(
+    model: CVAE, params: PyTree, z: Float[Array, "b k z"], c: PyTree, latent_mask: Bool[Array, " z"]
+) -> Float[Array, "b k"]:
+    """log p(z|c) over the latents in use, of k draws per condition.
+
+    Args:
+      model: the model; one without a `prior` has N(0, I).
+      params: its variables.
+      z: latents, shape (b, k, z).
+      c: conditions.
+      latent_mask: the latents in use, shape (z,), bool.
+
+    Returns:
+      Shape (b, k), nats.
+    """
+    if not hasattr(model, "log_prior"):
+        return StandardPrior(z.shape[-1]).log_prob(z, None, latent_mask)
+    return cast("Float[Array, 'b k']", model.apply(params, z, c, latent_mask, method="log_prior"))
+
+
+def rate(
+    model: CVAE,
+    params: PyTree,
+    q: Gaussian,
+    z: Float[Array, "b z"],
+    c: PyTree,
+    latent_mask: Bool[Array, " z"],
+) -> Float[Array, " b"]:
+    """KL(q(z|x,c) ‖ p(z|c)) of a batch: exact between Gaussians, else estimated from the draw z ~ q.
+
+    Args:
+      model: the model; one without a `prior` has N(0, I).
+      params: its variables.
+      q: the posteriors.
+      z: a draw of each, shape (b, z).
+      c: conditions.
+      latent_mask: the latents in use, shape (z,), bool.
+
+    Returns:
+      Shape (b,), nats.
+    """
+    if not hasattr(model, "rate"):
+        return StandardPrior(z.shape[-1]).rate(q, z, None, latent_mask)
+    return cast("Float[Array, ' b']", model.apply(params, q, z, c, latent_mask, method="rate"))
+
+
+def sample_prior(
+    model: CVAE, params: PyTree, keys: Key[Array, " b"], c: PyTree, latent_mask: Bool[Array, " z"]
+) -> Float[Array, "b z"]:
+    """One z ~ p(z|c) per condition.
+
+    Args:
+      model: the model; one without a `prior` has N(0, I).
+      params: its variables.
+      keys: one per condition, shape (b,).
+      c: conditions.
+      latent_mask: the latents in use, shape (z,), bool.
+
+    Returns:
+      Shape (b, z); latents out of use are noise that nothing reads.
+    """
+    if not hasattr(model, "sample_prior"):
+        return StandardPrior(latent_mask.shape[0]).sample(keys, None, latent_mask)
+    return cast("Float[Array, 'b z']", model.apply(params, keys, c, latent_mask, method="sample_prior"))
+
+
+def from_noise(
+    model: CVAE, params: PyTree, noise: Float[Array, "b z"], c: PyTree, latent_mask: Bool[Array, " z"]
+) -> Float[Array, "b z"]:
+    """z that lies under p(z|c) where noise lies under N(0, I): 0 is the middle, 1 a standard deviation from it.
+
+    Args:
+      model: the model; one without a `prior` has N(0, I).
+      params: its variables.
+      noise: where, shape (b, z).
+      c: conditions.
+      latent_mask: the latents in use, shape (z,), bool.
+
+    Returns:
+      Shape (b, z).
+    """
+    if not hasattr(model, "from_noise"):
+        return noise
+    return cast("Float[Array, 'b z']", model.apply(params, noise, c, latent_mask, method="from_noise"))
 
 
 class Draw(NamedTuple):

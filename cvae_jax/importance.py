@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from cvae_jax.cvae import CVAE, embed, encode, rate
-from cvae_jax.draws import log_weights
+from cvae_jax.cvae import CVAE, embed, encode
+from cvae_jax.draws import log_weights, rate
 from cvae_jax.hparams import Hparams
 from cvae_jax.losses import importance_weighted_bound, reparameterize
 from cvae_jax.terms import Terms

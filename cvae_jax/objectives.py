@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from cvae_jax.config import Config
-from cvae_jax.cvae import CVAE, embed, sample_prior
+from cvae_jax.cvae import CVAE, embed
 from cvae_jax.dipvae import moment_matching_loss
-from cvae_jax.draws import draw, log_likelihood_of
+from cvae_jax.draws import draw, log_likelihood_of, sample_prior
 from cvae_jax.factorvae import density_ratio_loss, init_discriminator
 from cvae_jax.hparams import Hparams
 from cvae_jax.importance import importance_weighted_loss

@@ -1,6 +1,7 @@
 """Priors p(z|c): standard normal, a Gaussian made from the condition, a mixture of posteriors, a normalizing flow.
 
-Each has `log_prob`, `sample` and `rate` over the latents in use; what the condition says arrives as its embedding.
+Each has `log_prob`, `sample`, `from_noise` and `rate` over the latents in use; what the condition says arrives as its
+embedding.
 """
 
 from __future__ import annotations
@@ -88,7 +89,13 @@ class StandardPrior(nn.Module):
         self, keys: Key[Array, " b"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
     ) -> Float[Array, "b z"]:
         """One z per condition."""
-        return _noise(keys, self.capacity)
+        return self.from_noise(_noise(keys, self.capacity), e, latent_mask)
+
+    def from_noise(
+        self, noise: Float[Array, "b z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b z"]:
+        """z of standard normal noise: the noise itself."""
+        return noise
 
     def rate(
         self,
@@ -130,8 +137,14 @@ class ConditionalPrior(nn.Module):
         self, keys: Key[Array, " b"], e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
     ) -> Float[Array, "b z"]:
         """One z per condition."""
+        return self.from_noise(_noise(keys, self.capacity), e, latent_mask)
+
+    def from_noise(
+        self, noise: Float[Array, "b z"], e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b z"]:
+        """z of standard normal noise."""
         mean, logvar = self(e, latent_mask)
-        return mean + jnp.exp(0.5 * logvar) * _noise(keys, self.capacity)
+        return mean + jnp.exp(0.5 * logvar) * noise
 
     def rate(
         self, q: Gaussian, z: Float[Array, "b z"], e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
@@ -190,6 +203,15 @@ class VampPrior(nn.Module):
         part = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.pseudo_inputs))(of_part)
         noise = _noise(of_noise, latent_mask.shape[0])
         return parts.mean[part] + jnp.exp(0.5 * parts.logvar[part]) * noise
+
+    def from_noise(
+        self, noise: Float[Array, "b z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b z"]:
+        """z of standard normal noise by the mean and the variance of the whole mixture: where it lies, not a draw."""
+        parts = self.parts(latent_mask)
+        mean = jnp.mean(parts.mean, axis=0)
+        variance = jnp.mean(jnp.exp(parts.logvar) + jnp.square(parts.mean - mean), axis=0)
+        return mean + jnp.sqrt(variance) * noise
 
     def rate(
         self,
@@ -276,7 +298,13 @@ class FlowPrior(nn.Module):
         self, keys: Key[Array, " b"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
     ) -> Float[Array, "b z"]:
         """One z per condition."""
-        z = _noise(keys, self.capacity)
+        return self.from_noise(_noise(keys, self.capacity), e, latent_mask)
+
+    def from_noise(
+        self, noise: Float[Array, "b z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b z"]:
+        """z of standard normal noise."""
+        z = noise
         for layer, coupling in reversed(list(enumerate(self.couplings))):
             kept, moved = self._parts(layer, latent_mask)
             shift, log_scale = coupling(z, e, kept)

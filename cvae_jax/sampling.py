@@ -12,7 +12,8 @@ from cvae_jax.batches import in_batches
 from cvae_jax.condition_kinds import Label
 from cvae_jax.conditions import Given
 from cvae_jax.config import SettingError
-from cvae_jax.cvae import CVAE, decode, encode, sample_prior
+from cvae_jax.cvae import CVAE, decode, encode
+from cvae_jax.draws import from_noise, sample_prior
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, Key, PyTree
@@ -91,31 +92,34 @@ def reconstruct(
 def traverse(
     model: CVAE,
     params: PyTree,
-    z: Float[Array, " z"],
+    noise: Float[Array, " z"],
     c: PyTree,
     latent_mask: Bool[Array, " z"],
     *,
     latents: Int[Array, " l"],
     values: Float[Array, " v"],
 ) -> Float[Array, "l v H W C"]:
-    """Set one latent after another to each of some values, the others held at `z`.
+    """Set one latent after another to each of some values, the others held, in units of the prior p(z|c).
+
+    Under N(0, I) these are the latents themselves; under another prior the noise that it makes them of.
 
     Args:
       model: the model.
       params: its variables.
-      z: where to start, shape (z,).
+      noise: where to start, 0 in the middle of the prior, shape (z,).
       c: one condition, without a leading axis.
       latent_mask: the latents in use, shape (z,).
       latents: which to move, shape (l,).
-      values: where to, shape (v,).
+      values: where to, in standard deviations of the prior, shape (v,).
 
     Returns:
       Images, shape (l, v, H, W, C).
     """
-    grid = jax.vmap(lambda i: jax.vmap(lambda value: z.at[i].set(value))(values))(latents)
+    grid = jax.vmap(lambda i: jax.vmap(lambda value: noise.at[i].set(value))(values))(latents)
     count = grid.shape[0] * grid.shape[1]
     repeated = jax.tree.map(lambda a: jnp.broadcast_to(a, (count, *jnp.shape(a))), c)
-    images = decode_mean(model, params, grid.reshape(count, -1), repeated, latent_mask)
+    z = from_noise(model, params, grid.reshape(count, -1), repeated, latent_mask)
+    images = decode_mean(model, params, z, repeated, latent_mask)
     return images.reshape(*grid.shape[:2], *images.shape[1:])
 
 

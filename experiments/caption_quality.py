@@ -45,7 +45,7 @@ def find_judge(run: Run, cache: Path) -> Callable[[Session, Trained], Record]:
 
 def _reader(digits: Dataset, cache: Path) -> PyTree:
     key = stream(jax.random.key(0), Stream.CLASSIFIER)
-    whole = quality.fingerprint(
+    depends_on = quality.fingerprint(
         _READER_VERSION,
         scene_reader.NUM_EXAMPLES,
         scene_reader.NUM_STEPS,
@@ -57,7 +57,7 @@ def _reader(digits: Dataset, cache: Path) -> PyTree:
         pictures = scene_reader.examples(np.random.default_rng(0), digits.train, scene_reader.NUM_EXAMPLES)
         return scene_reader.fit(*pictures, key)
 
-    return quality.trained_once(cache, f"captions-{whole}", scene_reader.abstract_params(), train)
+    return quality.trained_once(cache, "captions", depends_on, scene_reader.abstract_params(), train)
 
 
 def _shares_right(reader: PyTree, session: Session, trained: Trained) -> Record:

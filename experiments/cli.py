@@ -55,8 +55,9 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     from cvae_jax.checkpoints import CheckpointError
     from cvae_jax.config import SettingError
     from cvae_jax.dataset import DataError
+    from cvae_jax.speech import SpeechError
 
-    return (UserError, SettingError, DataError, CheckpointError)
+    return (UserError, SettingError, DataError, CheckpointError, SpeechError)
 
 
 def _explain(error: Exception) -> str | None:

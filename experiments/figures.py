@@ -10,16 +10,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cvae_jax import evaluation, latent_plots, plots, posteriors, sampling
-from cvae_jax.condition_kinds import describe
 from cvae_jax.dataset import stratified_split, unit
 from cvae_jax.networks import Gaussian
 from cvae_jax.randomness import Stream, stream
+from experiments import shown
 from experiments.loop import Session
 
 if TYPE_CHECKING:
     from experiments.results import Trained
 
 _COLUMNS = 12
+_OTHERS = 10
 _MOST_LATENTS = 64
 _MOST_CLASSES = 20
 _LATENTS_PER_CLASS = 8
@@ -29,21 +30,14 @@ _EDGES = np.linspace(-4.0, 4.0, 65)
 
 def samples_figure(session: Session, trained: Trained) -> Figure:
     """Draws from the prior, a row per class, or per condition of some test examples."""
-    dataset, condition = session.dataset, session.run.config.condition
-    rows, names, title = min(10, len(dataset.test)), [], "samples from the prior"
-    if condition == "label":
-        rows, names = dataset.num_classes, dataset.class_names
-        c, title = np.arange(rows), f"{title}, a row per class"
-    elif condition == "none":
-        c = np.zeros(rows, np.int32)
-    else:
-        c = dataset.test.take(np.linspace(0, len(dataset.test) - 1, rows).astype(int)).c
-        names, title = describe(dataset.condition, c, dataset.names), f"{title}, a row per test condition"
-    c = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), _COLUMNS, axis=0), c)
+    chosen = shown.conditions(session, most_classes=session.dataset.num_classes, most_others=_OTHERS)
+    c = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), _COLUMNS, axis=0), chosen.c)
     key = stream(jax.random.key(0), Stream.SAMPLES)
     images = sampling.generate(session.model, trained.best.params, key, c, trained.hparams.latent_mask)
     return plots.image_grid(
-        np.asarray(images).reshape(rows, _COLUMNS, *dataset.shape), title=title, row_labels=names
+        np.asarray(images).reshape(chosen.rows, _COLUMNS, *session.dataset.shape),
+        title=", ".join(filter(None, ("samples from the prior", chosen.title))),
+        row_labels=chosen.names,
     )
 
 
@@ -76,18 +70,12 @@ def reconstructions_figure(session: Session, trained: Trained) -> Figure:
 
 def traversals_figure(session: Session, trained: Trained, label: int | None = None) -> Figure:
     """Each latent swept from −3 to 3, the others at 0, for one condition: without a label the middle one."""
-    dataset, condition, said = session.dataset, session.run.config.condition, ""
-    if condition == "label":
-        label = dataset.num_classes // 2 if label is None else label
-        c, said = jnp.int32(label), f", class {dataset.class_names[label]}"
-    elif condition == "none":
-        c = jnp.int32(0)
-    else:
-        first = dataset.test.take(np.arange(1)).c
-        c, said = (
-            jax.tree.map(lambda a: jnp.asarray(a[0]), first),
-            f" {describe(dataset.condition, first, dataset.names)[0]}",
-        )
+    chosen = shown.conditions(session, most_classes=session.dataset.num_classes, most_others=1)
+    row = chosen.rows // 2 if label is None else label
+    c = jax.tree.map(lambda a: jnp.asarray(a[row]), chosen.c)
+    name = chosen.names[row] if chosen.names else ""
+    said = f"class {name}" if session.run.config.condition == "label" else name
+    units = "" if session.run.config.prior == "standard" else "in standard deviations of the prior"
     moved = jnp.flatnonzero(trained.hparams.latent_mask)[:_MOST_LATENTS]
     values = jnp.linspace(-3.0, 3.0, _COLUMNS + 1)
     images = sampling.traverse(
@@ -101,7 +89,7 @@ def traversals_figure(session: Session, trained: Trained, label: int | None = No
     )
     return plots.image_grid(
         np.asarray(images),
-        title=f"each latent from −3 to 3{said}",
+        title=", ".join(filter(None, ("each latent from −3 to 3", units, said))),
         row_labels=[f"z{int(i)}" for i in moved],
         column_labels=_signed(values),
     )

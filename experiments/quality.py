@@ -72,32 +72,41 @@ def label_judge(run: Run, cache: Path) -> Judge:
     data_dir = Path(run.data_dir) if run.data_dir else None
     dataset = data.load(config, data_dir=data_dir, cache_dir=cache)
     quality.require_classes(dataset)
-    whole = fingerprint(_CLASSIFIER_VERSION, dataset.num_classes, dataset.x_max, dataset.train.x,
-                               dataset.train.labels, dataset.validation.x, dataset.validation.labels)  # fmt: skip
-    name = f"{dataset.name.replace('/', '-')}-{whole}"
-    params = trained_once(
-        cache, name, quality.abstract_classifier(dataset), lambda: quality.train_classifier(dataset)
+    train, validation = dataset.train, dataset.validation
+    depends_on = fingerprint(
+        _CLASSIFIER_VERSION,
+        dataset.num_classes,
+        dataset.x_max,
+        train.x,
+        train.labels,
+        validation.x,
+        validation.labels,
     )
+    like = quality.abstract_classifier(dataset)
+    params = trained_once(cache, dataset.name, depends_on, like, lambda: quality.train_classifier(dataset))
     return quality.appoint_judge(dataset, params)
 
 
-def trained_once(cache: Path, name: str, like: PyTree, train: Callable[[], PyTree]) -> PyTree:
+def trained_once(
+    cache: Path, dataset: str, depends_on: str, like: PyTree, train: Callable[[], PyTree]
+) -> PyTree:
     """A judge's variables from the cache; trained and kept there if it has none.
 
     Args:
       cache: its folder.
-      name: of the judge, with a fingerprint of all that it depends on.
+      dataset: its name.
+      depends_on: a fingerprint of all that the variables depend on.
       like: shapes of the variables.
       train: gives them.
 
     Returns:
       The variables.
     """
-    path = cache / "classifiers" / f"{name}.npz"
+    path = cache / "classifiers" / f"{dataset.replace('/', '-')}-{depends_on}.npz"
     params = _read_params(path, like)
     if params is None:
         print(
-            f"training the classifier that judges samples of {name.split('-')[0]}",
+            f"training the classifier that judges samples of {dataset}",
             file=sys.stderr,
             flush=True,
         )

@@ -22,6 +22,7 @@ from tensorboardX import SummaryWriter
 from cvae_jax import plots, sampling
 from cvae_jax.dataset import unit
 from cvae_jax.randomness import Stream, stream
+from experiments import shown
 from experiments.loop import Session
 from experiments.results import Trained
 from experiments.workdir import read_metrics, write_atomically
@@ -47,17 +48,12 @@ class Pictures:
 def member_pictures(session: Session, trained: Trained) -> Pictures:
     """Draw one member's pictures, the same noise and test images for all members."""
     dataset, mask = session.dataset, trained.hparams.latent_mask
-    match session.run.config.condition:
-        case "label":
-            rows = min(dataset.num_classes, _MAX_CLASSES)
-            c = np.arange(rows)
-        case "none":
-            rows = 4
-            c = np.zeros(rows, np.int32)
-        case _:
-            rows = min(_MAX_CLASSES, len(dataset.test))
-            c = dataset.test.take(np.linspace(0, len(dataset.test) - 1, rows).astype(int)).c
-    c = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), _SAMPLES_PER_CLASS, axis=0), c)
+    chosen = shown.conditions(
+        session,
+        most_classes=_MAX_CLASSES,
+        most_others=4 if session.run.config.condition == "none" else _MAX_CLASSES,
+    )
+    c = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), _SAMPLES_PER_CLASS, axis=0), chosen.c)
     key = stream(jax.random.key(0), Stream.SAMPLES)
     samples = sampling.generate(session.model, trained.best.params, key, c, mask)
 
@@ -75,7 +71,7 @@ def member_pictures(session: Session, trained: Trained) -> Pictures:
     )
     pairs = np.stack([x, np.asarray(means)])
     return Pictures(
-        samples=_png(np.asarray(samples).reshape(rows, _SAMPLES_PER_CLASS, *dataset.shape)),
+        samples=_png(np.asarray(samples).reshape(chosen.rows, _SAMPLES_PER_CLASS, *dataset.shape)),
         reconstructions=_png(pairs),
     )
 

@@ -29,9 +29,9 @@ def find_judge(run: Run, cache: Path) -> Callable[[Session, Trained], Record]:
     """A function from a trained member to how well what it speaks is understood."""
     data_dir = Path(run.data_dir) if run.data_dir else None
     dataset = data.load(run.config, data_dir=data_dir, cache_dir=cache)
-    whole = quality.fingerprint(_JUDGE_VERSION, speech.ANALYSIS, dataset.train.x, dataset.train.factors)
+    depends_on = quality.fingerprint(_JUDGE_VERSION, speech.ANALYSIS, dataset.train.x, dataset.train.factors)
     params = quality.trained_once(
-        cache, f"spoken_digit-{whole}", speech_judge.abstract_params(dataset),
+        cache, "spoken_digit", depends_on, speech_judge.abstract_params(dataset),
         lambda: dict(speech_judge.train_judge(dataset).params),
     )  # fmt: skip
     judge = speech_judge.SpeechJudge(speech_judge.classifiers_of(dataset), params)

@@ -8,8 +8,8 @@ import pytest
 from cvae_jax.condition_kinds import Audio, Image, Label, Observed, Text, Vector, encode_text
 from cvae_jax.conditions import Given, TextEncoder, observe
 from cvae_jax.config import Config, SettingError
-from cvae_jax.cvae import CVAE, decode, embed, encode, rate, sample_prior
-from cvae_jax.draws import draw
+from cvae_jax.cvae import CVAE, decode, embed, encode
+from cvae_jax.draws import draw, rate, sample_prior
 
 SHAPE, Z = (8, 8, 1), 3
 MASK = jnp.ones(Z, bool)

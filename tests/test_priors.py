@@ -9,8 +9,8 @@ from scipy import stats
 from cvae_jax import evaluation, objectives, sweep
 from cvae_jax.condition_kinds import Label
 from cvae_jax.config import Config, Member
-from cvae_jax.cvae import CVAE, decode, encode, log_prior, rate, sample_prior
-from cvae_jax.draws import draw, log_likelihood_of
+from cvae_jax.cvae import CVAE, decode, encode
+from cvae_jax.draws import draw, from_noise, log_likelihood_of, log_prior, rate, sample_prior
 from cvae_jax.evaluation import Examples
 from cvae_jax.hparams import hparams
 from cvae_jax.losses import gaussian_kl
@@ -62,6 +62,18 @@ def test_draws_follow_the_density(prior):
     for quarter in ((0, 0), (0, 1), (1, 0), (1, 1)):
         share = np.mean(((drawn > middle) == quarter).all(axis=1))
         assert share == pytest.approx(mass[((grid > middle) == quarter).all(axis=1)].sum(), abs=0.02)
+
+
+@pytest.mark.parametrize("prior", LEARNED)
+def test_noise_of_zero_mean_and_unit_variance_has_the_moments_of_the_draws(prior):
+    model, params = make(prior)
+    n = 200_000  # the flow's draws have a kurtosis of 14: 0.6 % of their deviation
+    c = jnp.ones(n, jnp.int32)
+    drawn = sample_prior(model, params, jax.random.split(jax.random.key(8), n), c, MASK)[:, :2]
+    noise = jax.random.normal(jax.random.key(9), (n, Z))
+    made = from_noise(model, params, noise, c, MASK)[:, :2]
+    np.testing.assert_allclose(made.mean(axis=0), drawn.mean(axis=0), atol=0.04)
+    np.testing.assert_allclose(made.std(axis=0), drawn.std(axis=0), rtol=0.03)
 
 
 def test_a_vamp_prior_is_the_even_mixture_of_its_parts():
