@@ -99,6 +99,7 @@ def test_conditions_of_any_kind_are_swept(scripts, dataset, tmp_path):
     assert (tmp_path / "report.html").stat().st_size > 100_000
 
 
+@pytest.mark.slow
 def test_completions_are_compared(scripts, tmp_path):
     flags = (
         "--dataset=digits", "--network=mlp", "--latent_dim=2", "--epochs=2", "--nll_samples=5", "--observed=3",

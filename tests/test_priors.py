@@ -42,7 +42,7 @@ def log_density(model, params, z, c):
 @pytest.mark.parametrize("prior", ["standard", *LEARNED])
 def test_densities_integrate_to_one(prior):
     model, params = make(prior)
-    side = np.linspace(-25, 25, 1001)
+    side = np.linspace(-25, 25, 501)
     grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
     total = np.exp(log_density(model, params, grid, 1)).sum() * (side[1] - side[0]) ** 2
     assert total == pytest.approx(1, abs=1e-3)

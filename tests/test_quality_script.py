@@ -14,6 +14,9 @@ NAMES = {
 }  # fmt: skip
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     """Bright and dark noise: small images, so that classifiers train in no time."""

@@ -9,6 +9,8 @@ from scans import glyphs, scanned
 from cvae_jax import arrangements, scene_reader, scenes
 from cvae_jax.arrangements import Digit, to_grid
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 EASY = (0, 1, 7)
 

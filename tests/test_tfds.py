@@ -65,6 +65,7 @@ def test_a_truncated_cache_is_rebuilt(mnist, tfds_dir, cache_dir, tmp_path, monk
     assert_same(mnist, sources.from_tfds("mnist", tfds_dir, tmp_path))
 
 
+@pytest.mark.slow
 def test_captions_are_scenes_of_mnist(mnist, tfds_dir, cache_dir):
     config = Config(dataset="captions", condition="none", **GREY)
     dataset = data.load(config, data_dir=tfds_dir, cache_dir=cache_dir)
