@@ -16,7 +16,7 @@ from cvae_jax.products import Dense
 
 if TYPE_CHECKING:
     from jax.typing import DTypeLike
-    from jaxtyping import Array, Float, Int, PyTree, Shaped, UInt8
+    from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt8
 
 _BYTES = 256
 
@@ -110,28 +110,37 @@ class ImageEncoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """A small transformer over pieces of a few bytes of a text.
+    """A convolution over the bytes of a text that finds its words, and a small transformer over them.
 
-    Each piece starts from its bytes and those around it, about a word, so that one layer of attention suffices; the
-    embedding is made of the mean over the text's own pieces by two dense layers.
+    A piece of the text is the strongest answer of each filter among its few bytes, wherever a word begins; attention
+    tells the pieces of each other. The embedding is made of the mean over the text's own pieces by two dense layers,
+    the map from what each place of a grid reads of them.
 
     Attributes:
       length: most bytes of a text.
+      grid: height and width of the map, None for no map.
       features: of the embedding.
-      width: of each piece.
+      filters: of the convolution.
+      span: bytes that a filter sees, odd.
+      piece: bytes of a piece.
+      width: of each piece, and of the map.
       layers: of attention.
       heads: of each layer.
-      piece: bytes of a piece.
-      reach: bytes to either side that it starts from, too.
+
+    References:
+      Kim, Convolutional Neural Networks for Sentence Classification, 2014, section 2, of the filters and their maximum.
+      Vaswani et al., Attention Is All You Need, 2017, section 3.
     """
 
     length: int
+    grid: tuple[int, int] | None = None
     features: int = 256
+    filters: int = 128
+    span: int = 7
+    piece: int = 4
     width: int = 64
     layers: int = 1
     heads: int = 4
-    piece: int = 4
-    reach: int = 4
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -140,13 +149,8 @@ class TextEncoder(nn.Module):
         pieces = -(-self.length // self.piece)
         c = jnp.pad(c, ((0, 0), (0, pieces * self.piece - self.length)))
         present = jnp.any(c.reshape(-1, pieces, self.piece) != 0, axis=2)
-        # A product rather than a gather: its gradient is no scatter, and so repeats bit for bit.
-        table = self.param("bytes", nn.initializers.normal(1.0), (_BYTES, self.width // 4))
-        letters = jax.nn.one_hot(c, _BYTES, dtype=self.dtype) @ table.astype(self.dtype)
-        letters = jnp.where((c != 0)[..., None], letters, 0.0)
-        around = jnp.pad(letters, ((0, 0), (self.reach, self.reach), (0, 0)))
-        shifts = [around[:, i :: self.piece][:, :pieces] for i in range(self.piece + 2 * self.reach)]
-        h = Dense(self.width, dtype=self.dtype)(jnp.concatenate(shifts, axis=-1))
+        words = self._words(c)
+        h = Dense(self.width, dtype=self.dtype)(words)
         h = h + self.param("positions", nn.initializers.normal(0.3), (pieces, self.width)).astype(self.dtype)
         for layer in range(self.layers):
             h = h + SelfAttention(self.heads, self.dtype, name=f"attention_{layer}")(h, present)
@@ -155,8 +159,59 @@ class TextEncoder(nn.Module):
         h = jnp.where(present[..., None], nn.LayerNorm(dtype=self.dtype)(h), 0.0)
         count = jnp.maximum(jnp.sum(present, axis=1, dtype=jnp.int32), 1).astype(self.dtype)
         # What is said of a thing and where it is meet only here: the mean keeps them apart.
-        h = nn.silu(Dense(2 * self.features, dtype=self.dtype)(jnp.sum(h, axis=1) / count[:, None]))
-        return Embedding(Dense(self.features, dtype=self.dtype)(h))
+        e = nn.silu(Dense(2 * self.features, dtype=self.dtype)(jnp.sum(h, axis=1) / count[:, None]))
+        e = Dense(self.features, dtype=self.dtype)(e)
+        if self.grid is None:
+            return Embedding(e)
+        return Embedding(e, (Places(self.grid, self.width, self.heads, self.dtype)(h, words, present),))
+
+    def _words(self, c: UInt8[Array, "b l"]) -> Float[Array, "b p f"]:
+        """What the filters find in each piece, its neighbours' bytes within their span included."""
+        b, length = c.shape
+        # A product rather than a gather: its gradient is no scatter, and so repeats bit for bit.
+        table = self.param("bytes", nn.initializers.normal(1.0), (_BYTES, 16)).astype(self.dtype)
+        letters = jnp.where((c != 0)[..., None], jax.nn.one_hot(c, _BYTES, dtype=self.dtype) @ table, 0.0)
+        around = jnp.pad(letters, ((0, 0), (self.span // 2, self.span // 2), (0, 0)))
+        seen = jnp.concatenate([around[:, i : i + length] for i in range(self.span)], axis=-1)
+        found = Dense(self.filters, dtype=self.dtype)(seen)
+        return nn.silu(jnp.max(found.reshape(b, -1, self.piece, self.filters), axis=2))
+
+
+class Places(nn.Module):
+    """A map of what a text says of each place: places attend to the pieces of the text.
+
+    Which piece a place heeds depends on all of the text, what it is told there on the words of the piece alone: a word
+    that training never saw of a place is told as of any other.
+
+    Attributes:
+      grid: height and width.
+      width: of the map.
+      heads: of attention.
+    """
+
+    grid: tuple[int, int]
+    width: int
+    heads: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, h: Float[Array, "b l f"], words: Float[Array, "b l g"], present: Bool[Array, "b l"]
+    ) -> Float[Array, "b h w f"]:
+        """Read a batch of texts."""
+        height, across = self.grid
+        each = self.width // self.heads
+        places = self.param("places", nn.initializers.normal(1.0), (height * across, self.width))
+        query, key, value = (
+            Dense(self.width, dtype=self.dtype)(a.astype(self.dtype)).reshape(*a.shape[:-1], self.heads, each)
+            for a in (places, h, words)
+        )
+        scores = jnp.einsum("qhf,bkhf->bhqk", query, key).astype(jnp.float32) / math.sqrt(each)
+        scores = jnp.where(present[:, None, None], scores, -1e9)
+        # One score more, of being told nothing.
+        weights = jax.nn.softmax(jnp.pad(scores, ((0, 0), (0, 0), (0, 0), (0, 1))), axis=-1)[..., :-1]
+        told = jnp.einsum("bhqk,bkhf->bqhf", weights.astype(self.dtype), value)
+        return Dense(self.width, dtype=self.dtype)(nn.silu(told.reshape(-1, height, across, self.width)))
 
 
 class SelfAttention(nn.Module):
@@ -190,11 +245,12 @@ class SeveralEncoders(nn.Module):
     """
 
     kinds: tuple[tuple[str, Kind], ...]
+    grid: tuple[int, int] | None = None
     dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
         """Build the encoder of each."""
-        self.encoders = {name: encoder(kind, self.dtype) for name, kind in self.kinds}
+        self.encoders = {name: encoder(kind, self.grid, self.dtype) for name, kind in self.kinds}
 
     def __call__(self, c: dict[str, Array]) -> Embedding:
         """Embed a batch of conditions by name."""
@@ -203,19 +259,21 @@ class SeveralEncoders(nn.Module):
         return Embedding(jnp.concatenate([encoded.e for encoded in each], axis=-1), maps)
 
 
-def encoder(condition: Kind | tuple[tuple[str, Kind], ...], dtype: DTypeLike) -> nn.Module:
-    """The network that turns a batch of conditions into an `Embedding`."""
+def encoder(
+    condition: Kind | tuple[tuple[str, Kind], ...], grid: tuple[int, int] | None, dtype: DTypeLike
+) -> nn.Module:
+    """The network that turns a batch of conditions into an `Embedding`, for bodies whose smallest map is a grid."""
     match condition:
         case Label(num_classes):
             return LabelEmbedding(num_classes)
         case Vector():
             return VectorEncoder(dtype=dtype)
         case Text(length):
-            return TextEncoder(length, dtype=dtype)
+            return TextEncoder(length, grid, dtype=dtype)
         case Image() | Audio() | Observed():
             return ImageEncoder(dtype=dtype)
         case tuple():
-            return SeveralEncoders(condition, dtype)
+            return SeveralEncoders(condition, grid, dtype)
 
 
 def withheld(told: Embedding, heeded: Float[Array, " b"]) -> Embedding:

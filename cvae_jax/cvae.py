@@ -23,6 +23,7 @@ from cvae_jax.networks import (
     MLPEncoder,
     Shape,
     ToLatents,
+    pyramid,
 )
 from cvae_jax.priors import ConditionalPrior, FlowPrior, Prior, StandardPrior, VampPrior, masked
 
@@ -111,7 +112,11 @@ class CVAE(nn.Module):
         self.prior = self._prior(dtype)
 
     def _condition_encoder(self, dtype: DTypeLike) -> nn.Module | None:
-        return None if self.kind is None else encoder(self.kind, dtype)
+        """Of a condition that is a text, one with a map for convolutions."""
+        if self.kind is None:
+            return None
+        height, width, _ = pyramid(self.shape)[-1]
+        return encoder(self.kind, (height, width) if self.config.network == "conv" else None, dtype)
 
     def _prior(self, dtype: DTypeLike) -> Prior:
         config, kind = self.config, self.kind

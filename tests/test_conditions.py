@@ -143,6 +143,23 @@ def test_padding_is_no_part_of_a_text():
     assert (positions[1:] == 0).all()
 
 
+def test_a_text_tells_places_apart_and_an_empty_one_tells_them_nothing():
+    network = TextEncoder(12, grid=(2, 3))
+    c = jnp.asarray(encode_text(["two four", "four two", ""], 12))
+    params = network.init(jax.random.key(0), c)
+    (places,) = network.apply(params, c).maps
+    assert places.shape == (3, 2, 3, TextEncoder.width)
+    assert np.abs(places[0] - places[1]).max() > 1e-3
+    assert np.abs(places[0] - places[0, :1, :1]).max() > 1e-3
+    np.testing.assert_array_equal(places[2], 0)
+
+
+@pytest.mark.parametrize(("network", "maps"), [("conv", 1), ("mlp", 0)])
+def test_convolutions_are_given_a_map_of_a_text(network, maps):
+    model, params, _, c = make("text", network)
+    assert len(embed(model, params, c).decoder.maps) == maps
+
+
 def test_a_text_too_long_is_named():
     with pytest.raises(ValueError, match="'eleven' has 6 bytes, expected at most 5"):
         encode_text(["one", "eleven"], 5)
