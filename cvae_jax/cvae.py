@@ -58,7 +58,7 @@ class CVAE(nn.Module):
       >>> from cvae_jax.condition_kinds import Label
       >>> model = CVAE(Config(network="conv"), shape=(8, 8, 1), condition=Label(10), capacity=4)
       >>> x, c, mask = jnp.zeros((3, 8, 8, 1)), jnp.array([0, 1, 2]), jnp.ones(4, bool)
-      >>> params = model.init(jax.random.key(0), x, c, mask, jax.random.key(1))
+      >>> params = jax.jit(model.init)(jax.random.key(0), x, c, mask, jax.random.key(1))
       >>> q = encode(model, params, x, c, mask)
       >>> q.mean.shape, decode(model, params, q.mean, c, mask).shape
       ((3, 4), (3, 8, 8, 1))

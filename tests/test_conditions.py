@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import decode, draw, embed, encode, rate, sample_prior
 
 from cvae_jax.condition_kinds import Audio, Image, Label, Observed, Text, Vector, encode_text
 from cvae_jax.conditions import Given, TextEncoder, observe
 from cvae_jax.config import Config, SettingError
-from cvae_jax.cvae import CVAE, decode, embed, encode
-from cvae_jax.draws import draw, rate, sample_prior
+from cvae_jax.cvae import CVAE
 
 SHAPE, Z = (8, 8, 1), 3
 MASK = jnp.ones(Z, bool)
@@ -75,7 +75,7 @@ def test_only_the_condition_changes_every_output(condition, network, conditionin
         q = encode(model, params, x, c, MASK)
         return q.mean, decode(model, params, z, c, MASK), sample_prior(model, params, keys, c, MASK)
 
-    now, other = (jax.jit(outputs)(each) for each in (c, swapped(c)))
+    now, other = (outputs(each) for each in (c, swapped(c)))
     for a, b in zip(now, other, strict=True):
         assert differ(first(a), first(b))
 
@@ -123,11 +123,12 @@ def test_a_text_is_its_bytes_in_their_order():
     texts = ["two four", "four two", "two four ", "two", ""]
     network = TextEncoder(12)
     c = jnp.asarray(encode_text(texts, 12))
-    params = network.init(jax.random.key(0), c)
-    e = np.asarray(network.apply(params, c).e)
+    params = jax.jit(network.init)(jax.random.key(0), c)
+    apply = jax.jit(network.apply)
+    e = np.asarray(apply(params, c).e)
     assert np.isfinite(e).all()
     for i in range(len(texts)):
-        np.testing.assert_allclose(network.apply(params, c[i : i + 1]).e[0], e[i], atol=1e-5)
+        np.testing.assert_allclose(apply(params, c[i : i + 1]).e[0], e[i], atol=1e-5)
         for j in range(i):
             assert np.abs(e[i] - e[j]).max() > 1e-3
 
@@ -136,8 +137,8 @@ def test_padding_is_no_part_of_a_text():
     """What stands at the padding's positions, and what gradient they get."""
     network = TextEncoder(12)
     c = jnp.asarray(encode_text(["two"], 12))
-    params = network.init(jax.random.key(0), c)
-    gradient = jax.grad(lambda params: jnp.sum(jnp.sin(network.apply(params, c).e)))(params)
+    params = jax.jit(network.init)(jax.random.key(0), c)
+    gradient = jax.jit(jax.grad(lambda params: jnp.sum(jnp.sin(network.apply(params, c).e))))(params)
     positions = np.abs(gradient["params"]["positions"]).max(axis=1)
     assert positions[0] > 0
     assert (positions[1:] == 0).all()
@@ -146,8 +147,8 @@ def test_padding_is_no_part_of_a_text():
 def test_a_text_tells_places_apart_and_an_empty_one_tells_them_nothing():
     network = TextEncoder(12, grid=(2, 3))
     c = jnp.asarray(encode_text(["two four", "four two", ""], 12))
-    params = network.init(jax.random.key(0), c)
-    (places,) = network.apply(params, c).maps
+    params = jax.jit(network.init)(jax.random.key(0), c)
+    (places,) = jax.jit(network.apply)(params, c).maps
     assert places.shape == (3, 2, 3, TextEncoder.width)
     assert np.abs(places[0] - places[1]).max() > 1e-3
     assert np.abs(places[0] - places[0, :1, :1]).max() > 1e-3

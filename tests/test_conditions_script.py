@@ -87,6 +87,7 @@ def test_what_cannot_be_drawn_is_told_in_one_line(scripts, trained, flags, messa
     assert message in line
 
 
+@pytest.mark.slow
 def test_conditions_of_any_kind_are_swept(scripts, dataset, tmp_path):
     result = scripts.run(
         "sweep", f"--dataset={dataset}", "--condition=text,label", "--condition_feature=text,speaker", "--prior=flow",

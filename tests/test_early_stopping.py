@@ -36,6 +36,7 @@ def train(cache_dir):
     return train
 
 
+@pytest.mark.slow
 def test_a_run_ends_when_no_member_trains_on(train, tmp_path, capsys):
     population = train(a_run(epochs=200), tmp_path / "a")
     stopped = population.members.stopped_epoch.tolist()

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import decode, draw, encode, from_noise, log_likelihood_of, log_prior, rate, sample_prior
 from scipy import stats
 
 from cvae_jax import evaluation, objectives, sweep
 from cvae_jax.condition_kinds import Label
 from cvae_jax.config import Config, Member
-from cvae_jax.cvae import CVAE, decode, encode
-from cvae_jax.draws import draw, from_noise, log_likelihood_of, log_prior, rate, sample_prior
+from cvae_jax.cvae import CVAE
 from cvae_jax.evaluation import Examples
 from cvae_jax.hparams import hparams
 from cvae_jax.losses import gaussian_kl

@@ -219,6 +219,7 @@ def test_no_temporary_files_are_left(swept):
 # A sweep that is disturbed
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_in_mid_run_ends_as_an_undisturbed_one(scripts, swept, tmp_path):
     workdir = tmp_path / "sweep"
     command = ("sweep", *SWEEP, f"--workdir={workdir}")
