@@ -7,6 +7,7 @@ import difflib
 import io
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cvae_jax.packing import packed_once
 
 # TFDS datasets whose features `label_*` are the factors their images were made from: which of them is the class.
 _CLASS_FACTORS = {"dsprites": "label_shape", "shapes3d": "label_shape", "smallnorb": "label_category"}
+_READ_AT_ONCE = 256
 
 
 def digits() -> Dataset:
@@ -99,6 +101,12 @@ def open_split(builder: Any, split: str, name: str, prepare: str) -> Any:
         raise _needs_tensorflow(name) from None
 
 
+def in_order(source: Any) -> Iterator[dict[str, Any]]:
+    """The examples of a split one after another, read a few hundred at a time: each alone takes twice as long."""
+    for first in range(0, len(source), _READ_AT_ONCE):
+        yield from source.__getitems__(range(first, min(first + _READ_AT_ONCE, len(source))))
+
+
 def _needs_tensorflow(name: str) -> DataError:
     return DataError(
         f"dataset {name!r} cannot be read without TensorFlow: install the extra cvae_jax[prepare]"
@@ -168,7 +176,7 @@ def _decode_tfds(
         x = np.empty((len(source), *first.shape), np.uint8)
         c = np.empty(len(source), np.int32)
         known = np.empty((len(source), len(factors)), np.int32)
-        for i, example in enumerate(source):
+        for i, example in enumerate(in_order(source)):
             if example["image"].shape != first.shape:
                 raise DataError(
                     f"dataset {name!r} has images of shapes {first.shape} and {example['image'].shape}, "

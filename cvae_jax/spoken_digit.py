@@ -46,7 +46,8 @@ def read(data_dir: Path | None, cache_dir: Path) -> Dataset:
     builder, prepare = sources.open_tfds(NAME, data_dir)
 
     def decode() -> dict[str, np.ndarray]:
-        return _decode(sources.open_split(builder, "train", NAME, prepare), _rate(builder))
+        source = sources.in_order(sources.open_split(builder, "train", NAME, prepare))
+        return _decode(source, _rate(builder))
 
     packed = cache_dir / f"{builder.info.full_name.replace('/', '-')}.npz"
     arrays = packed_once(packed, f"{os.fspath(builder.data_path)}, {speech.ANALYSIS}", decode)

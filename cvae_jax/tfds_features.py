@@ -67,7 +67,7 @@ def from_features(
         arrays = {}
         for split in _SPLITS:
             if split in builder.info.splits:
-                source = sources.open_split(builder, split, name, prepare)
+                source = sources.in_order(sources.open_split(builder, split, name, prepare))
                 arrays |= _decoded(
                     source, split, target, dict(zip(chosen, conditions, strict=True)), rates, name
                 )

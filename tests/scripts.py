@@ -77,6 +77,8 @@ def _main(arguments, out, err):
     os.chdir(ROOT)
     sys.path.insert(0, os.fspath(ROOT))
     sys.argv = arguments
+    # Other modules may have imported it, but not as the script.
+    sys.modules.pop(arguments[0], None)
     runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
 
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from arrays import GREY, SPLITS, load
+from arrays import GREY, SPLITS, Source, load
 
 from cvae_jax import arrangements, data, sources
 from cvae_jax.config import Config
@@ -94,7 +94,7 @@ class Builder:
     def as_data_source(self, split):
         rng = np.random.default_rng(0)
         features = self.info.features
-        return [
+        return Source(
             {
                 "image": np.full(self._shape, i % 2, np.uint8),
                 **{f: rng.integers(features[f].num_classes) for f in self.labels},
@@ -102,7 +102,7 @@ class Builder:
                 self.labels[0]: i % features[self.labels[0]].num_classes,
             }
             for i in range(self._splits[split])
-        ]
+        )
 
 
 FACTORED = {

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from arrays import Source
 
 from cvae_jax import data, sources, speech
 from cvae_jax.condition_kinds import Audio, Image, Label, Text, Vector, decode_text
@@ -45,7 +46,7 @@ FEATURES = {
 def load(tmp_path, monkeypatch):
     """A function from settings to the dataset, of a builder with a training split alone."""
     builder = SimpleNamespace(
-        as_data_source=lambda split: [example(i) for i in range(N)],
+        as_data_source=lambda split: Source(example(i) for i in range(N)),
         data_path=tmp_path,
         info=SimpleNamespace(full_name="pairs/1.0.0", features=FEATURES, splits={"train"}),
     )
