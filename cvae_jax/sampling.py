@@ -89,6 +89,7 @@ def reconstruct(
     return decode_mean(model, params, q.mean, c, latent_mask)
 
 
+@partial(jax.jit, static_argnames="model")
 def traverse(
     model: CVAE,
     params: PyTree,
