@@ -120,6 +120,7 @@ class TextEncoder(nn.Module):
       length: most bytes of a text.
       grid: height and width of the map, None for no map.
       features: of the embedding.
+      letter: size of a byte's vector.
       filters: of the convolution.
       span: bytes that a filter sees, odd.
       piece: bytes of a piece.
@@ -135,6 +136,7 @@ class TextEncoder(nn.Module):
     length: int
     grid: tuple[int, int] | None = None
     features: int = 256
+    letter: int = 16
     filters: int = 128
     span: int = 7
     piece: int = 4
@@ -169,7 +171,7 @@ class TextEncoder(nn.Module):
         """What the filters find in each piece, its neighbours' bytes within their span included."""
         b, length = c.shape
         # A product rather than a gather: its gradient is no scatter, and so repeats bit for bit.
-        table = self.param("bytes", nn.initializers.normal(1.0), (_BYTES, 16)).astype(self.dtype)
+        table = self.param("bytes", nn.initializers.normal(1.0), (_BYTES, self.letter)).astype(self.dtype)
         letters = jnp.where((c != 0)[..., None], jax.nn.one_hot(c, _BYTES, dtype=self.dtype) @ table, 0.0)
         around = jnp.pad(letters, ((0, 0), (self.span // 2, self.span // 2), (0, 0)))
         seen = jnp.concatenate([around[:, i : i + length] for i in range(self.span)], axis=-1)
@@ -241,6 +243,7 @@ class SeveralEncoders(nn.Module):
 
     Attributes:
       kinds: what each condition is made of, by name.
+      grid: height and width of the map that a text gets, None for none.
       dtype: of the matrix products.
     """
 
@@ -262,7 +265,13 @@ class SeveralEncoders(nn.Module):
 def encoder(
     condition: Kind | tuple[tuple[str, Kind], ...], grid: tuple[int, int] | None, dtype: DTypeLike
 ) -> nn.Module:
-    """The network that turns a batch of conditions into an `Embedding`, for bodies whose smallest map is a grid."""
+    """The network that turns a batch of conditions into an `Embedding`.
+
+    Args:
+      condition: what they are made of.
+      grid: height and width of the map that a text gets, None for none.
+      dtype: of the matrix products.
+    """
     match condition:
         case Label(num_classes):
             return LabelEmbedding(num_classes)

@@ -68,6 +68,10 @@ def reconstructions_figure(session: Session, trained: Trained) -> Figure:
     )
 
 
+def _units(session: Session) -> str:
+    return "" if session.run.config.prior == "standard" else " standard deviations of the prior"
+
+
 def traversals_figure(session: Session, trained: Trained, label: int | None = None) -> Figure:
     """Each latent swept from −3 to 3, the others at 0, for one condition: without a label the middle one."""
     chosen = shown.conditions(session, most_classes=session.dataset.num_classes, most_others=1)
@@ -75,7 +79,6 @@ def traversals_figure(session: Session, trained: Trained, label: int | None = No
     c = jax.tree.map(lambda a: jnp.asarray(a[row]), chosen.c)
     name = chosen.names[row] if chosen.names else ""
     said = f"class {name}" if session.run.config.condition == "label" else name
-    units = "" if session.run.config.prior == "standard" else "in standard deviations of the prior"
     moved = jnp.flatnonzero(trained.hparams.latent_mask)[:_MOST_LATENTS]
     values = jnp.linspace(-3.0, 3.0, _COLUMNS + 1)
     images = sampling.traverse(
@@ -89,7 +92,7 @@ def traversals_figure(session: Session, trained: Trained, label: int | None = No
     )
     return plots.image_grid(
         np.asarray(images),
-        title=", ".join(filter(None, ("each latent from −3 to 3", units, said))),
+        title=", ".join(filter(None, (f"each latent from −3 to 3{_units(session)}", said))),
         row_labels=[f"z{int(i)}" for i in moved],
         column_labels=_signed(values),
     )
@@ -117,7 +120,7 @@ def traversals_by_class_figure(session: Session, trained: Trained, q: Gaussian) 
     ]  # fmt: skip
     return plots.image_blocks(
         np.stack([np.asarray(block) for block in blocks]),
-        title=f"the most informative latents from −3 to 3, the others at 0{_first_of(session)}",
+        title=f"the most informative latents from −3 to 3{_units(session)}, the others at 0{_first_of(session)}",
         block_titles=[f"class {dataset.class_names[label]}" for label in classes],
         row_labels=[f"z{i}" for i in moved],
         column_labels=_signed(values),

@@ -24,9 +24,12 @@ def main() -> int:
     member = chosen_member(workdir, run)
     condition = run.config.condition
     drawable = {"label": _OF_ALL + _OF_LABELS, "none": _OF_ALL}.get(condition, _OF_ANY_CONDITION)
-    if run.config.prior != "standard":  # That picture compares with N(0, 1).
+    if run.config.prior != "standard":
+        # That picture compares with N(0, 1).
         drawable = tuple(name for name in drawable if name != "aggregate_posterior")
     trained_on = "without a condition" if condition == "none" else f"with the condition {condition}"
+    if run.config.prior != "standard":
+        trained_on += f" and the prior {run.config.prior}"
     for name in FLAGS.only:
         if name not in _OF_ALL + _OF_LABELS:
             raise UserError(f"only is {name}, expected some of {', '.join(_OF_ALL + _OF_LABELS)}")

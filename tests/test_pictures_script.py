@@ -60,6 +60,7 @@ def launched(scripts, swept, tmp_path_factory):
     plain = changed(swept, other / "plain", condition="none")
     mixture = changed(swept, other / "mixture", likelihood="logistic_mixture", binarize="none")
     member = (f"--workdir={swept}", "--member=0")
+    learned = changed(swept, other / "learned", prior="conditional")
     filmed = changed(swept, other / "filmed", conditioning="film")
     commands = {
         "film": ("explorer", f"--workdir={filmed}", "--member=0", f"--output={other / 'film.html'}"),
@@ -69,6 +70,12 @@ def launched(scripts, swept, tmp_path_factory):
         "no checkpoint": ("explorer", f"--workdir={plain}", "--member=0", f"--output={other / 'none.html'}"),
         "unknown picture": ("pictures", *member, "--only=styles,stiles"),
         "classes of a plain VAE": ("pictures", f"--workdir={plain}", "--member=0", "--only=styles"),
+        "N(0, 1) of a learned prior": (
+            "pictures",
+            f"--workdir={learned}",
+            "--member=0",
+            "--only=aggregate_posterior",
+        ),
         "label of a plain VAE": ("pictures", f"--workdir={plain}", "--member=0", "--label=3"),
         "mixture": ("explorer", f"--workdir={mixture}", "--member=0", f"--output={other / 'mixture.html'}"),
         "not a page": ("explorer", *member, f"--output={other / 'explorer.png'}"),
@@ -156,6 +163,9 @@ ERRORS = {
     "no checkpoint": ("holds no checkpoint yet",),
     "unknown picture": ("only is stiles, expected some of samples, reconstructions,",),
     "classes of a plain VAE": ("was trained without a condition, expected some of samples,",),
+    "N(0, 1) of a learned prior": (
+        "was trained with the condition label and the prior conditional, expected some of samples,",
+    ),
     "label of a plain VAE": ("was trained without a condition, expected no --label",),
     "mixture": ("has the likelihood logistic_mixture, expected one of bernoulli,",),
     "film": ("has the conditioning film, expected concat",),
