@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cvae_jax.condition_kinds import Audio, Image, Kind, Label, Observed, Text, Vector
-from cvae_jax.convolutions import Downsample
+from cvae_jax.convolutions import Downsample, Upsample
 from cvae_jax.networks import pyramid
 from cvae_jax.products import Dense
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt8
 
 _BYTES = 256
+# Added to the mean square of a map that is brought to a mean square of 1.
+_LEAST_SQUARE = 1e-3
 
 
 class Given(NamedTuple):
@@ -37,11 +39,11 @@ class Embedding(NamedTuple):
     """What the networks are told of a batch of conditions.
 
     Attributes:
-      e: the embedding, shape (b, e).
+      e: the embedding, shape (b, e), or None where the maps say it all.
       maps: features at the sizes of an image's pyramid, each of shape (b, h, w, f), largest first.
     """
 
-    e: Float[Array, "b e"]
+    e: Float[Array, "b e"] | None
     maps: tuple[Float[Array, "b h w f"], ...] = ()
 
 
@@ -183,10 +185,12 @@ class Places(nn.Module):
     """A map of what a text says of each place: places attend to the pieces of the text.
 
     Which piece a place heeds depends on all of the text, what it is told there on the words of the piece alone: a word
-    that training never saw of a place is told as of any other.
+    that training never saw of a place is told as of any other. The places are half as many to a side as the map,
+    which a transposed convolution makes of them: what is said of a place also shapes those around it. Its mean square
+    is 1.
 
     Attributes:
-      grid: height and width.
+      grid: height and width of the map.
       width: of the map.
       heads: of attention.
     """
@@ -201,7 +205,7 @@ class Places(nn.Module):
         self, h: Float[Array, "b l f"], words: Float[Array, "b l g"], present: Bool[Array, "b l"]
     ) -> Float[Array, "b h w f"]:
         """Read a batch of texts."""
-        height, across = self.grid
+        height, across = -(-self.grid[0] // 2), -(-self.grid[1] // 2)
         each = self.width // self.heads
         places = self.param("places", nn.initializers.normal(1.0), (height * across, self.width))
         query, key, value = (
@@ -213,7 +217,11 @@ class Places(nn.Module):
         # One score more, of being told nothing.
         weights = jax.nn.softmax(jnp.pad(scores, ((0, 0), (0, 0), (0, 0), (0, 1))), axis=-1)[..., :-1]
         told = jnp.einsum("bhqk,bkhf->bqhf", weights.astype(self.dtype), value)
-        return Dense(self.width, dtype=self.dtype)(nn.silu(told.reshape(-1, height, across, self.width)))
+        h = nn.silu(Dense(self.width, dtype=self.dtype)(told.reshape(-1, height, across, self.width)))
+        told = Upsample(self.width, self.dtype)(h)[:, : self.grid[0], : self.grid[1]].astype(jnp.float32)
+        # Left to grow, as a decoder that learns from it alone makes it, it would drown the image in the encoder.
+        size = jnp.sqrt(jnp.mean(jnp.square(told), axis=(1, 2, 3), keepdims=True) + _LEAST_SQUARE)
+        return (told / size).astype(self.dtype)
 
 
 class SelfAttention(nn.Module):

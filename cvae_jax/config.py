@@ -255,8 +255,8 @@ class Member:
       latent_dim: number of latents, ≥ 1.
       learning_rate: of Adam, > 0; where its schedule starts.
       adam_epsilon: added to the root of Adam's second moment, > 0.
-      warmup_epochs: epochs over which β rises from 0, or the target of `capacity`; 0 starts at its end. With a
-        cyclical schedule the length of a cycle.
+      warmup_epochs: epochs, after `condition_first_epochs`, over which β rises from 0, or the target of `capacity`; 0
+        starts at its end. With a cyclical schedule the length of a cycle.
       free_bits: least KL per latent that `free_bits` asks for, nats, ≥ 0.
       kl_target: KL that `capacity` ends at, nats, ≥ 0.
       mi_weight, marginal_weight: of the mutual information and of the marginals' KL in `tcvae`, ≥ 0.
@@ -265,6 +265,8 @@ class Member:
       discriminator_learning_rate: of `factorvae`'s discriminator, > 0.
       beta_min, beta_max: the range of β that `multirate` trains for, > 0.
       cvae_weight: of the CVAE's loss in `hybrid`, the rest is the GSNN's, 0 ≤ cvae_weight ≤ 1.
+      condition_first_epochs: epochs at the beginning in which the decoder is told 0 for z and learns what the condition
+        alone says; the KL does not count until they end.
       condition_dropout: probability that an example's condition is withheld in a training step, 0 ≤
         condition_dropout < 1; guidance needs it.
       weight_decay: decoupled, as in AdamW; 0 is Adam.
@@ -272,8 +274,8 @@ class Member:
       dropout: probability that a hidden unit is dropped in a training step, 0 ≤ dropout < 1.
       ema_decay: of the exponential moving average of the parameters that validation, the best parameters and with them
         all results use, 0 ≤ ema_decay < 1; 0 uses the latest parameters.
-      patience: epochs without a better validation loss, counted from the end of the warm-up at the earliest, after
-        which the member stops, ≥ 1; inf never stops.
+      patience: epochs without a better validation loss, counted from the end of the warm-up and of
+        `condition_first_epochs` at the earliest, after which the member stops, ≥ 1; inf never stops.
       seed: of the initialization and of the latent noise.
     """
 
@@ -293,6 +295,7 @@ class Member:
     beta_min: float = 0.1
     beta_max: float = 10.0
     cvae_weight: float = 0.5
+    condition_first_epochs: float = 0.0
     condition_dropout: float = 0.0
     weight_decay: float = 0.0
     clip_norm: float = math.inf
@@ -308,6 +311,7 @@ class Member:
         _require_finite("learning_rate", self.learning_rate, 0.0, exclusive=True)
         _require_finite("adam_epsilon", self.adam_epsilon, 0.0, exclusive=True)
         _require_finite("warmup_epochs", self.warmup_epochs, 0.0)
+        _require_finite("condition_first_epochs", self.condition_first_epochs, 0.0)
         _require_finite("free_bits", self.free_bits, 0.0)
         _require_finite("kl_target", self.kl_target, 0.0)
         for name in ("mi_weight", "marginal_weight", "dip_off_diagonal", "dip_diagonal", "tc_weight"):
@@ -337,6 +341,10 @@ def require_compatible(config: Config, member: Member) -> None:
     Raises:
       SettingError: naming the setting.
     """
+    if member.condition_first_epochs > 0 and config.condition == "none":
+        raise SettingError(
+            f"condition_first_epochs is {member.condition_first_epochs}, expected 0 without a condition"
+        )
     if config.objective == "multirate":
         if not member.beta_min <= member.beta <= member.beta_max:
             raise SettingError(

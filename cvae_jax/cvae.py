@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cvae_jax.condition_kinds import Condition, Observed
+from cvae_jax.condition_kinds import Condition, Observed, Text
 from cvae_jax.conditions import Embedding, Embeddings, Given, encoder, features_of, withheld
 from cvae_jax.config import Config
 from cvae_jax.dropout import Dropout
@@ -51,6 +51,7 @@ class CVAE(nn.Module):
       capacity: number of latents there is room for.
       levels: number of values of a pixel, which the logistic mixture counts.
       fits_batch: whether `draw` lets the likelihood fit itself to the batch, as a training step does.
+      tells_z: whether the decoder is told z, scalar, bool, else it is told 0; None, as in evaluation, always tells it.
       dropout: of a training step; None, as in evaluation, drops nothing.
 
     Example:
@@ -70,6 +71,7 @@ class CVAE(nn.Module):
     capacity: int
     levels: int = 256
     fits_batch: bool = False
+    tells_z: Bool[Array, ""] | None = None
     dropout: Dropout | None = None
 
     @property
@@ -159,7 +161,13 @@ class CVAE(nn.Module):
             parts = (shared, shared, shared)
         else:
             parts = (shared, encoded(self.decoder_embedding), encoded(self.prior_embedding))
-        return Embeddings(*parts, c if isinstance(self.condition, Observed) else None)
+        of_encoder, of_decoder, of_prior = parts
+        if isinstance(self.kind, Text) and of_decoder is not None and of_decoder.maps:
+            # Said of the picture as a whole, a word would be drawn only where training saw it.
+            of_decoder = of_decoder._replace(e=None)
+        return Embeddings(
+            of_encoder, of_decoder, of_prior, c if isinstance(self.condition, Observed) else None
+        )
 
     def _context(self, told: Embedding | None) -> Context:
         return Context(
@@ -184,7 +192,8 @@ class CVAE(nn.Module):
     def decode(self, z: Float[Array, "b z"], c: PyTree, latent_mask: Bool[Array, " z"]) -> PyTree:
         """The output that `likelihood` turns into p(x|z,c), in float32."""
         embedded = self.embed(c)
-        z = jnp.where(self._in_use(latent_mask), z, 0.0)
+        told = self._in_use(latent_mask)
+        z = jnp.where(told if self.tells_z is None else told & self.tells_z, z, 0.0)
         output = self.decoder(z, self._context(embedded.decoder), latent_mask).astype(jnp.float32)
         if isinstance(self.kind, Observed) and embedded.observed is not None:
             given = (2.0 * embedded.observed.astype(jnp.float32) - 1.0) * _CERTAIN

@@ -21,9 +21,9 @@ class Hparams:
     """One member's settings as traced arrays; stack them and `jax.vmap` to sweep.
 
     Attributes:
-      dropout, condition_dropout, ema_decay: None where they are 0 for every member of the sweep, so that a program
-        without them has no part for them.
-      warmup_steps: of the schedule, scalar, float32.
+      condition_first_steps, dropout, condition_dropout, ema_decay: None where they are 0 for every member of the sweep,
+        so that a program without them has no part for them.
+      warmup_steps, condition_first_steps: a member's epochs counted in steps, scalars, float32.
       latent_mask: the latents in use, shape (capacity,), bool.
       key: the member's root key.
       the others: as in `Member`, scalars, float32.
@@ -49,12 +49,13 @@ class Hparams:
     weight_decay: Float[Array, ""]
     clip_norm: Float[Array, ""]
     patience: Float[Array, ""]
+    condition_first_steps: Float[Array, ""] | None
     dropout: Float[Array, ""] | None
     condition_dropout: Float[Array, ""] | None
     ema_decay: Float[Array, ""] | None
 
 
-_OPTIONAL = ("dropout", "condition_dropout", "ema_decay")
+_OPTIONAL = ("condition_first_epochs", "dropout", "condition_dropout", "ema_decay")
 
 
 def options_used(members: Sequence[Member]) -> frozenset[str]:
@@ -85,12 +86,15 @@ def hparams(
     """
     if member.latent_dim > capacity:
         raise SettingError(f"latent_dim is {member.latent_dim}, expected at most the capacity {capacity}")
+    used = options_used([member]) if used is None else used
     made_of_others: dict[str, Any] = {
         "warmup_steps": jnp.float32(member.warmup_epochs * steps_per_epoch),
+        "condition_first_steps": jnp.float32(member.condition_first_epochs * steps_per_epoch)
+        if "condition_first_epochs" in used
+        else None,
         "latent_mask": jnp.arange(capacity) < member.latent_dim,
         "key": jax.random.key(member.seed),
     }
-    used = options_used([member]) if used is None else used
     same: dict[str, Any] = {
         field.name: jnp.float32(getattr(member, field.name))
         if field.name in used or field.name not in _OPTIONAL

@@ -29,7 +29,7 @@ class Context(NamedTuple):
     Attributes:
       e: embedding of the condition, shape (b, e), or None without one.
       maps: features of an image that is the condition, each of shape (b, h, w, f).
-      film: whether the embedding scales each channel too.
+      film: whether they scale each channel, too.
       log_beta: the β that a multi-rate model is at, a scalar or shape (b,), or None for any other model.
     """
 
@@ -55,7 +55,7 @@ class AddCondition(nn.Module):
     """Add a learned term of the condition to each channel, and gate each by β where a model is told one.
 
     By linearity the sum equals concatenating the condition to a layer's input, without the planes it would take; that
-    of a feature map of the same size equals concatenating the map. With `film` the embedding scales each channel too.
+    of a feature map of the same size equals concatenating the map. With `film` they scale each channel too.
     The gate is 2σ(w log β + v) per channel, 1 before training.
 
     References:
@@ -76,8 +76,13 @@ class AddCondition(nn.Module):
                 h = h * (1.0 + scale.reshape(-1, *per_channel))
             h = h + term.reshape(-1, *per_channel)
         for i, features in enumerate(context.maps):
-            if features.shape[1:3] == h.shape[1:-1]:
-                h = h + Dense(h.shape[-1], use_bias=False, dtype=self.dtype, name=f"map_{i}")(features)
+            if features.shape[1:3] != h.shape[1:-1]:
+                continue
+            term = Dense(h.shape[-1], use_bias=False, dtype=self.dtype, name=f"map_{i}")(features)
+            if context.film:
+                scale = Dense(h.shape[-1], use_bias=False, dtype=self.dtype, name=f"map_{i}_scale")(features)
+                h = h * (1.0 + scale)
+            h = h + term
         if context.log_beta is not None:
             slope = self.param("gate_slope", nn.initializers.zeros, (h.shape[-1],))
             shift = self.param("gate_shift", nn.initializers.zeros, (h.shape[-1],))

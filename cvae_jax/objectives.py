@@ -83,9 +83,9 @@ def extra_variables(model: CVAE, hparams: Hparams) -> dict[str, PyTree]:
 def annealed(config: Config, hparams: Hparams, step: Int[Array, ""]) -> Hparams:
     """The settings as they are at a step: β on its way up, or the target of `capacity` on its, and the step's key.
 
-    With t steps of N = `warmup_steps` made, the fraction reached is min(t/N, 1) with a linear schedule,
-    ½ (1 − cos(π min(t/N, 1))) with a cosine, and min(2 frac(t/N), 1) with a cyclical one: each cycle of N steps rises
-    for one half and stays for the other.
+    With t steps of N = `warmup_steps` made, counted from the end of `condition_first_steps`, the fraction reached is
+    min(t/N, 1) with a linear schedule, ½ (1 − cos(π min(t/N, 1))) with a cosine, and min(2 frac(t/N), 1) with a
+    cyclical one: each cycle of N steps rises for one half and stays for the other.
 
     Args:
       config: `schedule` and `objective` are read.
@@ -100,7 +100,10 @@ def annealed(config: Config, hparams: Hparams, step: Int[Array, ""]) -> Hparams:
       Sønderby et al., Ladder Variational Autoencoders, 2016, section 3; Fu et al., Cyclical Annealing Schedule, 2019,
       equation 6; Burgess et al., Understanding Disentangling in β-VAE, 2018, equation 8.
     """
-    turns = step.astype(jnp.float32) / jnp.maximum(hparams.warmup_steps, 1.0)
+    since = step.astype(jnp.float32)
+    if hparams.condition_first_steps is not None:
+        since = jnp.maximum(since - hparams.condition_first_steps, 0.0)
+    turns = since / jnp.maximum(hparams.warmup_steps, 1.0)
     match config.schedule:
         case "linear":
             fraction = jnp.minimum(turns, 1.0)

@@ -302,8 +302,11 @@ def end_epoch(
             training.Best(state.evaluated, loss, epoch),
             state.best,
         )
-        warmup = hparams.warmup_steps / steps_in_epoch.astype(jnp.float32)
-        waited = epoch.astype(jnp.float32) - jnp.maximum(best.epoch.astype(jnp.float32), warmup)
+        settled = hparams.warmup_steps
+        if hparams.condition_first_steps is not None:
+            settled = settled + hparams.condition_first_steps
+        settled = settled / steps_in_epoch.astype(jnp.float32)
+        waited = epoch.astype(jnp.float32) - jnp.maximum(best.epoch.astype(jnp.float32), settled)
         stops = (waited >= hparams.patience) & (state.stopped_epoch < 0) & (state.diverged_step < 0)
         stopped_epoch = jnp.where(stops, epoch, state.stopped_epoch)
         means = jax.tree.map(lambda total: total / steps_in_epoch.astype(jnp.float32), state.sums)

@@ -197,7 +197,8 @@ def train_step(
     """One update of one member.
 
     A loss or gradient that is not finite freezes the member: the step is recorded, and its parameters never
-    change again. Nor do those of a member that has stopped.
+    change again. Nor do those of a member that has stopped. Where the condition comes first, the step goes down the
+    distortion at z = 0 until the member's `condition_first_steps` are over, and Adam starts anew then.
 
     Args:
       model: the model.
@@ -219,6 +220,14 @@ def train_step(
     if hparams.dropout is not None:
         key = jax.random.fold_in(stream(hparams.key, Stream.DROPOUT), step)
         model = model.clone(dropout=Dropout(key, hparams.dropout))
+    tells_z = None
+    if hparams.condition_first_steps is not None:
+        tells_z = step.astype(jnp.float32) >= hparams.condition_first_steps
+        model = model.clone(tells_z=tells_z)
+        # To moments of a time without a gradient of z, its first gradients would be many times their usual size.
+        begins = tells_z & (step.astype(jnp.float32) < hparams.condition_first_steps + 1.0)
+        opt_state = jax.tree.map(lambda a: jnp.where(begins, jnp.zeros_like(a), a), state.opt_state)
+        state = dataclasses.replace(state, opt_state=opt_state)
     c = batch.c
     if hparams.condition_dropout is not None:
         key = jax.random.fold_in(stream(hparams.key, Stream.CONDITION), step)
@@ -228,7 +237,7 @@ def train_step(
     def loss_and_terms(params: PyTree) -> tuple[Array, Terms]:
         per_example = objective(model, params, batch.x, c, keys, at_step)
         terms = jax.tree.map(jnp.mean, per_example)
-        return terms.loss, terms
+        return terms.loss if tells_z is None else jnp.where(tells_z, terms.loss, terms.distortion), terms
 
     (_, terms), gradient = jax.value_and_grad(loss_and_terms, has_aux=True)(state.params)
     failures = ~jnp.isfinite(jnp.stack([terms.distortion, terms.rate, optax.tree.norm(gradient)]))

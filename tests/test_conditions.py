@@ -156,9 +156,12 @@ def test_a_text_tells_places_apart_and_an_empty_one_tells_them_nothing():
 
 
 @pytest.mark.parametrize(("network", "maps"), [("conv", 1), ("mlp", 0)])
-def test_convolutions_are_given_a_map_of_a_text(network, maps):
-    model, params, _, c = make("text", network)
-    assert len(embed(model, params, c).decoder.maps) == maps
+def test_a_convolutional_decoder_is_told_a_text_by_a_map_alone(network, maps):
+    model, params, _, c = make("text", network, prior="conditional")
+    told = embed(model, params, c)
+    assert len(told.decoder.maps) == maps
+    assert (told.decoder.e is None) == (maps > 0)
+    assert told.encoder.e.shape == told.prior.e.shape == (2, TextEncoder.features)
 
 
 def test_a_text_too_long_is_named():

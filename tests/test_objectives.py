@@ -72,6 +72,12 @@ def test_beta_follows_its_schedule(schedule, values):
         np.testing.assert_allclose(beta, value, rtol=1e-5, atol=1e-6)
 
 
+def test_the_warm_up_begins_after_the_condition():
+    h = settings(beta=4.0, warmup_epochs=1.0, condition_first_epochs=2.0)
+    betas = [float(objectives.annealed(Config(), h, jnp.int32(step)).beta) for step in (0, 20, 25, 30, 40)]
+    np.testing.assert_allclose(betas, [0, 0, 2, 4, 4], rtol=1e-6)
+
+
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "cyclical"])
 def test_without_a_warm_up_beta_starts_at_its_value(schedule):
     for step in (0, 1, 7):

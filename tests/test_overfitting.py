@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from cvae_jax import checkpoints, evaluation, sweep, training
-from cvae_jax.config import Member, SettingError
+from cvae_jax.config import Config, Member, SettingError, require_compatible
 from cvae_jax.cvae import CVAE
 from cvae_jax.hparams import hparams
 from cvae_jax.objectives import negative_beta_elbo
 from cvae_jax.sweep import Population
 
-PLAIN, ALL = Member(latent_dim=3), Member(latent_dim=4, dropout=0.3, ema_decay=0.9, patience=2, seed=1)
+PLAIN = Member(latent_dim=3)
+ALL = Member(latent_dim=4, condition_first_epochs=0.05, dropout=0.3, ema_decay=0.9, patience=2, seed=1)
 MEMBERS = (PLAIN, ALL, Member(latent_dim=2, dropout=0.3, learning_rate=3e-3))
 PER_EPOCH = 41
 
@@ -108,9 +109,11 @@ def test_masks_follow_seed_and_step(together):
 
 def test_one_program_serves_all_rates_decays_and_patiences(together):
     before = sweep.run_steps._cache_size()
-    others = [Member(latent_dim=2, dropout=d, ema_decay=e, patience=p) for d, e, p in (
-        (0.9, 0.0, 1.0), (0.0, 0.999, 7.5), (0.1, 0.5, np.inf),
-    )]  # fmt: skip
+    others = [
+        Member(latent_dim=2, condition_first_epochs=f, dropout=d, ema_decay=e, patience=p) for f, d, e, p in (
+            (0.0, 0.9, 0.0, 1.0), (2.0, 0.0, 0.999, 7.5), (5.0, 0.1, 0.5, np.inf),
+        )
+    ]  # fmt: skip
     h = sweep.stack_hparams(others, capacity=4, steps_per_epoch=PER_EPOCH)
     population = sweep.init(together.model, h)
     sweep.run_steps(together.model, population, h, together.data, jnp.int32(1))
@@ -196,7 +199,7 @@ def test_a_member_stops_when_its_patience_ends(together, end_epoch):
         [
             dataclasses.replace(ALL, patience=2),
             dataclasses.replace(ALL, patience=4),
-            dataclasses.replace(ALL, patience=2, warmup_epochs=5),
+            dataclasses.replace(ALL, patience=2, condition_first_epochs=3, warmup_epochs=2),
         ],
         capacity=4,
         steps_per_epoch=PER_EPOCH,
@@ -274,6 +277,7 @@ def test_a_member_taken_out_has_the_shapes_of_its_solo_run(make_sweep, together)
         ({"dropout": 1.0}, "dropout is 1.0, expected a number ≥ 0 and < 1"),
         ({"dropout": -0.1}, "dropout is -0.1, expected"),
         ({"ema_decay": float("nan")}, "ema_decay is nan, expected a number ≥ 0 and < 1"),
+        ({"condition_first_epochs": -1.0}, "condition_first_epochs is -1.0, expected"),
         ({"patience": 0.5}, "patience is 0.5, expected a number of epochs ≥ 1"),
         ({"patience": float("nan")}, "patience is nan, expected"),
     ],
@@ -283,8 +287,14 @@ def test_what_cannot_be_used_is_refused(fields, message):
         Member(**fields)
 
 
+def test_a_condition_that_comes_first_must_be_there():
+    with pytest.raises(SettingError, match=r"condition_first_epochs is 1.0, expected 0 without a condition"):
+        require_compatible(Config(condition="none"), Member(condition_first_epochs=1.0))
+
+
 def test_unused_settings_are_not_in_the_pytree():
     h = hparams(PLAIN, capacity=3, steps_per_epoch=1)
+    assert h.condition_first_steps is None
     assert h.dropout is None
     assert h.ema_decay is None
     stacked = sweep.stack_hparams(MEMBERS, capacity=4, steps_per_epoch=1)

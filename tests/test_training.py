@@ -11,6 +11,7 @@ import pytest
 
 from cvae_jax import training
 from cvae_jax.config import Config, Member
+from cvae_jax.cvae import decode
 from cvae_jax.hparams import hparams
 from cvae_jax.likelihoods import likelihood
 from cvae_jax.objectives import negative_beta_elbo
@@ -252,3 +253,44 @@ def test_log_prob_is_highest_at_the_mean(name):
     output = jnp.log(x / (1 - x)) if name == "bernoulli" else x
     np.testing.assert_allclose(family.mean(output), x, rtol=1e-6)
     np.testing.assert_allclose(jax.grad(family.log_prob)(output, x), 0.0, atol=1e-5)
+
+
+def test_the_decoder_learns_of_the_condition_before_it_is_told_z(model, init, batch):
+    h = settings(model, condition_first_epochs=0.5)  # five steps
+    step = jax.jit(partial(training.train_step, model, objective=negative_beta_elbo))
+    states = [init(h)]
+    for i in range(6):
+        states.append(step(states[-1], batch, h, jnp.int32(i)))
+    params = [jax.device_get(state.params["params"]) for state in states]
+
+    for early in params[1:6]:
+        for part in ("encoder", "to_latents"):
+            jax.tree.map(np.testing.assert_array_equal, early[part], params[0][part])
+        kernels = (p["decoder"]["FromLatents_0"]["kernel"] for p in (early, params[0]))
+        np.testing.assert_array_equal(*kernels)
+        assert differ(early["decoder"], params[0]["decoder"])
+    for part in ("encoder", "to_latents", "decoder"):
+        assert differ(params[6][part], params[5][part])
+
+    blind = jax.jit(partial(decode, model))(states[0].params, jnp.zeros((BATCH, 4)), batch.c, h.latent_mask)
+    expected = -jax.vmap(model.likelihood.log_prob)(blind, batch.x).mean()
+    np.testing.assert_allclose(states[1].sums.distortion, expected, rtol=1e-5)
+
+
+def test_adam_starts_anew_when_z_comes_in(model, init, batch, train_step):
+    h = settings(model, condition_first_epochs=0.5)
+    fresh = init(h)
+    used = dataclasses.replace(fresh, opt_state=jax.tree.map(lambda a: a + 1, fresh.opt_state))
+    step = jax.jit(partial(training.train_step, model, objective=negative_beta_elbo))
+    for at, same in ((4, False), (5, True), (6, False)):
+        from_fresh, from_used = (step(state, batch, h, jnp.int32(at)).params for state in (fresh, used))
+        assert differ(from_fresh, from_used) != same
+    # From there on it is the step of a member that was told z from the start.
+    alone = train_step(fresh, batch, settings(model), jnp.int32(5)).params
+    told = step(fresh, batch, h, jnp.int32(5)).params
+    for x, y in zip(jax.tree.leaves(told), jax.tree.leaves(alone), strict=True):
+        assert np.linalg.norm(x - y) <= 1e-4 * np.linalg.norm(y)
+
+
+def differ(a, b):
+    return any((x != y).any() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
