@@ -20,7 +20,8 @@ import jax.numpy as jnp
 from absl import app, flags
 
 from cvae_jax import data, memory, sweep
-from cvae_jax.config import Config, Member, SettingError
+from cvae_jax.checks import SettingError
+from cvae_jax.config import Config, Member
 from cvae_jax.grid import grid
 from experiments.cli import cache_dir
 

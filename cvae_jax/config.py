@@ -10,6 +10,8 @@ import dataclasses
 import math
 from typing import Literal, get_args
 
+from cvae_jax.checks import SettingError, require_finite, require_integer, require_one_of
+
 NetworkName = Literal["mlp", "conv"]
 ConditionName = Literal["label", "vector", "image", "text", "audio", "observed"]
 Conditioning = Literal["concat", "film"]
@@ -46,26 +48,6 @@ ActivationName = Literal["silu", "tanh"]
 LearningRateSchedule = Literal["constant", "iwae"]
 # Their order is part of every result: each draws from its own number. Append only.
 Augmentation = Literal["shift", "rotate", "scale", "flip", "cutout"]
-
-
-class SettingError(ValueError):
-    """A setting that cannot be used; its message is one line for a person."""
-
-
-def _require_one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise SettingError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
-
-
-def _require_finite(name: str, value: float, lowest: float, *, exclusive: bool = False) -> None:
-    if not math.isfinite(value) or value < lowest or (exclusive and value == lowest):
-        bound = ">" if exclusive else "≥"
-        raise SettingError(f"{name} is {value}, expected a finite number {bound} {lowest:g}")
-
-
-def _require_integer(name: str, value: int, lowest: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-        raise SettingError(f"{name} is {value}, expected a whole number ≥ {lowest}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,27 +120,27 @@ class Config:
     def __post_init__(self) -> None:
         """Refuse what no program can be built from."""
         for name in self.conditions:
-            _require_one_of("condition", name, (*get_args(ConditionName), "none"))
-        _require_one_of("conditioning", self.conditioning, get_args(Conditioning))
-        _require_one_of("prior", self.prior, get_args(PriorName))
-        _require_one_of("network", self.network, get_args(NetworkName))
-        _require_one_of("likelihood", self.likelihood, get_args(LikelihoodName))
-        _require_one_of("binarize", self.binarize, get_args(Binarize))
-        _require_one_of("compute_dtype", self.compute_dtype, get_args(ComputeDtype))
-        _require_one_of("objective", self.objective, get_args(ObjectiveName))
-        _require_one_of("schedule", self.schedule, get_args(Schedule))
-        _require_one_of("activation", self.activation, get_args(ActivationName))
-        _require_one_of("learning_rate_schedule", self.learning_rate_schedule, get_args(LearningRateSchedule))
+            require_one_of("condition", name, (*get_args(ConditionName), "none"))
+        require_one_of("conditioning", self.conditioning, get_args(Conditioning))
+        require_one_of("prior", self.prior, get_args(PriorName))
+        require_one_of("network", self.network, get_args(NetworkName))
+        require_one_of("likelihood", self.likelihood, get_args(LikelihoodName))
+        require_one_of("binarize", self.binarize, get_args(Binarize))
+        require_one_of("compute_dtype", self.compute_dtype, get_args(ComputeDtype))
+        require_one_of("objective", self.objective, get_args(ObjectiveName))
+        require_one_of("schedule", self.schedule, get_args(Schedule))
+        require_one_of("activation", self.activation, get_args(ActivationName))
+        require_one_of("learning_rate_schedule", self.learning_rate_schedule, get_args(LearningRateSchedule))
         _require_usable_augmentation(self)
         _require_usable_condition(self)
         _require_usable_prior(self)
-        _require_finite("sigma", self.sigma, 0.0, exclusive=True)
-        _require_integer("num_components", self.num_components, 1)
-        _require_integer("num_samples", self.num_samples, 1)
-        _require_integer("discriminator_width", self.discriminator_width, 1)
-        _require_integer("batch_size", self.batch_size, 1)
-        _require_integer("epochs", self.epochs, 1)
-        _require_integer("data_seed", self.data_seed, 0)
+        require_finite("sigma", self.sigma, 0.0, exclusive=True)
+        require_integer("num_components", self.num_components, 1)
+        require_integer("num_samples", self.num_samples, 1)
+        require_integer("discriminator_width", self.discriminator_width, 1)
+        require_integer("batch_size", self.batch_size, 1)
+        require_integer("epochs", self.epochs, 1)
+        require_integer("data_seed", self.data_seed, 0)
         if self.binarize != "none" and self.likelihood != "bernoulli":
             raise SettingError(
                 f"binarize is {self.binarize!r}, expected none with the {self.likelihood} likelihood"
@@ -181,7 +163,7 @@ class Config:
         if not self.hidden:
             raise SettingError("hidden is empty, expected at least one width")
         for width in self.hidden:
-            _require_integer("hidden", width, 1)
+            require_integer("hidden", width, 1)
         for name in ("hidden", "activation"):
             default = Config.__dataclass_fields__[name].default
             if self.network != "mlp" and getattr(self, name) != default:
@@ -198,7 +180,7 @@ class Config:
 
 def _require_usable_augmentation(config: Config) -> None:
     for name in config.augment:
-        _require_one_of("augment", name, get_args(Augmentation))
+        require_one_of("augment", name, get_args(Augmentation))
     if len(set(config.augment)) < len(config.augment):
         raise SettingError(f"augment is {','.join(config.augment)}, expected each at most once")
     if config.binarize == "static" and {"rotate", "scale"} & set(config.augment):
@@ -226,7 +208,7 @@ def _require_usable_condition(config: Config) -> None:
 
 
 def _require_usable_prior(config: Config) -> None:
-    _require_integer("pseudo_inputs", config.pseudo_inputs, 1)
+    require_integer("pseudo_inputs", config.pseudo_inputs, 1)
     if config.prior == "conditional" and config.condition == "none":
         raise SettingError("prior is 'conditional', expected standard, vamp or flow without a condition")
     if config.prior != "standard" and config.objective in _OF_THE_STANDARD_PRIOR:
@@ -306,21 +288,21 @@ class Member:
 
     def __post_init__(self) -> None:
         """Refuse what no training can use."""
-        _require_finite("beta", self.beta, 0.0)
-        _require_integer("latent_dim", self.latent_dim, 1)
-        _require_finite("learning_rate", self.learning_rate, 0.0, exclusive=True)
-        _require_finite("adam_epsilon", self.adam_epsilon, 0.0, exclusive=True)
-        _require_finite("warmup_epochs", self.warmup_epochs, 0.0)
-        _require_finite("condition_first_epochs", self.condition_first_epochs, 0.0)
-        _require_finite("free_bits", self.free_bits, 0.0)
-        _require_finite("kl_target", self.kl_target, 0.0)
+        require_finite("beta", self.beta, 0.0)
+        require_integer("latent_dim", self.latent_dim, 1)
+        require_finite("learning_rate", self.learning_rate, 0.0, exclusive=True)
+        require_finite("adam_epsilon", self.adam_epsilon, 0.0, exclusive=True)
+        require_finite("warmup_epochs", self.warmup_epochs, 0.0)
+        require_finite("condition_first_epochs", self.condition_first_epochs, 0.0)
+        require_finite("free_bits", self.free_bits, 0.0)
+        require_finite("kl_target", self.kl_target, 0.0)
         for name in ("mi_weight", "marginal_weight", "dip_off_diagonal", "dip_diagonal", "tc_weight"):
-            _require_finite(name, getattr(self, name), 0.0)
+            require_finite(name, getattr(self, name), 0.0)
         for name in ("discriminator_learning_rate", "beta_min", "beta_max"):
-            _require_finite(name, getattr(self, name), 0.0, exclusive=True)
+            require_finite(name, getattr(self, name), 0.0, exclusive=True)
         if self.beta_min >= self.beta_max:
             raise SettingError(f"beta_min is {self.beta_min}, expected less than beta_max {self.beta_max}")
-        _require_finite("weight_decay", self.weight_decay, 0.0)
+        require_finite("weight_decay", self.weight_decay, 0.0)
         if math.isnan(self.clip_norm) or self.clip_norm <= 0:
             raise SettingError(f"clip_norm is {self.clip_norm}, expected a number > 0 (inf does not clip)")
         if not 0 <= self.cvae_weight <= 1:
@@ -332,7 +314,7 @@ class Member:
             raise SettingError(
                 f"patience is {self.patience}, expected a number of epochs ≥ 1 (inf never stops)"
             )
-        _require_integer("seed", self.seed, 0)
+        require_integer("seed", self.seed, 0)
 
 
 def require_compatible(config: Config, member: Member) -> None:

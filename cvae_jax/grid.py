@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from cvae_jax.config import Member, SettingError
+from cvae_jax.checks import SettingError
+from cvae_jax.config import Member
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Member))
 

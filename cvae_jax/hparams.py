@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from cvae_jax.config import Member, SettingError
+from cvae_jax.checks import SettingError
+from cvae_jax.config import Member
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Key

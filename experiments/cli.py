@@ -53,7 +53,7 @@ def use_cache() -> Path:
 
 def _expected_errors() -> tuple[type[Exception], ...]:
     from cvae_jax.checkpoints import CheckpointError
-    from cvae_jax.config import SettingError
+    from cvae_jax.checks import SettingError
     from cvae_jax.dataset import DataError
     from cvae_jax.speech import SpeechError
 

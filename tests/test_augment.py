@@ -9,7 +9,8 @@ import pytest
 from scipy import ndimage
 
 from cvae_jax import augment, sweep
-from cvae_jax.config import Augmentation, Config, Member, SettingError
+from cvae_jax.checks import SettingError
+from cvae_jax.config import Augmentation, Config, Member
 
 ALL = ("shift", "rotate", "scale", "flip", "cutout")
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from compiled import decode, draw, embed, encode, rate, sample_prior
 
+from cvae_jax.checks import SettingError
 from cvae_jax.condition_kinds import Audio, Image, Label, Observed, Text, Vector, encode_text
 from cvae_jax.conditions import Given, TextEncoder, observe
-from cvae_jax.config import Config, SettingError
+from cvae_jax.config import Config
 from cvae_jax.cvae import CVAE
 
 SHAPE, Z = (8, 8, 1), 3

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from cvae_jax import networks
+from cvae_jax.checks import SettingError
 from cvae_jax.condition_kinds import Label
-from cvae_jax.config import Config, SettingError
+from cvae_jax.config import Config
 from cvae_jax.cvae import CVAE
 
 NETWORKS = ("mlp", "conv")

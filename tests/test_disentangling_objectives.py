@@ -10,8 +10,9 @@ import pytest
 from scipy import special, stats
 
 from cvae_jax import objectives
+from cvae_jax.checks import SettingError
 from cvae_jax.condition_kinds import Label
-from cvae_jax.config import Config, Member, SettingError
+from cvae_jax.config import Config, Member
 from cvae_jax.cvae import CVAE
 from cvae_jax.dipvae import covariance_penalty, latent_covariance
 from cvae_jax.draws import draw

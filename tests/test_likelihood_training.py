@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from cvae_jax import data, evaluation, objectives, sampling, sweep, training
-from cvae_jax.config import Config, Member, SettingError
+from cvae_jax.checks import SettingError
+from cvae_jax.config import Config, Member
 from cvae_jax.cvae import decode
 from cvae_jax.dataset import DataError
 from cvae_jax.draws import draw

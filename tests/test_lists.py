@@ -8,7 +8,8 @@ import math
 import pytest
 from absl import flags
 
-from cvae_jax.config import Member, SettingError
+from cvae_jax.checks import SettingError
+from cvae_jax.config import Member
 from cvae_jax.grid import Uniform, distinct, grid, random_members
 from experiments import settings
 from experiments.cli import UserError

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cvae_jax import evaluation, objectives, sweep, training
-from cvae_jax.config import Config, Member, SettingError, require_compatible
+from cvae_jax.checks import SettingError
+from cvae_jax.config import Config, Member, require_compatible
 from cvae_jax.cvae import encode
 from cvae_jax.multirate import at_beta
 

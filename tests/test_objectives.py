@@ -11,8 +11,9 @@ import pytest
 from scipy import stats
 
 from cvae_jax import importance, likelihoods, objectives, sweep
+from cvae_jax.checks import SettingError
 from cvae_jax.condition_kinds import Label
-from cvae_jax.config import Config, Member, SettingError
+from cvae_jax.config import Config, Member
 from cvae_jax.cvae import CVAE, Gaussian, decode, encode
 from cvae_jax.hparams import hparams
 from cvae_jax.losses import reparameterize

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cvae_jax import checkpoints, evaluation, sweep, training
-from cvae_jax.config import Config, Member, SettingError, require_compatible
+from cvae_jax.checks import SettingError
+from cvae_jax.config import Config, Member, require_compatible
 from cvae_jax.cvae import CVAE
 from cvae_jax.hparams import hparams
 from cvae_jax.objectives import negative_beta_elbo

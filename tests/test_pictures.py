@@ -10,7 +10,8 @@ from scipy import stats
 from sklearn.datasets import load_digits
 
 from cvae_jax import evaluation, latent_plots, plots, posteriors, sampling, sweep
-from cvae_jax.config import Member, SettingError
+from cvae_jax.checks import SettingError
+from cvae_jax.config import Member
 from cvae_jax.cvae import Gaussian, encode
 from cvae_jax.dataset import DataError
 from cvae_jax.losses import standard_normal_kl
