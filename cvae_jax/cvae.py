@@ -156,12 +156,9 @@ class CVAE(nn.Module):
             told = network(c)
             return told if heeded is None else withheld(told, heeded)
 
-        shared = encoded(self.embedding)
-        if self.config.share_condition:
-            parts = (shared, shared, shared)
-        else:
-            parts = (shared, encoded(self.decoder_embedding), encoded(self.prior_embedding))
-        of_encoder, of_decoder, of_prior = parts
+        of_encoder = of_decoder = of_prior = encoded(self.embedding)
+        if not self.config.share_condition:
+            of_decoder, of_prior = encoded(self.decoder_embedding), encoded(self.prior_embedding)
         if isinstance(self.kind, Text) and of_decoder is not None and of_decoder.maps:
             # Said of the picture as a whole, a word would be drawn only where training saw it.
             of_decoder = of_decoder._replace(e=None)

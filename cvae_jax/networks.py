@@ -68,27 +68,29 @@ class AddCondition(nn.Module):
     @nn.compact
     def __call__(self, h: Float[Array, "b *hw f"], context: Context) -> Float[Array, "b *hw f"]:
         """Condition a batch of activations."""
-        per_channel = (1,) * (h.ndim - 2) + (h.shape[-1],)
         if context.e is not None:
-            term = Dense(h.shape[-1], use_bias=False, dtype=self.dtype)(context.e)
-            if context.film:
-                scale = Dense(h.shape[-1], use_bias=False, dtype=self.dtype, name="scale")(context.e)
-                h = h * (1.0 + scale.reshape(-1, *per_channel))
-            h = h + term.reshape(-1, *per_channel)
+            h = self._heed(h, context.e, context, None, "scale")
         for i, features in enumerate(context.maps):
-            if features.shape[1:3] != h.shape[1:-1]:
-                continue
-            term = Dense(h.shape[-1], use_bias=False, dtype=self.dtype, name=f"map_{i}")(features)
-            if context.film:
-                scale = Dense(h.shape[-1], use_bias=False, dtype=self.dtype, name=f"map_{i}_scale")(features)
-                h = h * (1.0 + scale)
-            h = h + term
+            if features.shape[1:3] == h.shape[1:-1]:
+                h = self._heed(h, features, context, f"map_{i}", f"map_{i}_scale")
         if context.log_beta is not None:
             slope = self.param("gate_slope", nn.initializers.zeros, (h.shape[-1],))
             shift = self.param("gate_shift", nn.initializers.zeros, (h.shape[-1],))
             gate = 2.0 * nn.sigmoid(context.log_beta.reshape(-1, 1) * slope + shift)
-            h = h * gate.reshape(-1, *per_channel).astype(self.dtype)
+            h = h * gate.reshape(-1, *(1,) * (h.ndim - 2), h.shape[-1]).astype(self.dtype)
         return h
+
+    def _heed(
+        self, h: Array, features: Array, context: Context, term: str | None, scale: str
+    ) -> Float[Array, "b *hw f"]:
+        """Add what features say, the same everywhere or of each place; `term` and `scale` name the parameters."""
+
+        def linear(name: str | None) -> Array:
+            said = Dense(h.shape[-1], use_bias=False, dtype=self.dtype, name=name)(features)
+            return said.reshape(said.shape[0], *(1,) * (h.ndim - said.ndim), *said.shape[1:])
+
+        scaled = h * (1.0 + linear(scale)) if context.film else h
+        return scaled + linear(term)
 
 
 class ToLatents(nn.Module):
