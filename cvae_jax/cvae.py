@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from cvae_jax.condition_kinds import Condition, Observed, Text
-from cvae_jax.conditions import Embedding, Embeddings, Given, encoder, features_of, withheld
+from cvae_jax.conditions import encoder, features_of
 from cvae_jax.config import Config
 from cvae_jax.dropout import Dropout
+from cvae_jax.embeddings import Embedding, Embeddings, Given, withheld
 from cvae_jax.likelihoods import GaussianOutput, Likelihood, likelihood
 from cvae_jax.losses import reparameterize
 from cvae_jax.networks import (

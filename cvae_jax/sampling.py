@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from cvae_jax.batches import in_batches
 from cvae_jax.checks import SettingError
 from cvae_jax.condition_kinds import Label
-from cvae_jax.conditions import Given
 from cvae_jax.cvae import CVAE, decode, encode
 from cvae_jax.draws import from_noise, sample_prior
+from cvae_jax.embeddings import Given
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, Key, PyTree

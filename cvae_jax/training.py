@@ -12,10 +12,10 @@ import optax
 from flax import struct
 
 from cvae_jax.condition_kinds import blank
-from cvae_jax.conditions import Given
 from cvae_jax.config import Config
 from cvae_jax.cvae import CVAE
 from cvae_jax.dropout import Dropout
+from cvae_jax.embeddings import Given
 from cvae_jax.hparams import Hparams
 from cvae_jax.likelihoods import fitted_logvar
 from cvae_jax.objectives import annealed, extra_variables, part_names

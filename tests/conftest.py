@@ -3,13 +3,10 @@
 import os
 from pathlib import Path
 
-# Most of the time goes into compiling.
+from compiling import QUICKLY
+
 os.environ["XLA_FLAGS"] = " ".join(
-    (
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=2",
-        "--xla_backend_optimization_level=0",
-    )
+    [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=2", *QUICKLY]
 )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 

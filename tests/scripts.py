@@ -11,11 +11,11 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from compiling import QUICKLY
 from tensorboardX.proto import event_pb2
 
 ROOT = Path(__file__).parents[1]
-# Most of the time goes into compiling.
-ENVIRONMENT = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+ENVIRONMENT = {"XLA_FLAGS": " ".join(QUICKLY)}
 # Scripts that need not be disturbed fork from a process that has imported what they import, which takes seconds.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(

@@ -8,9 +8,11 @@ from compiled import decode, draw, embed, encode, rate, sample_prior
 
 from cvae_jax.checks import SettingError
 from cvae_jax.condition_kinds import Audio, Image, Label, Observed, Text, Vector, encode_text
-from cvae_jax.conditions import Given, TextEncoder, observe
+from cvae_jax.conditions import observe
 from cvae_jax.config import Config
 from cvae_jax.cvae import CVAE
+from cvae_jax.embeddings import Given
+from cvae_jax.text_encoder import TextEncoder, words_of
 
 SHAPE, Z = (8, 8, 1), 3
 MASK = jnp.ones(Z, bool)
@@ -120,8 +122,8 @@ def test_each_part_may_have_an_encoder_of_its_own(prior, encoders):
     assert sum("embedding" in name for name in shared["params"]) == 1
 
 
-def test_a_text_is_its_bytes_in_their_order():
-    texts = ["two four", "four two", "two four ", "two", ""]
+def test_a_text_is_its_words_in_their_order():
+    texts = ["two four", "four two", "twofour", "two", "two, four", ""]
     network = TextEncoder(12)
     c = jnp.asarray(encode_text(texts, 12))
     params = jax.jit(network.init)(jax.random.key(0), c)
@@ -132,10 +134,27 @@ def test_a_text_is_its_bytes_in_their_order():
         np.testing.assert_allclose(apply(params, c[i : i + 1]).e[0], e[i], atol=1e-5)
         for j in range(i):
             assert np.abs(e[i] - e[j]).max() > 1e-3
+    blanks = apply(params, jnp.asarray(encode_text([" two  four "], 12)))
+    np.testing.assert_allclose(blanks.e[0], e[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "numbers"),
+    [
+        ("a 7, up", 8, [1, 0, 2, 3, 0, 4, 4]),
+        ("  Zz09-az", 8, [0, 0, 1, 1, 1, 1, 2, 3, 3]),
+        ("né x", 8, [1, 1, 1, 0, 2]),
+        ("a b c d", 2, [1, 0, 2, 0, 2, 0, 2]),
+        ("", 2, []),
+    ],
+)
+def test_bytes_belong_to_words(text, most, numbers):
+    c = jnp.asarray(encode_text([text], 9))
+    assert words_of(c, most)[0].tolist() == numbers + [0] * (9 - len(numbers))
 
 
 def test_padding_is_no_part_of_a_text():
-    """What stands at the padding's positions, and what gradient they get."""
+    """What stands at the padding's words, and what gradient they get."""
     network = TextEncoder(12)
     c = jnp.asarray(encode_text(["two"], 12))
     params = jax.jit(network.init)(jax.random.key(0), c)

@@ -1,0 +1,57 @@
+"""What the networks are told of conditions, and to what extent they are told of each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, PyTree
+
+
+class Given(NamedTuple):
+    """A batch of conditions, each to be heeded or not.
+
+    Attributes:
+      c: conditions, an array with a leading axis b, or several by name.
+      heeded: 1 where the networks are told of the condition, 0 where they are told nothing, shape (b,), float32.
+    """
+
+    c: PyTree
+    heeded: Float[Array, " b"]
+
+
+class Embedding(NamedTuple):
+    """What the networks are told of a batch of conditions.
+
+    Attributes:
+      e: the embedding, shape (b, e), or None where the maps say it all.
+      maps: features at the sizes of an image's pyramid, each of shape (b, h, w, f), largest first.
+    """
+
+    e: Float[Array, "b e"] | None
+    maps: tuple[Float[Array, "b h w f"], ...] = ()
+
+
+class Embeddings(NamedTuple):
+    """What each part of the model is told of a batch of conditions; all fields are None without a condition.
+
+    Attributes:
+      encoder, decoder, prior: the same for all three if they share an encoder of the condition.
+      observed: the pixels that are given, of a model that completes images, shape (b, H, W, C).
+    """
+
+    encoder: Embedding | None
+    decoder: Embedding | None
+    prior: Embedding | None
+    observed: Float[Array, "b H W C"] | None
+
+
+def withheld(told: Embedding, heeded: Float[Array, " b"]) -> Embedding:
+    """What is told of a batch of conditions, zeros where a condition is not heeded."""
+
+    def one(told: Array) -> Array:
+        return told * heeded.reshape(-1, *(1,) * (told.ndim - 1)).astype(told.dtype)
+
+    return jax.tree.map(one, told)

@@ -1,0 +1,197 @@
+"""A text as a network reads it: its bytes, its words, what stands about each, and what it says of every place."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cvae_jax.convolutions import Upsample
+from cvae_jax.embeddings import Embedding
+from cvae_jax.products import Dense
+
+if TYPE_CHECKING:
+    from jax.typing import DTypeLike
+    from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
+
+_BYTES = 256
+# Added to the mean square of a map that is brought to a mean square of 1.
+_LEAST_SQUARE = 1e-3
+
+
+def words_of(c: UInt8[Array, "b l"], most: int) -> Int[Array, "b l"]:
+    """The number of the word that each byte is in, from 1 on, and 0 between words.
+
+    A word is a run of ASCII letters and digits and of bytes beyond ASCII; any other byte but a blank is a word alone.
+
+    Args:
+      c: texts, 0 after their ends.
+      most: words that are told apart; those beyond count as the last.
+
+    Example:
+      >>> text = jnp.frombuffer(b"a 7, up", jnp.uint8)[None]
+      >>> words_of(text, 8).tolist()
+      [[1, 0, 2, 3, 0, 4, 4]]
+    """
+    blank = (c == 0) | (c == ord(" "))
+    runs = c >= 128
+    for low, high in ("09", "AZ", "az"):
+        runs |= (ord(low) <= c) & (c <= ord(high))
+    goes_on = runs & jnp.pad(runs, ((0, 0), (1, 0)))[:, :-1]
+    number = jnp.cumsum(~blank & ~goes_on, axis=1, dtype=jnp.int32)
+    return jnp.where(blank, 0, jnp.minimum(number, most))
+
+
+class TextEncoder(nn.Module):
+    """The words of a text, found by a convolution over their bytes; what is next to each; and a small transformer.
+
+    A word is the sum of what the filters find about each of its bytes, none of them reaching into another word.
+    Convolutions over the words bind what stands side by side, attention what is further apart. The embedding is made
+    of the mean over the text's words by two dense layers, the map from what each place of a grid reads of them.
+
+    Attributes:
+      length: most bytes of a text.
+      grid: height and width of the map, None for no map.
+      features: of the embedding.
+      letter: size of a byte's vector.
+      filters: of the convolution over bytes.
+      span: bytes that a filter sees, odd.
+      bytes_per_word: there is room for a word to so many bytes of `length`.
+      width: of each word, and of the map.
+      neighbours: words that a convolution over them sees, odd.
+      convolutions: over words.
+      layers: of attention.
+      heads: of each layer.
+
+    References:
+      Kim, Convolutional Neural Networks for Sentence Classification, 2014, section 2, of filters over a text.
+      Vaswani et al., Attention Is All You Need, 2017, section 3.
+    """
+
+    length: int
+    grid: tuple[int, int] | None = None
+    features: int = 256
+    letter: int = 16
+    filters: int = 128
+    span: int = 7
+    bytes_per_word: int = 4
+    width: int = 64
+    neighbours: int = 5
+    convolutions: int = 2
+    layers: int = 1
+    heads: int = 4
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, c: UInt8[Array, "b l"]) -> Embedding:
+        """Embed a batch of texts, which may have no words at all."""
+        most = -(-self.length // self.bytes_per_word)
+        number = words_of(c, most)
+        words = self._words(c, number, most)
+        present = jnp.any(number[:, :, None] == 1 + jnp.arange(most), axis=1)
+        words = jnp.where(present[..., None], nn.LayerNorm(dtype=self.dtype)(words), 0.0)
+        h = Dense(self.width, dtype=self.dtype)(words)
+        h = h + self.param("positions", nn.initializers.normal(0.3), (most, self.width)).astype(self.dtype)
+        for _ in range(self.convolutions):
+            near = jnp.where(present[..., None], nn.LayerNorm(dtype=self.dtype)(h), 0.0)
+            h = h + self._inner(_windows(near, self.neighbours))
+        for layer in range(self.layers):
+            h = h + SelfAttention(self.heads, self.dtype, name=f"attention_{layer}")(h, present)
+            h = h + self._inner(nn.LayerNorm(dtype=self.dtype)(h))
+        h = jnp.where(present[..., None], nn.LayerNorm(dtype=self.dtype)(h), 0.0)
+        count = jnp.maximum(jnp.sum(present, axis=1, dtype=jnp.int32), 1).astype(self.dtype)
+        # What is said of a thing and where it is meet only here: the mean keeps them apart.
+        e = nn.silu(Dense(2 * self.features, dtype=self.dtype)(jnp.sum(h, axis=1) / count[:, None]))
+        e = Dense(self.features, dtype=self.dtype)(e)
+        if self.grid is None:
+            return Embedding(e)
+        return Embedding(e, (Places(self.grid, self.width, self.heads, self.dtype)(h, words, present),))
+
+    def _words(self, c: UInt8[Array, "b l"], number: Int[Array, "b l"], most: int) -> Float[Array, "b w f"]:
+        """What the filters find in each word."""
+        # Products rather than gathers: their gradients are no scatters, and so repeat bit for bit.
+        table = self.param("bytes", nn.initializers.normal(1.0), (_BYTES, self.letter)).astype(self.dtype)
+        letters = jax.nn.one_hot(c, _BYTES, dtype=self.dtype) @ table
+        same = _windows(number[..., None], self.span) == number[..., None]
+        seen = jnp.where(same[..., None], _windows(letters, self.span).reshape(*same.shape, -1), 0.0)
+        found = nn.silu(Dense(self.filters, dtype=self.dtype)(seen.reshape(*c.shape, -1)))
+        within = jax.nn.one_hot(number - 1, most, dtype=self.dtype)
+        return jnp.einsum("blw,blf->bwf", within, found)
+
+    def _inner(self, h: Float[Array, "b w f"]) -> Float[Array, "b w g"]:
+        """Two dense layers."""
+        return Dense(self.width, dtype=self.dtype)(nn.silu(Dense(2 * self.width, dtype=self.dtype)(h)))
+
+
+def _windows(h: Shaped[Array, "b l f"], span: int) -> Shaped[Array, "b l span*f"]:
+    """What stands within a span about each position, zeros beyond the ends."""
+    around = jnp.pad(h, ((0, 0), (span // 2, span // 2), (0, 0)))
+    return jnp.concatenate([around[:, i : i + h.shape[1]] for i in range(span)], axis=-1)
+
+
+class Places(nn.Module):
+    """A map of what a text says of each place: places attend to the words of the text.
+
+    Which word a place heeds depends on all of the text, what it is told there on the word alone: a word that training
+    never saw of a place is told as of any other. The places are half as many to a side as the map,
+    which a transposed convolution makes of them: what is said of a place also shapes those around it. Its mean square
+    is 1.
+
+    Attributes:
+      grid: height and width of the map.
+      width: of the map.
+      heads: of attention.
+    """
+
+    grid: tuple[int, int]
+    width: int
+    heads: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, h: Float[Array, "b l f"], words: Float[Array, "b l g"], present: Bool[Array, "b l"]
+    ) -> Float[Array, "b h w f"]:
+        """Read a batch of texts."""
+        height, across = -(-self.grid[0] // 2), -(-self.grid[1] // 2)
+        each = self.width // self.heads
+        places = self.param("places", nn.initializers.normal(1.0), (height * across, self.width))
+        query, key, value = (
+            Dense(self.width, dtype=self.dtype)(a.astype(self.dtype)).reshape(*a.shape[:-1], self.heads, each)
+            for a in (places, h, words)
+        )
+        scores = jnp.einsum("qhf,bkhf->bhqk", query, key).astype(jnp.float32) / math.sqrt(each)
+        scores = jnp.where(present[:, None, None], scores, -1e9)
+        # One score more, of being told nothing.
+        weights = jax.nn.softmax(jnp.pad(scores, ((0, 0), (0, 0), (0, 0), (0, 1))), axis=-1)[..., :-1]
+        told = jnp.einsum("bhqk,bkhf->bqhf", weights.astype(self.dtype), value)
+        h = nn.silu(Dense(self.width, dtype=self.dtype)(told.reshape(-1, height, across, self.width)))
+        told = Upsample(self.width, self.dtype)(h)[:, : self.grid[0], : self.grid[1]].astype(jnp.float32)
+        # Left to grow, as a decoder that learns from it alone makes it, it would drown the image in the encoder.
+        size = jnp.sqrt(jnp.mean(jnp.square(told), axis=(1, 2, 3), keepdims=True) + _LEAST_SQUARE)
+        return (told / size).astype(self.dtype)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention among the positions that are present, layer-normalized at its entry."""
+
+    heads: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, h: Float[Array, "b l f"], present: Array) -> Float[Array, "b l f"]:
+        """Mix a batch of sequences."""
+        b, length, width = h.shape
+        each = width // self.heads
+        mixed = Dense(3 * width, dtype=self.dtype)(nn.LayerNorm(dtype=self.dtype)(h))
+        query, key, value = jnp.moveaxis(mixed.reshape(b, length, 3, self.heads, each), 2, 0)
+        scores = jnp.einsum("bqhf,bkhf->bhqk", query, key).astype(jnp.float32) / math.sqrt(each)
+        # A large number rather than infinity: a text of no bytes has no position to attend to.
+        scores = jnp.where(present[:, None, None], scores, -1e9)
+        weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
+        return Dense(width, dtype=self.dtype)(
+            jnp.einsum("bhqk,bkhf->bqhf", weights, value).reshape(b, length, width)
+        )

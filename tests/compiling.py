@@ -1,0 +1,7 @@
+"""How the tests have XLA compile, which is where most of their time goes: quickly rather than well."""
+
+from importlib.metadata import version
+
+# What later versions of XLA no longer know: they refuse to start with it.
+_OLD = ["--xla_cpu_use_fusion_emitters=false"] if version("jax").startswith("0.10.") else []
+QUICKLY = ["--xla_backend_optimization_level=0", *_OLD]
