@@ -1,5 +1,7 @@
-"""Small datasets for tests: arrays, and how they are loaded."""
+"""Small datasets for tests: arrays, and how they are loaded; and parameters that take no compiling."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cvae_jax import data
@@ -30,3 +32,14 @@ class Source(list):
 
     def __getitems__(self, numbers):
         return [self[number] for number in numbers]
+
+
+def any_params(module, *args):
+    """Variables of a module called with these arguments, by NumPy: kernels that keep size, small biases."""
+    draws = np.random.default_rng(0)
+
+    def one(leaf):
+        size = np.sqrt(np.prod(leaf.shape[:-1])) if len(leaf.shape) > 1 else 10.0
+        return jnp.asarray(draws.normal(size=leaf.shape) / size, leaf.dtype)
+
+    return jax.tree.map(one, jax.eval_shape(module.init, *args))

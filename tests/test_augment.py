@@ -139,7 +139,9 @@ def test_what_one_draws_depends_neither_on_the_others_nor_on_their_order(many):
     both, flipped = many("rotate", "flip"), many("flip")
     mirrored = np.array([np.array_equal(each, image()[:, ::-1]) for each in flipped])
     turned = many("rotate")
-    np.testing.assert_array_equal(both, np.where(mirrored[:, None, None, None], turned[:, :, ::-1], turned))
+    # Two programs may round a pixel between others differently.
+    expected = np.where(mirrored[:, None, None, None], turned[:, :, ::-1], turned)
+    np.testing.assert_allclose(both, expected, rtol=0, atol=1e-5)
 
 
 # The batch of a step

@@ -337,13 +337,12 @@ def test_a_member_equals_its_solo_run(make_sweep, fields):
         model, h, data = make_sweep(*members, schedule="cosine", **fields)
         return sweep.run_steps(model, sweep.init(model, h), h, data, jnp.int32(4)).members
 
-    together = trained(*members)
-    for i, member in enumerate(members):
-        alone = trained(member)
-        np.testing.assert_allclose(together.sums.loss[i], alone.sums.loss[0], rtol=1e-5)
-        cut = [
-            sweep.as_alone(jax.tree.map(lambda leaf, j=j: leaf[j], state), member).params
-            for state, j in ((together, i), (alone, 0))
-        ]
-        for a, b in zip(*map(jax.tree.leaves, cut), strict=True):
-            assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(b)
+    # The one with fewer latents than the sweep has room for.
+    together, alone = trained(*members), trained(members[0])
+    np.testing.assert_allclose(together.sums.loss[0], alone.sums.loss[0], rtol=1e-5)
+    cut = [
+        sweep.as_alone(jax.tree.map(lambda leaf: leaf[0], state), members[0]).params
+        for state in (together, alone)
+    ]
+    for a, b in zip(*map(jax.tree.leaves, cut), strict=True):
+        assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(b)

@@ -1,5 +1,7 @@
 """Learned priors are densities that their draws follow, and what is trained with them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +26,7 @@ C = jnp.array([0, 1, 2, 0])
 KEYS = jax.random.split(jax.random.key(5), 4)
 
 
+@functools.cache
 def make(prior, **fields):
     config = Config(hidden=(16, 16), prior=prior, pseudo_inputs=7, **fields)
     model = CVAE(config, SHAPE, Label(3), Z)
@@ -110,13 +113,13 @@ def test_a_member_equals_its_solo_run(make_sweep, prior):
     fields = {"prior": prior, "hidden": (16, 16), "pseudo_inputs": 5}
     members = (Member(latent_dim=2, seed=1, condition_dropout=0.2), Member(latent_dim=4, beta=2.0))
     together, *_ = trained(make_sweep, members, **fields)
-    for i, member in enumerate(members):
-        alone, *_ = trained(make_sweep, (member,), **fields)
-        of_member = sweep.as_alone(jax.tree.map(lambda a, i=i: a[i], together.members), member)
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b[0], rtol=2e-3, atol=2e-4),
-            of_member.params, alone.members.params,
-        )  # fmt: skip
+    # The one with fewer latents than the sweep has room for.
+    alone, *_ = trained(make_sweep, members[:1], **fields)
+    of_member = sweep.as_alone(jax.tree.map(lambda a: a[0], together.members), members[0])
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b[0], rtol=2e-3, atol=2e-4),
+        of_member.params, alone.members.params,
+    )  # fmt: skip
 
 
 def trained(make_sweep, members, **fields):
