@@ -35,11 +35,12 @@ class Source(list):
 
 
 def any_params(module, *args):
-    """Variables of a module called with these arguments, by NumPy: kernels that keep size, small biases."""
+    """Variables of a module called with these arguments, by NumPy: kernels that keep sizes, and no biases."""
     draws = np.random.default_rng(0)
 
-    def one(leaf):
-        size = np.sqrt(np.prod(leaf.shape[:-1])) if len(leaf.shape) > 1 else 10.0
-        return jnp.asarray(draws.normal(size=leaf.shape) / size, leaf.dtype)
+    def one(path, leaf):
+        if len(leaf.shape) < 2:
+            return jnp.full(leaf.shape, float(path[-1].key == "scale"), leaf.dtype)
+        return jnp.asarray(draws.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1])), leaf.dtype)
 
-    return jax.tree.map(one, jax.eval_shape(module.init, *args))
+    return jax.tree_util.tree_map_with_path(one, jax.eval_shape(module.init, *args))

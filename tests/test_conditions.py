@@ -140,7 +140,7 @@ def test_a_text_is_its_words_in_their_order():
     texts = ["two four", "four two", "twofour", "two", "two, four", ""]
     network = TextEncoder(12)
     c = jnp.asarray(encode_text(texts, 12))
-    params = jax.jit(network.init)(jax.random.key(0), c)
+    params = any_params(network, jax.random.key(0), c)
     apply = jax.jit(network.apply)
     e = np.asarray(apply(params, c).e)
     assert np.isfinite(e).all()
@@ -181,7 +181,7 @@ def test_padding_is_no_part_of_a_text():
 def test_a_text_tells_places_apart_and_an_empty_one_tells_them_nothing():
     network = TextEncoder(12, grid=(2, 3))
     c = jnp.asarray(encode_text(["two four", "four two", ""], 12))
-    params = jax.jit(network.init)(jax.random.key(0), c)
+    params = any_params(network, jax.random.key(0), c)
     (places,) = jax.jit(network.apply)(params, c).maps
     assert places.shape == (3, 2, 3, TextEncoder.width)
     assert np.abs(places[0] - places[1]).max() > 1e-3

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arrays import any_params
 
 from cvae_jax import networks
 from cvae_jax.checks import SettingError
@@ -23,7 +24,7 @@ def make(network="mlp", shape=(8, 8, 1), capacity=4, **fields):
     x = jax.random.uniform(jax.random.key(0), (3, *shape))
     c = jnp.array([0, 1, 2])
     mask = jnp.ones(capacity, bool)
-    params = jax.jit(model.init)(jax.random.key(1), x, c, mask, jax.random.key(2))
+    params = any_params(model, jax.random.key(1), x, c, mask, jax.random.key(2))
     return model, params, x, c, mask
 
 
