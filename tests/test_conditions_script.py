@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from scripts import Scripts, read_json
 
+pytestmark = pytest.mark.slow
+
 N = 240
 
 
@@ -87,7 +89,6 @@ def test_what_cannot_be_drawn_is_told_in_one_line(scripts, trained, flags, messa
     assert message in line
 
 
-@pytest.mark.slow
 def test_conditions_of_any_kind_are_swept(scripts, dataset, tmp_path):
     result = scripts.run(
         "sweep", f"--dataset={dataset}", "--condition=text,label", "--condition_feature=text,speaker", "--prior=flow",
@@ -100,7 +101,6 @@ def test_conditions_of_any_kind_are_swept(scripts, dataset, tmp_path):
     assert (tmp_path / "report.html").stat().st_size > 100_000
 
 
-@pytest.mark.slow
 def test_completions_are_compared(scripts, tmp_path):
     flags = (
         "--dataset=digits", "--network=mlp", "--latent_dim=2", "--epochs=2", "--nll_samples=5", "--observed=3",

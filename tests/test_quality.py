@@ -170,10 +170,12 @@ def judged(judge, grey):
         }
 
 
+@pytest.mark.slow
 def test_the_judge_is_good(judge):
     assert judge.accuracy >= 0.95
 
 
+@pytest.mark.slow
 def test_real_images_score_as_real(judged, judge):
     real = judged["real"]
     assert real["classifier_test_accuracy"] == judge.accuracy
@@ -184,6 +186,7 @@ def test_real_images_score_as_real(judged, judge):
     assert real["judged"] == "means of p(x|z,c)"
 
 
+@pytest.mark.slow
 def test_a_collapsed_decoder_does_not_score_well(judged):
     real, collapsed = judged["real"], judged["collapsed"]
     assert collapsed["conditional_accuracy"] >= 0.8
@@ -193,6 +196,7 @@ def test_a_collapsed_decoder_does_not_score_well(judged):
         assert collapsed[name] > 3 * abs(real[name])
 
 
+@pytest.mark.slow
 def test_a_decoder_that_takes_the_wrong_class_is_found_out(judged):
     wrong = judged["wrong"]
     assert wrong["conditional_accuracy"] <= 0.05
