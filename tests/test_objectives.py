@@ -320,7 +320,7 @@ def test_negative_nats_are_refused(field):
         {"objective": "capacity"},
         {"objective": "dreg", "num_samples": 2},
         {"objective": "tcvae"},
-        {"objective": "dipvae_ii"},
+        pytest.param({"objective": "dipvae_ii"}, marks=pytest.mark.slow),
         {"objective": "factorvae", "discriminator_width": 16},
         {"objective": "multirate"},
     ],

@@ -108,7 +108,9 @@ def test_the_rate_is_the_divergence_from_the_prior(prior):
         np.testing.assert_allclose(rates[0], jax.vmap(gaussian_kl)(*q, *p), rtol=1e-5)
 
 
-@pytest.mark.parametrize("prior", LEARNED)
+@pytest.mark.parametrize(
+    "prior", ["flow", *(pytest.param(prior, marks=pytest.mark.slow) for prior in ("conditional", "vamp"))]
+)
 def test_a_member_equals_its_solo_run(make_sweep, prior):
     fields = {"prior": prior, "hidden": (16, 16), "pseudo_inputs": 5}
     members = (Member(latent_dim=2, seed=1, condition_dropout=0.2), Member(latent_dim=4, beta=2.0))
