@@ -223,7 +223,7 @@ def rate_distortion(rows: Sequence[Mapping[str, Any]]) -> Figure:
             axes.annotate(f"{bound:g}", (start, bound - start), fontsize=6, color="0.5", xytext=(2, -7),
                           textcoords="offset points")  # fmt: skip
     axes.set(xlim=limits[0], ylim=limits[1])
-    axes.set_xlabel("rate: KL(q(z|x,c) ‖ p(z)), nats per example")
+    axes.set_xlabel("rate: KL(q(z|x,c) ‖ p(z|c)), nats per example")
     axes.set_ylabel("distortion: −log p(x|z,c), nats per example")
     axes.set_title("test split; dotted: equal −ELBO", fontsize=9)
     axes.legend(frameon=False)

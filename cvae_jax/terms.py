@@ -17,7 +17,7 @@ class Terms(NamedTuple):
     Attributes:
       loss: what training minimizes, shape (b,); only its mean over the batch is meant.
       distortion: −log p(x|z,c) for z ~ q, shape (b,).
-      rate: KL(q(z|x,c) ‖ p(z)), unweighted and without any floor, shape (b,).
+      rate: KL(q(z|x,c) ‖ p(z|c)), unweighted and without any floor, shape (b,).
       parts: what else the objective reports of its loss, by name, shape (b,) each: see `objectives.part_names`;
         None for nothing.
     """

@@ -28,8 +28,11 @@ def words_of(c: UInt8[Array, "b l"], most: int) -> Int[Array, "b l"]:
     A word is a run of ASCII letters and digits and of bytes beyond ASCII; any other byte but a blank is a word alone.
 
     Args:
-      c: texts, 0 after their ends.
+      c: bytes of texts, 0 after their ends, shape (b, l), uint8.
       most: words that are told apart; those beyond count as the last.
+
+    Returns:
+      From 0 to `most`, shape (b, l), int32.
 
     Example:
       >>> text = jnp.frombuffer(b"a 7, up", jnp.uint8)[None]
@@ -97,10 +100,10 @@ class TextEncoder(nn.Module):
         h = h + self.param("positions", nn.initializers.normal(0.3), (most, self.width)).astype(self.dtype)
         for _ in range(self.convolutions):
             near = jnp.where(present[..., None], nn.LayerNorm(dtype=self.dtype)(h), 0.0)
-            h = h + self._inner(_windows(near, self.neighbours))
+            h = h + self._two_layers(_windows(near, self.neighbours))
         for layer in range(self.layers):
             h = h + SelfAttention(self.heads, self.dtype, name=f"attention_{layer}")(h, present)
-            h = h + self._inner(nn.LayerNorm(dtype=self.dtype)(h))
+            h = h + self._two_layers(nn.LayerNorm(dtype=self.dtype)(h))
         h = jnp.where(present[..., None], nn.LayerNorm(dtype=self.dtype)(h), 0.0)
         count = jnp.maximum(jnp.sum(present, axis=1, dtype=jnp.int32), 1).astype(self.dtype)
         # What is said of a thing and where it is meet only here: the mean keeps them apart.
@@ -121,7 +124,7 @@ class TextEncoder(nn.Module):
         within = jax.nn.one_hot(number - 1, most, dtype=self.dtype)
         return jnp.einsum("blw,blf->bwf", within, found)
 
-    def _inner(self, h: Float[Array, "b w f"]) -> Float[Array, "b w g"]:
+    def _two_layers(self, h: Float[Array, "b w f"]) -> Float[Array, "b w g"]:
         """Two dense layers."""
         return Dense(self.width, dtype=self.dtype)(nn.silu(Dense(2 * self.width, dtype=self.dtype)(h)))
 
@@ -136,9 +139,8 @@ class Places(nn.Module):
     """A map of what a text says of each place: places attend to the words of the text.
 
     Which word a place heeds depends on all of the text, what it is told there on the word alone: a word that training
-    never saw of a place is told as of any other. The places are half as many to a side as the map,
-    which a transposed convolution makes of them: what is said of a place also shapes those around it. Its mean square
-    is 1.
+    never saw of a place is told as of any other. The places are half as many to a side as the map, which a transposed
+    convolution makes of them: what is said of a place also shapes those around it. Its mean square is 1.
 
     Attributes:
       grid: height and width of the map.

@@ -136,12 +136,12 @@ def test_pixels_stay_within_their_bounds(many):
 def test_what_one_draws_depends_neither_on_the_others_nor_on_their_order(many):
     np.testing.assert_array_equal(many("shift", "flip"), many("flip", "shift"))
     np.testing.assert_array_equal(many("flip", "cutout") == 0, many("cutout") == 0)
-    both, flipped = many("rotate", "flip"), many("flip")
-    mirrored = np.array([np.array_equal(each, image()[:, ::-1]) for each in flipped])
-    turned = many("rotate")
-    # Two programs may round a pixel between others differently.
-    expected = np.where(mirrored[:, None, None, None], turned[:, :, ::-1], turned)
-    np.testing.assert_allclose(both, expected, rtol=0, atol=1e-5)
+    mirrored = np.array([np.array_equal(each, image()[:, ::-1]) for each in many("flip")])
+    with (
+        jax.disable_jit()
+    ):  # two programs may round a pixel between others differently, the same operations do not
+        both, turned = many("rotate", "flip"), many("rotate")
+    np.testing.assert_array_equal(both, np.where(mirrored[:, None, None, None], turned[:, :, ::-1], turned))
 
 
 # The batch of a step

@@ -31,12 +31,13 @@ def assert_close(a, b):
         assert np.linalg.norm(x - y) <= 1e-4 * np.linalg.norm(y) + 1e-7
 
 
-def test_members_over_two_devices_equal_one(make_sweep):
-    members = [Member(beta=float(i + 1), latent_dim=2 + i, seed=i) for i in range(3)]
-    mesh = devices.make_mesh(3, 32)
+@pytest.mark.parametrize("count", [3, pytest.param(2, marks=pytest.mark.slow)])
+def test_members_over_two_devices_equal_one(make_sweep, count):
+    members = [Member(beta=float(i + 1), latent_dim=2 + i, seed=i) for i in range(count)]
+    mesh = devices.make_mesh(count, 32)
     assert dict(mesh.shape) == {"member": 2, "batch": 1}
     alone, _ = trained(make_sweep, members, None)
-    spread, population = trained(make_sweep, members, mesh, size=devices.padded(3, mesh))
+    spread, population = trained(make_sweep, members, mesh, size=devices.padded(count, mesh))
     assert_close(alone, spread)
     leaf = jax.tree.leaves(population.members.params)[0]
     assert len(leaf.sharding.device_set) == 2
