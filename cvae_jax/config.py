@@ -15,7 +15,7 @@ from cvae_jax.checks import SettingError, require_finite, require_integer, requi
 NetworkName = Literal["mlp", "conv"]
 ConditionName = Literal["label", "vector", "image", "text", "audio", "observed"]
 Conditioning = Literal["concat", "film"]
-PriorName = Literal["standard", "conditional", "vamp", "flow"]
+PriorName = Literal["standard", "conditional", "mixture", "vamp", "flow"]
 LikelihoodName = Literal[
     "bernoulli",
     "continuous_bernoulli",
@@ -64,8 +64,10 @@ class Config:
       conditioning: how the condition enters each layer: `concat`, which adds a term to each channel, or `film`, which
         scales it too.
       share_condition: whether encoder, decoder and prior share one encoder of the condition.
-      prior: p(z|c): `standard` normal; `conditional`, a Gaussian made from the condition; `vamp`, the mean posterior
-        of `pseudo_inputs` learned inputs; or `flow`, a normalizing flow made from the condition.
+      prior: p(z|c): `standard` normal; `conditional`, a Gaussian made from the condition; `mixture`, `mixture_parts`
+        of them; `vamp`, the mean posterior of `pseudo_inputs` learned inputs; or `flow`, a normalizing flow made from
+        the condition.
+      mixture_parts: Gaussians of the `mixture` prior.
       pseudo_inputs: of the `vamp` prior.
       network: `mlp` or `conv`.
       likelihood: p(x|z,c): `bernoulli` of binary pixels; `continuous_bernoulli` of grey ones; `gaussian` with fixed
@@ -97,6 +99,7 @@ class Config:
     conditioning: Conditioning = "concat"
     share_condition: bool = True
     prior: PriorName = "standard"
+    mixture_parts: int = 16
     pseudo_inputs: int = 50
     network: NetworkName = "mlp"
     likelihood: LikelihoodName = "bernoulli"
@@ -209,8 +212,9 @@ def _require_usable_condition(config: Config) -> None:
 
 def _require_usable_prior(config: Config) -> None:
     require_integer("pseudo_inputs", config.pseudo_inputs, 1)
-    if config.prior == "conditional" and config.condition == "none":
-        raise SettingError("prior is 'conditional', expected standard, vamp or flow without a condition")
+    require_integer("mixture_parts", config.mixture_parts, 1)
+    if config.prior in ("conditional", "mixture") and config.condition == "none":
+        raise SettingError(f"prior is {config.prior!r}, expected standard, vamp or flow without a condition")
     if config.prior != "standard" and config.objective in _OF_THE_STANDARD_PRIOR:
         raise SettingError(
             f"prior is {config.prior!r}, expected standard with the objective {config.objective}"
@@ -219,11 +223,11 @@ def _require_usable_prior(config: Config) -> None:
         raise SettingError(f"prior is {config.prior!r}, expected conditional with the objective gsnn")
     if config.prior == "standard" and config.objective == "hybrid":
         raise SettingError(
-            "prior is 'standard', expected conditional, vamp or flow with the objective hybrid"
+            "prior is 'standard', expected conditional, mixture, vamp or flow with the objective hybrid"
         )
     if config.prior == "vamp" and config.objective == "multirate":
         raise SettingError(
-            "prior is 'vamp', expected standard, conditional or flow with the objective multirate"
+            "prior is 'vamp', expected standard, conditional, mixture or flow with the objective multirate"
         )
 
 

@@ -15,6 +15,7 @@ from cvae_jax.dropout import Dropout
 from cvae_jax.embeddings import Embedding, Embeddings, Given, withheld
 from cvae_jax.likelihoods import GaussianOutput, Likelihood, likelihood
 from cvae_jax.losses import reparameterize
+from cvae_jax.mixture_priors import MixturePrior, VampPrior
 from cvae_jax.networks import (
     Context,
     ConvDecoder,
@@ -26,11 +27,13 @@ from cvae_jax.networks import (
     ToLatents,
     pyramid,
 )
-from cvae_jax.priors import ConditionalPrior, FlowPrior, Prior, StandardPrior, VampPrior, masked
+from cvae_jax.priors import ConditionalPrior, FlowPrior, StandardPrior, masked
 
 if TYPE_CHECKING:
     from jax.typing import DTypeLike
     from jaxtyping import Array, Bool, Float, Key, PyTree
+
+Prior = StandardPrior | ConditionalPrior | MixturePrior | VampPrior | FlowPrior
 
 # A Bernoulli logit that says a pixel is certain: float32 gives it a probability of 1.
 _CERTAIN = 100.0
@@ -91,9 +94,8 @@ class CVAE(nn.Module):
         self.embedding = self._condition_encoder(dtype)
         separate = not config.share_condition
         self.decoder_embedding = self._condition_encoder(dtype) if separate else None
-        self.prior_embedding = (
-            self._condition_encoder(dtype) if separate and config.prior in ("conditional", "flow") else None
-        )
+        heeds = config.prior in ("conditional", "mixture", "flow")
+        self.prior_embedding = self._condition_encoder(dtype) if separate and heeds else None
         self.to_latents = ToLatents(self.capacity)
         family = self.likelihood
         height, width, channels = self.shape
@@ -128,6 +130,8 @@ class CVAE(nn.Module):
                 return StandardPrior(self.capacity)
             case "conditional":
                 return ConditionalPrior(self.capacity, dtype=dtype)
+            case "mixture":
+                return MixturePrior(self.capacity, config.mixture_parts, dtype=dtype)
             case "vamp":
                 features = 0 if kind is None else features_of(kind)
                 film = config.conditioning == "film"

@@ -1,4 +1,4 @@
-"""Priors p(z|c): standard normal, a Gaussian made from the condition, a mixture of posteriors, a normalizing flow.
+"""Priors p(z|c): standard normal, a Gaussian made from the condition, a normalizing flow.
 
 Each has `log_prob`, `sample`, `from_noise` and `rate` over the latents in use; what the condition says arrives as its
 embedding.
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from cvae_jax.losses import gaussian_kl, gaussian_log_likelihood, standard_normal_kl
-from cvae_jax.networks import Context, FromLatents, Gaussian, ToLatents
+from cvae_jax.networks import FromLatents, Gaussian, ToLatents
 from cvae_jax.products import Dense
 
 if TYPE_CHECKING:
@@ -48,25 +48,16 @@ def log_density_of_draws(
     return jax.vmap(of_draws, (0, 0, 0, None))(z, q.mean, q.logvar, latent_mask)
 
 
-def mixture_log_density(
-    z: Float[Array, " z"], parts: Gaussian, latent_mask: Bool[Array, " z"]
-) -> Float[Array, ""]:
-    """log (1/K) Σₖ N(z; mean_k, e^logvar_k) over the latents in use.
-
-    Args:
-      z: where, shape (z,).
-      parts: the K Gaussians, shapes (K, z).
-      latent_mask: the latents in use, shape (z,).
-
-    Returns:
-      Scalar, nats.
-    """
-    each = jax.vmap(masked_log_density, (None, 0, 0, None))(z, *parts, latent_mask)
-    return jax.nn.logsumexp(each) - jnp.log(jnp.float32(parts.mean.shape[0]))
-
-
-def _noise(keys: Key[Array, " b"], capacity: int) -> Float[Array, "b z"]:
+def noise_of(keys: Key[Array, " b"], capacity: int) -> Float[Array, "b z"]:
+    """Standard normal noise, one row per key."""
     return jax.vmap(lambda key: jax.random.normal(key, (capacity,)))(keys)
+
+
+def sampled_rate(
+    q: Gaussian, z: Float[Array, "b z"], log_prior: Float[Array, "b 1"], latent_mask: Bool[Array, " z"]
+) -> Float[Array, " b"]:
+    """log q(z) − log p(z) of one draw z of each q, whose mean is the divergence, nats."""
+    return (log_density_of_draws(z[:, None], q, latent_mask) - log_prior)[:, 0]
 
 
 class StandardPrior(nn.Module):
@@ -89,7 +80,7 @@ class StandardPrior(nn.Module):
         self, keys: Key[Array, " b"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
     ) -> Float[Array, "b z"]:
         """One z per condition."""
-        return self.from_noise(_noise(keys, self.capacity), e, latent_mask)
+        return self.from_noise(noise_of(keys, self.capacity), e, latent_mask)
 
     def from_noise(
         self, noise: Float[Array, "b z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
@@ -137,7 +128,7 @@ class ConditionalPrior(nn.Module):
         self, keys: Key[Array, " b"], e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
     ) -> Float[Array, "b z"]:
         """One z per condition."""
-        return self.from_noise(_noise(keys, self.capacity), e, latent_mask)
+        return self.from_noise(noise_of(keys, self.capacity), e, latent_mask)
 
     def from_noise(
         self, noise: Float[Array, "b z"], e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
@@ -151,83 +142,6 @@ class ConditionalPrior(nn.Module):
     ) -> Float[Array, " b"]:
         """KL(q ‖ p), exact, nats."""
         return jax.vmap(gaussian_kl)(*q, *self(e, latent_mask))
-
-
-class VampPrior(nn.Module):
-    """The mean of the posteriors of K learned images, each with an embedding of its own; the condition has no say.
-
-    Attributes:
-      pseudo_inputs: K.
-      shape: of the images.
-      features: size of the embeddings, 0 without a condition.
-      film: as in `Context`.
-      encoder, to_latents: the model's own.
-
-    References:
-      Tomczak & Welling, VAE with a VampPrior, 2018, equation 9.
-    """
-
-    pseudo_inputs: int
-    shape: tuple[int, int, int]
-    features: int
-    film: bool
-    encoder: nn.Module
-    to_latents: ToLatents
-
-    def setup(self) -> None:
-        """Draw the pseudo-inputs."""
-        start = nn.initializers.normal(1.0)
-        self.images = self.param("images", start, (self.pseudo_inputs, *self.shape))
-        self.embeddings = (
-            self.param("embeddings", start, (self.pseudo_inputs, self.features)) if self.features else None
-        )
-
-    def parts(self, latent_mask: Bool[Array, " z"]) -> Gaussian:
-        """The K Gaussians, shapes (K, z)."""
-        h = self.encoder(nn.sigmoid(self.images), Context(self.embeddings, film=self.film))
-        return masked(self.to_latents(h), latent_mask)
-
-    def log_prob(
-        self, z: Float[Array, "b k z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
-    ) -> Float[Array, "b k"]:
-        """log p(z) of k draws per condition, nats."""
-        of_draws = jax.vmap(mixture_log_density, (0, None, None))
-        return jax.vmap(of_draws, (0, None, None))(z, self.parts(latent_mask), latent_mask)
-
-    def sample(
-        self, keys: Key[Array, " b"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
-    ) -> Float[Array, "b z"]:
-        """One z per condition: a part at random, then a draw of it."""
-        parts = self.parts(latent_mask)
-        of_part, of_noise = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-        part = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.pseudo_inputs))(of_part)
-        noise = _noise(of_noise, latent_mask.shape[0])
-        return parts.mean[part] + jnp.exp(0.5 * parts.logvar[part]) * noise
-
-    def from_noise(
-        self, noise: Float[Array, "b z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
-    ) -> Float[Array, "b z"]:
-        """z of standard normal noise by the mean and the variance of the whole mixture: where it lies, not a draw."""
-        parts = self.parts(latent_mask)
-        mean = jnp.mean(parts.mean, axis=0)
-        variance = jnp.mean(jnp.exp(parts.logvar) + jnp.square(parts.mean - mean), axis=0)
-        return mean + jnp.sqrt(variance) * noise
-
-    def rate(
-        self,
-        q: Gaussian,
-        z: Float[Array, "b z"],
-        e: Float[Array, "b e"] | None,
-        latent_mask: Bool[Array, " z"],
-    ) -> Float[Array, " b"]:
-        """log q(z) − log p(z) of a draw z ~ q, whose mean is KL(q ‖ p), nats."""
-        return _sampled_rate(q, z, self.log_prob(z[:, None], e, latent_mask), latent_mask)
-
-
-def _sampled_rate(
-    q: Gaussian, z: Float[Array, "b z"], log_prior: Float[Array, "b 1"], latent_mask: Bool[Array, " z"]
-) -> Float[Array, " b"]:
-    return (log_density_of_draws(z[:, None], q, latent_mask) - log_prior)[:, 0]
 
 
 class Coupling(nn.Module):
@@ -298,7 +212,7 @@ class FlowPrior(nn.Module):
         self, keys: Key[Array, " b"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
     ) -> Float[Array, "b z"]:
         """One z per condition."""
-        return self.from_noise(_noise(keys, self.capacity), e, latent_mask)
+        return self.from_noise(noise_of(keys, self.capacity), e, latent_mask)
 
     def from_noise(
         self, noise: Float[Array, "b z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
@@ -319,7 +233,4 @@ class FlowPrior(nn.Module):
         latent_mask: Bool[Array, " z"],
     ) -> Float[Array, " b"]:
         """log q(z|x,c) − log p(z|c) of a draw z ~ q, whose mean is KL(q ‖ p), nats."""
-        return _sampled_rate(q, z, self.log_prob(z[:, None], e, latent_mask), latent_mask)
-
-
-Prior = StandardPrior | ConditionalPrior | VampPrior | FlowPrior
+        return sampled_rate(q, z, self.log_prob(z[:, None], e, latent_mask), latent_mask)

@@ -117,9 +117,10 @@ def _define_condition_flags(default: Config) -> None:
     )  # fmt: skip
     flags.DEFINE_enum(
         "prior", default.prior, get_args(settings.PriorName),
-        "p(z|c): standard normal; conditional, a Gaussian made from the condition; vamp, the mean posterior of "
-        "--pseudo_inputs learned inputs; flow, a normalizing flow made from the condition.",
+        "p(z|c): standard normal; conditional, a Gaussian made from the condition; mixture, --mixture_parts of them; "
+        "vamp, the mean posterior of --pseudo_inputs learned inputs; flow, a normalizing flow made from the condition.",
     )  # fmt: skip
+    flags.DEFINE_integer("mixture_parts", default.mixture_parts, "Gaussians of the mixture prior.")
     flags.DEFINE_integer("pseudo_inputs", default.pseudo_inputs, "Of the vamp prior.")
 
 

@@ -19,7 +19,7 @@ from cvae_jax.losses import gaussian_kl
 
 SHAPE, Z = (8, 8, 1), 3
 MASK = jnp.array([True, True, False])
-LEARNED = ("conditional", "vamp", "flow")
+LEARNED = ("conditional", "mixture", "vamp", "flow")
 RNG = np.random.default_rng(0)
 X = jnp.asarray(RNG.uniform(size=(4, *SHAPE)) > 0.5, jnp.float32)
 C = jnp.array([0, 1, 2, 0])
@@ -28,7 +28,7 @@ KEYS = jax.random.split(jax.random.key(5), 4)
 
 @functools.cache
 def make(prior, **fields):
-    config = Config(hidden=(16, 16), prior=prior, pseudo_inputs=7, **fields)
+    config = Config(hidden=(16, 16), prior=prior, mixture_parts=6, pseudo_inputs=7, **fields)
     model = CVAE(config, SHAPE, Label(3), Z)
     params = jax.jit(model.init)(jax.random.key(0), X, C, MASK, jax.random.key(1))
     # Initial priors are all but standard: these are not.
@@ -81,13 +81,28 @@ def test_noise_of_zero_mean_and_unit_variance_has_the_moments_of_the_draws(prior
 
 def test_a_vamp_prior_is_the_even_mixture_of_its_parts():
     model, params = make("vamp")
-    parts = model.apply(params, MASK, method=lambda model, mask: model.prior.parts(mask))
+    mixture = model.apply(params, MASK, method=lambda model, mask: model.prior.mixture(mask))
+    np.testing.assert_allclose(np.exp(mixture.log_weights), np.full(7, 1 / 7), rtol=1e-6)
+    check_mixture(model, params, mixture, c=0)
+
+
+def test_a_mixture_prior_is_the_mixture_that_it_makes_of_the_condition():
+    model, params = make("mixture")
+    mixtures = model.apply(params, C, MASK, method=lambda m, c, mask: m.prior(m.embed(c).prior.e, mask))
+    assert mixtures.parts.mean.shape == (4, 6, Z)
+    np.testing.assert_allclose(np.exp(mixtures.log_weights).sum(axis=1), 1, rtol=1e-5)
+    one, other = (jax.tree.map(lambda a, i=i: a[i], mixtures) for i in (0, 1))
+    assert all((a != b).any() for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+    assert np.ptp(one.log_weights) > 0.01
+    check_mixture(model, params, one, c=0)
+
+
+def check_mixture(model, params, mixture, c):
     z = RNG.normal(size=(5, 2))
-    means, scales = np.asarray(parts.mean)[:, :2], np.exp(0.5 * np.asarray(parts.logvar))[:, :2]
-    each = stats.norm.logpdf(z[:, None], means, scales).sum(axis=2)
-    np.testing.assert_allclose(
-        log_density(model, params, z, 0), np.log(np.mean(np.exp(each), axis=1)), rtol=1e-4
-    )
+    means, scales = (np.asarray(a)[:, :2] for a in (mixture.parts.mean, np.exp(0.5 * mixture.parts.logvar)))
+    each = np.exp(stats.norm.logpdf(z[:, None], means, scales).sum(axis=2))
+    expected = np.log(each @ np.exp(np.asarray(mixture.log_weights)))
+    np.testing.assert_allclose(log_density(model, params, z, c), expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("prior", LEARNED)

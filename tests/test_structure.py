@@ -44,6 +44,7 @@ LAYERS = [
     {"captioned_scenes", "scene_reader"},
     {"networks", "text_encoder", "spoken_digit", "interventions", "tfds_features"},
     {"conditions", "priors", "data"},
+    {"mixture_priors"},
     {"cvae", "disentanglement"},
     {"draws"},
     {"sampling"},

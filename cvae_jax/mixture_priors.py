@@ -1,0 +1,199 @@
+"""Priors p(z|c) of several modes: the mean of learned posteriors, and Gaussians made from the condition.
+
+Their methods are those of `priors.py`. The divergence of a Gaussian from a mixture has no closed form: the rate is
+measured at the draw z.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cvae_jax.networks import Context, Gaussian, ToLatents
+from cvae_jax.priors import masked, masked_log_density, sampled_rate
+from cvae_jax.products import Dense
+
+if TYPE_CHECKING:
+    from jax.typing import DTypeLike
+    from jaxtyping import Array, Bool, Float, Key
+
+
+class Mixture(NamedTuple):
+    """Gaussians, each of which a draw comes from with a probability of its own; a batch of them has a leading axis b.
+
+    Attributes:
+      log_weights: logarithms of the probabilities, shape (K,).
+      parts: the Gaussians, shapes (K, z).
+    """
+
+    log_weights: Float[Array, "*b k"]
+    parts: Gaussian
+
+
+def mixture_log_density(
+    z: Float[Array, " z"], mixture: Mixture, latent_mask: Bool[Array, " z"]
+) -> Float[Array, ""]:
+    """log Σₖ wₖ N(z; mean_k, e^logvar_k) over the latents in use.
+
+    Args:
+      z: where, shape (z,).
+      mixture: of K Gaussians.
+      latent_mask: the latents in use, shape (z,).
+
+    Returns:
+      Scalar, nats.
+
+    Example:
+      >>> even = Mixture(jnp.log(jnp.full(2, 0.5)), Gaussian(jnp.array([[-1.0], [1.0]]), jnp.zeros((2, 1))))
+      >>> round(float(mixture_log_density(jnp.zeros(1), even, jnp.ones(1, bool))), 4)  # log N(1; 0, 1)
+      -1.4189
+    """
+    each = jax.vmap(masked_log_density, (None, 0, 0, None))(z, *mixture.parts, latent_mask)
+    return jax.nn.logsumexp(mixture.log_weights + each)
+
+
+def draw_from(key: Key[Array, ""], mixture: Mixture) -> Float[Array, " z"]:
+    """One z: a part by the weights, then a draw of it."""
+    of_part, of_noise = jax.random.split(key)
+    part = jax.random.categorical(of_part, mixture.log_weights)
+    mean, logvar = mixture.parts.mean[part], mixture.parts.logvar[part]
+    return mean + jnp.exp(0.5 * logvar) * jax.random.normal(of_noise, mean.shape)
+
+
+def stretched(noise: Float[Array, " z"], mixture: Mixture) -> Float[Array, " z"]:
+    """z of standard normal noise by the mean and the variance of a whole mixture: where it lies, not a draw."""
+    weights = jnp.exp(mixture.log_weights)[:, None]
+    mean = jnp.sum(weights * mixture.parts.mean, axis=0)
+    spread = jnp.exp(mixture.parts.logvar) + jnp.square(mixture.parts.mean - mean)
+    return mean + jnp.sqrt(jnp.sum(weights * spread, axis=0)) * noise
+
+
+class VampPrior(nn.Module):
+    """The mean of the posteriors of K learned images, each with an embedding of its own; the condition has no say.
+
+    Attributes:
+      pseudo_inputs: K.
+      shape: of the images.
+      features: size of the embeddings, 0 without a condition.
+      film: as in `Context`.
+      encoder, to_latents: the model's own.
+
+    References:
+      Tomczak & Welling, VAE with a VampPrior, 2018, equation 9.
+    """
+
+    pseudo_inputs: int
+    shape: tuple[int, int, int]
+    features: int
+    film: bool
+    encoder: nn.Module
+    to_latents: ToLatents
+
+    def setup(self) -> None:
+        """Draw the pseudo-inputs."""
+        start = nn.initializers.normal(1.0)
+        self.images = self.param("images", start, (self.pseudo_inputs, *self.shape))
+        self.embeddings = (
+            self.param("embeddings", start, (self.pseudo_inputs, self.features)) if self.features else None
+        )
+
+    def mixture(self, latent_mask: Bool[Array, " z"]) -> Mixture:
+        """p(z), the same for every condition."""
+        h = self.encoder(nn.sigmoid(self.images), Context(self.embeddings, film=self.film))
+        even = jnp.full(self.pseudo_inputs, -jnp.log(jnp.float32(self.pseudo_inputs)))
+        return Mixture(even, masked(self.to_latents(h), latent_mask))
+
+    def log_prob(
+        self, z: Float[Array, "b k z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b k"]:
+        """log p(z) of k draws per condition, nats."""
+        of_draws = jax.vmap(mixture_log_density, (0, None, None))
+        return jax.vmap(of_draws, (0, None, None))(z, self.mixture(latent_mask), latent_mask)
+
+    def sample(
+        self, keys: Key[Array, " b"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b z"]:
+        """One z per condition: a part at random, then a draw of it."""
+        return jax.vmap(draw_from, (0, None))(keys, self.mixture(latent_mask))
+
+    def from_noise(
+        self, noise: Float[Array, "b z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b z"]:
+        """z of standard normal noise, see `stretched`."""
+        return jax.vmap(stretched, (0, None))(noise, self.mixture(latent_mask))
+
+    def rate(
+        self,
+        q: Gaussian,
+        z: Float[Array, "b z"],
+        e: Float[Array, "b e"] | None,
+        latent_mask: Bool[Array, " z"],
+    ) -> Float[Array, " b"]:
+        """log q(z) − log p(z) of a draw z ~ q, whose mean is KL(q ‖ p), nats."""
+        return sampled_rate(q, z, self.log_prob(z[:, None], e, latent_mask), latent_mask)
+
+
+class MixturePrior(nn.Module):
+    """Two dense layers from the condition's embedding to K Gaussians and their weights.
+
+    A condition that leaves open what z has to say, as a caption that names no place, has several answers far apart;
+    one Gaussian would lie between them.
+
+    Attributes:
+      capacity: number of latents there is room for.
+      parts: K.
+      width: of the dense layers.
+
+    References:
+      Bishop, Mixture Density Networks, 1994, equations 22 to 26, with a variance for each latent.
+    """
+
+    capacity: int
+    parts: int
+    width: int = 256
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]) -> Mixture:
+        """p(z|c) of a batch; latents out of use are N(0, 1)."""
+        h = nn.silu(Dense(self.width, dtype=self.dtype)(e.astype(self.dtype)))
+        h = nn.silu(Dense(self.width, dtype=self.dtype)(h))
+        each = nn.vmap(
+            ToLatents,
+            in_axes=None,  # pyright: ignore[reportArgumentType]  every part reads the same h
+            out_axes=1,
+            axis_size=self.parts,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+        )
+        parts = jax.vmap(masked, (0, None))(each(self.capacity, name="to_latents")(h), latent_mask)
+        scores = Dense(self.parts, dtype=self.dtype)(h).astype(jnp.float32)
+        return Mixture(jax.nn.log_softmax(scores), parts)
+
+    def log_prob(
+        self, z: Float[Array, "b k z"], e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b k"]:
+        """log p(z|c) of k draws per condition, nats."""
+        of_draws = jax.vmap(mixture_log_density, (0, None, None))
+        return jax.vmap(of_draws, (0, 0, None))(z, self(e, latent_mask), latent_mask)
+
+    def sample(
+        self, keys: Key[Array, " b"], e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b z"]:
+        """One z per condition: a part by the weights, then a draw of it."""
+        return jax.vmap(draw_from)(keys, self(e, latent_mask))
+
+    def from_noise(
+        self, noise: Float[Array, "b z"], e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b z"]:
+        """z of standard normal noise, see `stretched`."""
+        return jax.vmap(stretched)(noise, self(e, latent_mask))
+
+    def rate(
+        self, q: Gaussian, z: Float[Array, "b z"], e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, " b"]:
+        """log q(z|x,c) − log p(z|c) of a draw z ~ q, whose mean is KL(q ‖ p), nats."""
+        return sampled_rate(q, z, self.log_prob(z[:, None], e, latent_mask), latent_mask)
