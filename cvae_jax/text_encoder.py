@@ -1,4 +1,4 @@
-"""A text as a network reads it: its bytes, its words, what stands about each, and what it says of every place."""
+"""A text as a network reads it: its bytes, its words, what stands about each, and what they say of every place."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cvae_jax.convolutions import Upsample
 from cvae_jax.embeddings import Embedding
 from cvae_jax.products import Dense
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 _BYTES = 256
 # Added to the mean square of a map that is brought to a mean square of 1.
 _LEAST_SQUARE = 1e-3
+# Deviation of a stamp's parts, in positions of the map, which they stand apart.
+_PART_WIDTH = 0.6
 
 
 def words_of(c: UInt8[Array, "b l"], most: int) -> Int[Array, "b l"]:
@@ -49,11 +50,11 @@ def words_of(c: UInt8[Array, "b l"], most: int) -> Int[Array, "b l"]:
 
 
 class TextEncoder(nn.Module):
-    """The words of a text, found by a convolution over their bytes; what is next to each; and a small transformer.
+    """The words of a text, found by a convolution over their bytes; what stands about each; and a small transformer.
 
     A word is the sum of what the filters find about each of its bytes, none of them reaching into another word.
-    Convolutions over the words bind what stands side by side, attention what is further apart. The embedding is made
-    of the mean over the text's words by two dense layers, the map from what each place of a grid reads of them.
+    What stands about it is read without the word itself: where a thing belongs, from what surrounds its name. The
+    embedding is made of both, mixed by attention and averaged over the words, the map of what they say of each place.
 
     Attributes:
       length: most bytes of a text.
@@ -64,8 +65,7 @@ class TextEncoder(nn.Module):
       span: bytes that a filter sees, odd.
       bytes_per_word: there is room for a word to so many bytes of `length`.
       width: of each word, and of the map.
-      neighbours: words that a convolution over them sees, odd.
-      convolutions: over words.
+      neighbours: words to each side that stand about a word.
       layers: of attention.
       heads: of each layer.
 
@@ -82,8 +82,7 @@ class TextEncoder(nn.Module):
     span: int = 7
     bytes_per_word: int = 4
     width: int = 64
-    neighbours: int = 5
-    convolutions: int = 2
+    neighbours: int = 6
     layers: int = 1
     heads: int = 4
     dtype: DTypeLike = jnp.float32
@@ -96,22 +95,27 @@ class TextEncoder(nn.Module):
         words = self._words(c, number, most)
         present = jnp.any(number[:, :, None] == 1 + jnp.arange(most), axis=1)
         words = jnp.where(present[..., None], nn.LayerNorm(dtype=self.dtype)(words), 0.0)
-        h = Dense(self.width, dtype=self.dtype)(words)
-        h = h + self.param("positions", nn.initializers.normal(0.3), (most, self.width)).astype(self.dtype)
-        for _ in range(self.convolutions):
-            near = jnp.where(present[..., None], nn.LayerNorm(dtype=self.dtype)(h), 0.0)
-            h = h + self._two_layers(_windows(near, self.neighbours))
+        h = Dense(self.width, dtype=self.dtype)(words) + self._positions("positions", most)
+        near = _windows(jnp.where(present[..., None], h, 0.0), 2 * self.neighbours + 1)
+        left, right = self.neighbours * self.width, (self.neighbours + 1) * self.width
+        about = self._two_layers(jnp.concatenate([near[..., :left], near[..., right:]], axis=-1))
+        about = nn.LayerNorm(dtype=self.dtype)(about + self._positions("places_in_text", most))
+        h = h + about
         for layer in range(self.layers):
             h = h + SelfAttention(self.heads, self.dtype, name=f"attention_{layer}")(h, present)
             h = h + self._two_layers(nn.LayerNorm(dtype=self.dtype)(h))
         h = jnp.where(present[..., None], nn.LayerNorm(dtype=self.dtype)(h), 0.0)
         count = jnp.maximum(jnp.sum(present, axis=1, dtype=jnp.int32), 1).astype(self.dtype)
-        # What is said of a thing and where it is meet only here: the mean keeps them apart.
+        # What is said of a thing and where it is meet only here: the map keeps them apart.
         e = nn.silu(Dense(2 * self.features, dtype=self.dtype)(jnp.sum(h, axis=1) / count[:, None]))
         e = Dense(self.features, dtype=self.dtype)(e)
         if self.grid is None:
             return Embedding(e)
-        return Embedding(e, (Places(self.grid, self.width, self.heads, self.dtype)(h, words, present),))
+        return Embedding(e, (Places(self.grid, self.width, dtype=self.dtype)(about, words, present),))
+
+    def _positions(self, name: str, most: int) -> Float[Array, "w f"]:
+        """A vector for each word's place in the text."""
+        return self.param(name, nn.initializers.normal(0.3), (most, self.width)).astype(self.dtype)
 
     def _words(self, c: UInt8[Array, "b l"], number: Int[Array, "b l"], most: int) -> Float[Array, "b w f"]:
         """What the filters find in each word."""
@@ -136,45 +140,71 @@ def _windows(h: Shaped[Array, "b l f"], span: int) -> Shaped[Array, "b l span*f"
 
 
 class Places(nn.Module):
-    """A map of what a text says of each place: places attend to the words of the text.
+    """A map of what a text says of each place: every word is stamped on it, at places of its own choice.
 
-    Which word a place heeds depends on all of the text, what it is told there on the word alone: a word that training
-    never saw of a place is told as of any other. The places are half as many to a side as the map, which a transposed
-    convolution makes of them: what is said of a place also shapes those around it. Its mean square is 1.
+    Places are points of the map, at first on an even grid, which training moves. Where a word goes depends on what
+    stands about it, what is stamped there on the words alone, by one network for all places: a word that training
+    never saw at a place is drawn as elsewhere. The map's mean square is 1.
 
     Attributes:
       grid: height and width of the map.
-      width: of the map.
-      heads: of attention.
+      width: of what a place is told.
+      heads: choices of places that each word has, for a part of what it says each.
+      side: places to a side.
+      span: positions of the map to a side of a stamp.
+      channels: of a stamp.
+
+    References:
+      Eslami et al., Attend, Infer, Repeat: Fast Scene Understanding with Generative Models, 2016, section 2, of things
+      drawn alike wherever they stand.
     """
 
     grid: tuple[int, int]
     width: int
-    heads: int
+    heads: int = 8
+    side: int = 5
+    span: int = 5
+    channels: int = 32
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
-        self, h: Float[Array, "b l f"], words: Float[Array, "b l g"], present: Bool[Array, "b l"]
+        self, about: Float[Array, "b l f"], words: Float[Array, "b l g"], present: Bool[Array, "b l"]
     ) -> Float[Array, "b h w f"]:
-        """Read a batch of texts."""
-        height, across = -(-self.grid[0] // 2), -(-self.grid[1] // 2)
+        """Read a batch of texts: their words, and what stands about each."""
         each = self.width // self.heads
-        places = self.param("places", nn.initializers.normal(1.0), (height * across, self.width))
+        places = self.param("places", nn.initializers.normal(1.0), (self.side**2, self.width))
         query, key, value = (
             Dense(self.width, dtype=self.dtype)(a.astype(self.dtype)).reshape(*a.shape[:-1], self.heads, each)
-            for a in (places, h, words)
+            for a in (places, about, words)
         )
-        scores = jnp.einsum("qhf,bkhf->bhqk", query, key).astype(jnp.float32) / math.sqrt(each)
-        scores = jnp.where(present[:, None, None], scores, -1e9)
-        # One score more, of being told nothing.
-        weights = jax.nn.softmax(jnp.pad(scores, ((0, 0), (0, 0), (0, 0), (0, 1))), axis=-1)[..., :-1]
-        told = jnp.einsum("bhqk,bkhf->bqhf", weights.astype(self.dtype), value)
-        h = nn.silu(Dense(self.width, dtype=self.dtype)(told.reshape(-1, height, across, self.width)))
-        told = Upsample(self.width, self.dtype)(h)[:, : self.grid[0], : self.grid[1]].astype(jnp.float32)
+        scores = jnp.einsum("qhf,bkhf->bhkq", query, key).astype(jnp.float32) / math.sqrt(each)
+        # Some words say what there is, others only where.
+        drawn = (
+            nn.sigmoid(Dense(self.heads, dtype=self.dtype)(words).astype(jnp.float32)) * present[..., None]
+        )
+        chosen = jax.nn.softmax(scores, axis=-1) * jnp.moveaxis(drawn, -1, 1)[..., None]
+        told = jnp.einsum("bhkq,bkhf->bqhf", chosen.astype(self.dtype), value)
+        told = nn.silu(Dense(self.width, dtype=self.dtype)(told.reshape(-1, self.side**2, self.width)))
+        stamps = Dense(self.span**2 * self.channels, dtype=self.dtype)(told)
+        stamps = stamps.reshape(-1, self.side, self.side, self.span, self.span, self.channels)
+        rows, columns = (
+            self._reach(name, size) for name, size in zip(("rows", "columns"), self.grid, strict=True)
+        )
+        stamped = jnp.einsum("qxj,bpqijf->bpxif", columns, stamps)
+        stamped = nn.silu(jnp.einsum("pyi,bpxif->byxf", rows, stamped))
+        told = Dense(self.width, dtype=self.dtype)(stamped).astype(jnp.float32)
         # Left to grow, as a decoder that learns from it alone makes it, it would drown the image in the encoder.
         size = jnp.sqrt(jnp.mean(jnp.square(told), axis=(1, 2, 3), keepdims=True) + _LEAST_SQUARE)
         return (told / size).astype(self.dtype)
+
+    def _reach(self, name: str, size: int) -> Float[Array, "p y i"]:
+        """How much part i of a stamp at each place gives to each position along one axis."""
+        even = (jnp.arange(self.side) + 0.5) * (size / self.side) - 0.5
+        middle = even + self.param(name, nn.initializers.zeros, (self.side,))
+        part = middle[:, None] + jnp.arange(self.span) - 0.5 * (self.span - 1)
+        away = jnp.arange(size)[None, :, None] - part[:, None]
+        return jnp.exp(-0.5 * jnp.square(away / _PART_WIDTH)).astype(self.dtype)
 
 
 class SelfAttention(nn.Module):
