@@ -180,10 +180,9 @@ class Places(nn.Module):
         )
         scores = jnp.einsum("qhf,bkhf->bhkq", query, key).astype(jnp.float32) / math.sqrt(each)
         # Some words say what there is, others only where.
-        drawn = (
-            nn.sigmoid(Dense(self.heads, dtype=self.dtype)(words).astype(jnp.float32)) * present[..., None]
-        )
-        chosen = jax.nn.softmax(scores, axis=-1) * jnp.moveaxis(drawn, -1, 1)[..., None]
+        drawn = nn.sigmoid(Dense(self.heads, dtype=self.dtype)(words).astype(jnp.float32))
+        drawn = jnp.moveaxis(jnp.where(present[..., None], drawn, 0.0), -1, 1)
+        chosen = jax.nn.softmax(scores, axis=-1) * drawn[..., None]
         told = jnp.einsum("bhkq,bkhf->bqhf", chosen.astype(self.dtype), value)
         told = nn.silu(Dense(self.width, dtype=self.dtype)(told.reshape(-1, self.side**2, self.width)))
         stamps = Dense(self.span**2 * self.channels, dtype=self.dtype)(told)
@@ -200,10 +199,10 @@ class Places(nn.Module):
 
     def _reach(self, name: str, size: int) -> Float[Array, "p y i"]:
         """How much part i of a stamp at each place gives to each position along one axis."""
-        even = (jnp.arange(self.side) + 0.5) * (size / self.side) - 0.5
+        even = (jnp.arange(self.side, dtype=jnp.float32) + 0.5) * (size / self.side) - 0.5
         middle = even + self.param(name, nn.initializers.zeros, (self.side,))
-        part = middle[:, None] + jnp.arange(self.span) - 0.5 * (self.span - 1)
-        away = jnp.arange(size)[None, :, None] - part[:, None]
+        part = middle[:, None] + jnp.arange(self.span, dtype=jnp.float32) - 0.5 * (self.span - 1)
+        away = jnp.arange(size, dtype=jnp.float32)[:, None] - part[:, None]
         return jnp.exp(-0.5 * jnp.square(away / _PART_WIDTH)).astype(self.dtype)
 
 

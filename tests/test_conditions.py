@@ -14,7 +14,7 @@ from cvae_jax.conditions import observe
 from cvae_jax.config import Config
 from cvae_jax.cvae import CVAE
 from cvae_jax.embeddings import Given
-from cvae_jax.text_encoder import TextEncoder, words_of
+from cvae_jax.text_encoder import TextEncoder
 
 SHAPE, Z = (8, 8, 1), 3
 MASK = jnp.ones(Z, bool)
@@ -140,59 +140,6 @@ def test_each_part_may_have_an_encoder_of_its_own(prior, encoders):
     assert sum("embedding" in name for name in shared["params"]) == 1
 
 
-def test_a_text_is_its_words_in_their_order():
-    texts = ["two four", "four two", "twofour", "two", "two, four", ""]
-    network = TextEncoder(12)
-    c = jnp.asarray(encode_text(texts, 12))
-    params = any_params(network, jax.random.key(0), c)
-    apply = jax.jit(network.apply)
-    e = np.asarray(apply(params, c).e)
-    assert np.isfinite(e).all()
-    for i in range(len(texts)):
-        np.testing.assert_allclose(apply(params, c[i : i + 1]).e[0], e[i], atol=1e-5)
-        for j in range(i):
-            assert np.abs(e[i] - e[j]).max() > 1e-3
-    blanks = apply(params, jnp.asarray(encode_text([" two  four "], 12)))
-    np.testing.assert_allclose(blanks.e[0], e[0], atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("text", "most", "numbers"),
-    [
-        ("a 7, up", 8, [1, 0, 2, 3, 0, 4, 4]),
-        ("  Zz09-az", 8, [0, 0, 1, 1, 1, 1, 2, 3, 3]),
-        ("né x", 8, [1, 1, 1, 0, 2]),
-        ("a b c d", 2, [1, 0, 2, 0, 2, 0, 2]),
-        ("", 2, []),
-    ],
-)
-def test_bytes_belong_to_words(text, most, numbers):
-    c = jnp.asarray(encode_text([text], 9))
-    assert words_of(c, most)[0].tolist() == numbers + [0] * (9 - len(numbers))
-
-
-def test_padding_is_no_part_of_a_text():
-    """What stands at the padding's words, and what gradient they get."""
-    network = TextEncoder(12)
-    c = jnp.asarray(encode_text(["two"], 12))
-    params = any_params(network, jax.random.key(0), c)
-    gradient = jax.jit(jax.grad(lambda params: jnp.sum(jnp.sin(network.apply(params, c).e))))(params)
-    positions = np.abs(gradient["params"]["positions"]).max(axis=1)
-    assert positions[0] > 0
-    assert (positions[1:] == 0).all()
-
-
-def test_a_text_tells_places_apart_and_an_empty_one_tells_them_nothing():
-    network = TextEncoder(12, grid=(2, 3))
-    c = jnp.asarray(encode_text(["two four", "four two", ""], 12))
-    params = any_params(network, jax.random.key(0), c)
-    (places,) = jax.jit(network.apply)(params, c).maps
-    assert places.shape == (3, 2, 3, TextEncoder.width)
-    assert np.abs(places[0] - places[1]).max() > 1e-3
-    assert np.abs(places[0] - places[0, :1, :1]).max() > 1e-3
-    np.testing.assert_array_equal(places[2], 0)
-
-
 @pytest.mark.parametrize(("network", "maps"), [("conv", 1), ("mlp", 0)])
 def test_a_convolutional_decoder_is_told_a_text_by_a_map_alone(network, maps):
     model, params, _, c = make("text", network, prior="conditional")
@@ -245,6 +192,8 @@ def test_what_is_observed_is_certain_and_the_rest_is_not_seen(network, quadrants
         ),
         ({"objective": "gsnn"}, "prior is 'standard', expected conditional"),
         ({"objective": "tcvae", "prior": "flow"}, "expected standard with the objective tcvae"),
+        ({"condition": "none", "prior": "mixture"}, "prior is 'mixture', expected standard, vamp or flow"),
+        ({"prior": "mixture", "mixture_parts": 0}, "mixture_parts is 0"),
         ({"prior": "vamp", "pseudo_inputs": 0}, "pseudo_inputs is 0"),
     ],
 )
