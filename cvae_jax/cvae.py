@@ -27,7 +27,7 @@ from cvae_jax.networks import (
     ToLatents,
     pyramid,
 )
-from cvae_jax.priors import ConditionalPrior, FlowPrior, StandardPrior, masked
+from cvae_jax.priors import ConditionalPrior, FlowPrior, StandardPrior, masked, sampled_rate
 
 if TYPE_CHECKING:
     from jax.typing import DTypeLike
@@ -226,7 +226,10 @@ class CVAE(nn.Module):
         self, q: Gaussian, z: Float[Array, "b z"], c: PyTree, latent_mask: Bool[Array, " z"]
     ) -> Float[Array, " b"]:
         """KL(q(z|x,c) ‖ p(z|c)) of a batch, nats: exact between Gaussians, else from the one draw z."""
-        return self.prior.rate(q, z, self._told_prior(c), latent_mask)
+        told = self._told_prior(c)
+        if isinstance(self.prior, StandardPrior | ConditionalPrior):
+            return self.prior.rate(q, told, latent_mask)
+        return sampled_rate(q, z, self.prior.log_prob(z[:, None], told, latent_mask), latent_mask)
 
     def _told_prior(self, c: PyTree) -> Any:
         told = self.embed(c).prior

@@ -58,7 +58,7 @@ def rate(
       Shape (b,), nats.
     """
     if not hasattr(model, "rate"):
-        return StandardPrior(z.shape[-1]).rate(q, z, None, latent_mask)
+        return StandardPrior(z.shape[-1]).rate(q, None, latent_mask)
     return cast("Float[Array, ' b']", model.apply(params, q, z, c, latent_mask, method="rate"))
 
 

@@ -1,7 +1,7 @@
 """Priors p(z|c) of several modes: the mean of learned posteriors, and Gaussians made from the condition.
 
-Their methods are those of `priors.py`. The divergence of a Gaussian from a mixture has no closed form: the rate is
-measured at the draw z.
+Their methods are those of `priors.py`. The divergence of a Gaussian from a mixture has no closed form, so they have no
+`rate`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from cvae_jax.networks import Context, Gaussian, ToLatents
-from cvae_jax.priors import masked, masked_log_density, sampled_rate
+from cvae_jax.priors import masked, masked_log_density
 from cvae_jax.products import Dense
 
 if TYPE_CHECKING:
@@ -125,16 +125,6 @@ class VampPrior(nn.Module):
         """z of standard normal noise, see `stretched`."""
         return jax.vmap(stretched, (0, None))(noise, self.mixture(latent_mask))
 
-    def rate(
-        self,
-        q: Gaussian,
-        z: Float[Array, "b z"],
-        e: Float[Array, "b e"] | None,
-        latent_mask: Bool[Array, " z"],
-    ) -> Float[Array, " b"]:
-        """log q(z) − log p(z) of a draw z ~ q, whose mean is KL(q ‖ p), nats."""
-        return sampled_rate(q, z, self.log_prob(z[:, None], e, latent_mask), latent_mask)
-
 
 class MixturePrior(nn.Module):
     """Two dense layers from the condition's embedding to K Gaussians and their weights.
@@ -191,9 +181,3 @@ class MixturePrior(nn.Module):
     ) -> Float[Array, "b z"]:
         """z of standard normal noise, see `stretched`."""
         return jax.vmap(stretched)(noise, self(e, latent_mask))
-
-    def rate(
-        self, q: Gaussian, z: Float[Array, "b z"], e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
-    ) -> Float[Array, " b"]:
-        """log q(z|x,c) − log p(z|c) of a draw z ~ q, whose mean is KL(q ‖ p), nats."""
-        return sampled_rate(q, z, self.log_prob(z[:, None], e, latent_mask), latent_mask)

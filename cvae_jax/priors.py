@@ -1,7 +1,7 @@
 """Priors p(z|c): standard normal, a Gaussian made from the condition, a normalizing flow.
 
-Each has `log_prob`, `sample`, `from_noise` and `rate` over the latents in use; what the condition says arrives as its
-embedding.
+Each has `log_prob`, `sample` and `from_noise` over the latents in use, and those whose divergence from a Gaussian has a
+closed form have `rate`; what the condition says arrives as its embedding.
 """
 
 from __future__ import annotations
@@ -89,11 +89,7 @@ class StandardPrior(nn.Module):
         return noise
 
     def rate(
-        self,
-        q: Gaussian,
-        z: Float[Array, "b z"],
-        e: Float[Array, "b e"] | None,
-        latent_mask: Bool[Array, " z"],
+        self, q: Gaussian, e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
     ) -> Float[Array, " b"]:
         """KL(q ‖ p), exact, nats."""
         return jax.vmap(standard_normal_kl)(q.mean, q.logvar)
@@ -137,9 +133,7 @@ class ConditionalPrior(nn.Module):
         mean, logvar = self(e, latent_mask)
         return mean + jnp.exp(0.5 * logvar) * noise
 
-    def rate(
-        self, q: Gaussian, z: Float[Array, "b z"], e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
-    ) -> Float[Array, " b"]:
+    def rate(self, q: Gaussian, e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]) -> Float[Array, " b"]:
         """KL(q ‖ p), exact, nats."""
         return jax.vmap(gaussian_kl)(*q, *self(e, latent_mask))
 
@@ -224,13 +218,3 @@ class FlowPrior(nn.Module):
             shift, log_scale = coupling(z, e, kept)
             z = jnp.where(moved, z * jnp.exp(log_scale) + shift, z)
         return z
-
-    def rate(
-        self,
-        q: Gaussian,
-        z: Float[Array, "b z"],
-        e: Float[Array, "b e"] | None,
-        latent_mask: Bool[Array, " z"],
-    ) -> Float[Array, " b"]:
-        """log q(z|x,c) − log p(z|c) of a draw z ~ q, whose mean is KL(q ‖ p), nats."""
-        return sampled_rate(q, z, self.log_prob(z[:, None], e, latent_mask), latent_mask)

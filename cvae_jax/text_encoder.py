@@ -53,8 +53,9 @@ class TextEncoder(nn.Module):
     """The words of a text, found by a convolution over their bytes; what stands about each; and a small transformer.
 
     A word is the sum of what the filters find about each of its bytes, none of them reaching into another word.
-    What stands about it is read without the word itself: where a thing belongs, from what surrounds its name. The
-    embedding is made of both, mixed by attention and averaged over the words, the map of what they say of each place.
+    What stands about it is read without the word itself: where a thing belongs, from what surrounds its name. The map
+    is made of what they say of each place; the embedding of both, mixed by attention and averaged over the words, and
+    of the map: what is where need not be read twice.
 
     Attributes:
       length: most bytes of a text.
@@ -99,7 +100,7 @@ class TextEncoder(nn.Module):
         near = _windows(jnp.where(present[..., None], h, 0.0), 2 * self.neighbours + 1)
         left, right = self.neighbours * self.width, (self.neighbours + 1) * self.width
         about = self._two_layers(jnp.concatenate([near[..., :left], near[..., right:]], axis=-1))
-        about = nn.LayerNorm(dtype=self.dtype)(about + self._positions("places_in_text", most))
+        about = nn.LayerNorm(dtype=self.dtype)(about + self._positions("positions_about", most))
         h = h + about
         for layer in range(self.layers):
             h = h + SelfAttention(self.heads, self.dtype, name=f"attention_{layer}")(h, present)
@@ -107,11 +108,12 @@ class TextEncoder(nn.Module):
         h = jnp.where(present[..., None], nn.LayerNorm(dtype=self.dtype)(h), 0.0)
         count = jnp.maximum(jnp.sum(present, axis=1, dtype=jnp.int32), 1).astype(self.dtype)
         # What is said of a thing and where it is meet only here: the map keeps them apart.
-        e = nn.silu(Dense(2 * self.features, dtype=self.dtype)(jnp.sum(h, axis=1) / count[:, None]))
-        e = Dense(self.features, dtype=self.dtype)(e)
+        e = Dense(2 * self.features, dtype=self.dtype)(jnp.sum(h, axis=1) / count[:, None])
         if self.grid is None:
-            return Embedding(e)
-        return Embedding(e, (Places(self.grid, self.width, dtype=self.dtype)(about, words, present),))
+            return Embedding(Dense(self.features, dtype=self.dtype)(nn.silu(e)))
+        places = Places(self.grid, self.width, dtype=self.dtype)(about, words, present)
+        e = e + Dense(2 * self.features, use_bias=False, dtype=self.dtype)(places.reshape(c.shape[0], -1))
+        return Embedding(Dense(self.features, dtype=self.dtype)(nn.silu(e)), (places,))
 
     def _positions(self, name: str, most: int) -> Float[Array, "w f"]:
         """A vector for each word's place in the text."""

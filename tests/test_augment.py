@@ -137,9 +137,8 @@ def test_what_one_draws_depends_neither_on_the_others_nor_on_their_order(many):
     np.testing.assert_array_equal(many("shift", "flip"), many("flip", "shift"))
     np.testing.assert_array_equal(many("flip", "cutout") == 0, many("cutout") == 0)
     mirrored = np.array([np.array_equal(each, image()[:, ::-1]) for each in many("flip")])
-    with (
-        jax.disable_jit()
-    ):  # two programs may round a pixel between others differently, the same operations do not
+    # Two programs may round a pixel between others differently, the same operations do not.
+    with jax.disable_jit():
         both, turned = many("rotate", "flip"), many("rotate")
     np.testing.assert_array_equal(both, np.where(mirrored[:, None, None, None], turned[:, :, ::-1], turned))
 
