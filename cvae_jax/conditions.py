@@ -12,6 +12,7 @@ from cvae_jax.condition_kinds import Audio, Image, Kind, Label, Observed, Text, 
 from cvae_jax.convolutions import Downsample
 from cvae_jax.embeddings import Embedding
 from cvae_jax.networks import pyramid
+from cvae_jax.places import Places
 from cvae_jax.products import Dense
 from cvae_jax.text_encoder import TextEncoder
 
@@ -71,37 +72,39 @@ class ImageEncoder(nn.Module):
 
 
 class SeveralEncoders(nn.Module):
-    """The encoders of several conditions: their embeddings side by side, and the maps of all.
+    """The encoders of several conditions: their embeddings side by side, the maps and the words of all.
 
     Attributes:
       kinds: what each condition is made of, by name.
-      grid: height and width of the map that a text gets, None for none.
+      places: what a text says of each place, None where no map is made of it.
       dtype: of the matrix products.
     """
 
     kinds: tuple[tuple[str, Kind], ...]
-    grid: tuple[int, int] | None = None
+    places: Places | None = None
     dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
         """Build the encoder of each."""
-        self.encoders = {name: encoder(kind, self.grid, self.dtype) for name, kind in self.kinds}
+        self.encoders = {name: encoder(kind, self.places, self.dtype) for name, kind in self.kinds}
 
     def __call__(self, c: dict[str, Array]) -> Embedding:
         """Embed a batch of conditions by name."""
         each = [self.encoders[name](c[name]) for name, _ in self.kinds]
         maps = tuple(m for encoded in each for m in encoded.maps)
-        return Embedding(jnp.concatenate([encoded.e for encoded in each], axis=-1), maps)
+        words = [encoded.words for encoded in each if encoded.words is not None]
+        together = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *words) if words else None
+        return Embedding(jnp.concatenate([encoded.e for encoded in each], axis=-1), maps, together)
 
 
 def encoder(
-    condition: Kind | tuple[tuple[str, Kind], ...], grid: tuple[int, int] | None, dtype: DTypeLike
+    condition: Kind | tuple[tuple[str, Kind], ...], places: Places | None, dtype: DTypeLike
 ) -> nn.Module:
     """The network that turns a batch of conditions into an `Embedding`.
 
     Args:
       condition: what they are made of.
-      grid: height and width of the map that a text gets, None for none.
+      places: what a text says of each place, None where no map is made of it.
       dtype: of the matrix products.
     """
     match condition:
@@ -110,11 +113,11 @@ def encoder(
         case Vector():
             return VectorEncoder(dtype=dtype)
         case Text(length):
-            return TextEncoder(length, grid, dtype=dtype)
+            return TextEncoder(length, places, dtype=dtype)
         case Image() | Audio() | Observed():
             return ImageEncoder(dtype=dtype)
         case tuple():
-            return SeveralEncoders(condition, grid, dtype)
+            return SeveralEncoders(condition, places, dtype)
 
 
 def features_of(condition: Kind | tuple[tuple[str, Kind], ...]) -> int:

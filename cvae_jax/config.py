@@ -45,7 +45,7 @@ ObjectiveName = Literal[
 _OF_THE_STANDARD_PRIOR = ("free_bits", "tcvae", "dipvae_i", "dipvae_ii", "factorvae", "nn")
 Schedule = Literal["linear", "cosine", "cyclical"]
 ActivationName = Literal["silu", "tanh"]
-LearningRateSchedule = Literal["constant", "iwae"]
+LearningRateSchedule = Literal["constant", "cosine", "iwae"]
 # Their order is part of every result: each draws from its own number. Append only.
 Augmentation = Literal["shift", "rotate", "scale", "flip", "cutout"]
 
@@ -88,7 +88,8 @@ class Config:
       discriminator_width: of the six layers of `factorvae`'s discriminator.
       hidden: widths of the encoder's dense layers, mirrored in the decoder; of `mlp`.
       activation: after each of them.
-      learning_rate_schedule: `constant`, or `iwae`, which lowers the rate in stages of 1, 3, 9, … epochs.
+      learning_rate_schedule: `constant`; `cosine`, which lowers the rate to none after `epochs`; or `iwae`, which
+        lowers it in stages of 1, 3, 9, … epochs.
     """
 
     dataset: str = "digits"

@@ -13,6 +13,7 @@ from cvae_jax.conditions import encoder, features_of
 from cvae_jax.config import Config
 from cvae_jax.dropout import Dropout
 from cvae_jax.embeddings import Embedding, Embeddings, Given, withheld
+from cvae_jax.latent_maps import Gaussian, ToLatents
 from cvae_jax.likelihoods import GaussianOutput, Likelihood, likelihood
 from cvae_jax.losses import reparameterize
 from cvae_jax.mixture_priors import MixturePrior, VampPrior
@@ -20,14 +21,14 @@ from cvae_jax.networks import (
     Context,
     ConvDecoder,
     ConvEncoder,
-    Gaussian,
     MLPDecoder,
     MLPEncoder,
     Shape,
-    ToLatents,
     pyramid,
 )
+from cvae_jax.places import Places, TextMap
 from cvae_jax.priors import ConditionalPrior, FlowPrior, StandardPrior, masked, sampled_rate
+from cvae_jax.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from jax.typing import DTypeLike
@@ -91,11 +92,13 @@ class CVAE(nn.Module):
     def setup(self) -> None:
         """Build the condition's encoders, the bodies, the map onto the latents and the prior."""
         config, dtype = self.config, jnp.dtype(self.config.compute_dtype)
-        self.embedding = self._condition_encoder(dtype)
         separate = not config.share_condition
-        self.decoder_embedding = self._condition_encoder(dtype) if separate else None
-        heeds = config.prior in ("conditional", "mixture", "flow")
-        self.prior_embedding = self._condition_encoder(dtype) if separate and heeds else None
+        # A text's words go to the same places in its embedding and on the map that is drawn of it.
+        self.places = [Places(TextEncoder.width, dtype=dtype) for _ in range(3 if separate else 1)]
+        self.embedding = self._condition_encoder(self.places[0], dtype)
+        self.decoder_embedding = self._condition_encoder(self.places[1], dtype) if separate else None
+        heeds = separate and config.prior in ("conditional", "mixture", "flow")
+        self.prior_embedding = self._condition_encoder(self.places[2], dtype) if heeds else None
         self.to_latents = ToLatents(self.capacity)
         family = self.likelihood
         height, width, channels = self.shape
@@ -107,7 +110,10 @@ class CVAE(nn.Module):
                 self.decoder = MLPDecoder(output_shape, config.hidden, config.activation, dtype, of_decoder)
             case "conv":
                 self.encoder = ConvEncoder(dtype, of_encoder)
-                self.decoder = ConvDecoder(output_shape, dtype, of_decoder)
+                # One of the places, or the second of three: the decoder's.
+                places = self.places[len(self.places) // 2]
+                self.text_map = TextMap(places, pyramid(self.shape)[-1][:2], dtype=dtype)
+                self.decoder = ConvDecoder(output_shape, dtype, of_decoder, self.text_map)
         self.log_beta = (
             self.variable("setting", "log_beta", jnp.zeros, ()) if config.objective == "multirate" else None
         )
@@ -116,12 +122,10 @@ class CVAE(nn.Module):
         )
         self.prior = self._prior(dtype)
 
-    def _condition_encoder(self, dtype: DTypeLike) -> nn.Module | None:
-        """Of a condition that is a text, one with a map for convolutions."""
+    def _condition_encoder(self, places: Places, dtype: DTypeLike) -> nn.Module | None:
         if self.kind is None:
             return None
-        height, width, _ = pyramid(self.shape)[-1]
-        return encoder(self.kind, (height, width) if self.config.network == "conv" else None, dtype)
+        return encoder(self.kind, places if self.config.network == "conv" else None, dtype)
 
     def _prior(self, dtype: DTypeLike) -> Prior:
         config, kind = self.config, self.kind
@@ -164,7 +168,7 @@ class CVAE(nn.Module):
         of_encoder = of_decoder = of_prior = encoded(self.embedding)
         if not self.config.share_condition:
             of_decoder, of_prior = encoded(self.decoder_embedding), encoded(self.prior_embedding)
-        if isinstance(self.kind, Text) and of_decoder is not None and of_decoder.maps:
+        if isinstance(self.kind, Text) and of_decoder is not None and of_decoder.words is not None:
             # Said of the picture as a whole, a word would be drawn only where training saw it.
             of_decoder = of_decoder._replace(e=None)
         return Embeddings(
@@ -172,12 +176,9 @@ class CVAE(nn.Module):
         )
 
     def _context(self, told: Embedding | None) -> Context:
-        return Context(
-            None if told is None else told.e,
-            () if told is None else told.maps,
-            self.config.conditioning == "film",
-            None if self.log_beta is None else self.log_beta.value,
-        )
+        e, maps, words = told or Embedding(None)
+        film = self.config.conditioning == "film"
+        return Context(e, maps, words, film, None if self.log_beta is None else self.log_beta.value)
 
     def _in_use(self, latent_mask: Bool[Array, " z"]) -> Bool[Array, " z"]:
         """A deterministic network uses no latent."""

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from cvae_jax.cvae import CVAE, decode, embed, encode
+from cvae_jax.latent_maps import Gaussian
 from cvae_jax.losses import reparameterize
-from cvae_jax.networks import Gaussian
 from cvae_jax.priors import StandardPrior, log_density_of_draws
 
 if TYPE_CHECKING:

@@ -22,16 +22,32 @@ class Given(NamedTuple):
     heeded: Float[Array, " b"]
 
 
+class Words(NamedTuple):
+    """The words of a batch of texts, and what stands about each.
+
+    Attributes:
+      about: shape (b, l, f).
+      words: shape (b, l, g).
+      present: 1 where there is a word that is heeded, else 0, shape (b, l), float32.
+    """
+
+    about: Float[Array, "b l f"]
+    words: Float[Array, "b l g"]
+    present: Float[Array, "b l"]
+
+
 class Embedding(NamedTuple):
     """What the networks are told of a batch of conditions.
 
     Attributes:
       e: the embedding, shape (b, e), or None where the maps say it all.
       maps: features at the sizes of an image's pyramid, each of shape (b, h, w, f), largest first.
+      words: of a text, for a decoder that puts them on a map.
     """
 
     e: Float[Array, "b e"] | None
     maps: tuple[Float[Array, "b h w f"], ...] = ()
+    words: Words | None = None
 
 
 class Embeddings(NamedTuple):

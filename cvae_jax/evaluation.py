@@ -15,8 +15,8 @@ from cvae_jax.batches import in_batches
 from cvae_jax.cvae import CVAE, embed, encode
 from cvae_jax.dataset import Split
 from cvae_jax.draws import draw, log_likelihood_of, log_likelihood_of_each, log_weights, sample_prior
+from cvae_jax.latent_maps import Gaussian
 from cvae_jax.losses import reparameterize
-from cvae_jax.networks import Gaussian
 from cvae_jax.randomness import Stream, stream
 
 if TYPE_CHECKING:

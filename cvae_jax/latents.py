@@ -14,8 +14,8 @@ import numpy as np
 from cvae_jax.batches import in_batches
 from cvae_jax.cvae import CVAE, encode
 from cvae_jax.evaluation import Examples
+from cvae_jax.latent_maps import Gaussian
 from cvae_jax.losses import reparameterize
-from cvae_jax.networks import Gaussian
 from cvae_jax.randomness import Stream, stream
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cvae_jax.networks import Context, Gaussian, ToLatents
+from cvae_jax.latent_maps import Gaussian, ToLatents
+from cvae_jax.networks import Context
 from cvae_jax.priors import masked, masked_log_density
 from cvae_jax.products import Dense
 

@@ -6,17 +6,20 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from cvae_jax.config import ActivationName
 from cvae_jax.convolutions import Downsample, Upsample
 from cvae_jax.dropout import Dropout, drop
+from cvae_jax.latent_maps import FromLatents
 from cvae_jax.products import Dense
 
 if TYPE_CHECKING:
     from jax.typing import DTypeLike
     from jaxtyping import Array, Bool, Float
+
+    from cvae_jax.embeddings import Words
+    from cvae_jax.places import TextMap
 
 ACTIVATIONS = {"silu": nn.silu, "tanh": nn.tanh}
 MAX_CHANNELS = 128
@@ -29,26 +32,16 @@ class Context(NamedTuple):
     Attributes:
       e: embedding of the condition, shape (b, e), or None without one.
       maps: features of an image that is the condition, each of shape (b, h, w, f).
+      words: of a text that is the condition, which a convolutional decoder puts in their places.
       film: whether they scale each channel, too.
       log_beta: the β that a multi-rate model is at, a scalar or shape (b,), or None for any other model.
     """
 
     e: Float[Array, "b e"] | None
     maps: tuple[Float[Array, "b h w f"], ...] = ()
+    words: Words | None = None
     film: bool = False
     log_beta: Float[Array, "*b"] | None = None
-
-
-class Gaussian(NamedTuple):
-    """A batch of diagonal Gaussians over latents.
-
-    Attributes:
-      mean: shape (b, z).
-      logvar: logarithm of the variance, shape (b, z).
-    """
-
-    mean: Float[Array, "b z"]
-    logvar: Float[Array, "b z"]
 
 
 class AddCondition(nn.Module):
@@ -91,57 +84,6 @@ class AddCondition(nn.Module):
 
         scaled = h * (1.0 + linear(scale)) if context.film else h
         return scaled + linear(term)
-
-
-class ToLatents(nn.Module):
-    """Two linear maps onto the latents, giving `mean` and `logvar`.
-
-    Column i of the initial kernels depends on the key and i alone, so that latent i starts the same whatever
-    the capacity.
-    """
-
-    capacity: int
-
-    @nn.compact
-    def __call__(self, h: Float[Array, "b f"]) -> Gaussian:
-        """Map a batch of features, in float32."""
-        fan_in = h.shape[-1]
-
-        def kernel(key: Array) -> Array:
-            return _per_latent_normal(key, self.capacity, fan_in).T / math.sqrt(fan_in)
-
-        def head(name: str) -> Array:
-            bias = self.param(f"{name}_bias", nn.initializers.zeros, (self.capacity,))
-            return h.astype(jnp.float32) @ self.param(f"{name}_kernel", kernel) + bias
-
-        return Gaussian(head("mean"), head("logvar"))
-
-
-class FromLatents(nn.Module):
-    """A linear map from the latents in use.
-
-    Row i of the initial kernel depends on the key and i alone, scaled by the number of latents in use rather than
-    by the capacity.
-    """
-
-    features: int
-
-    @nn.compact
-    def __call__(self, z: Float[Array, "b z"], latent_mask: Bool[Array, " z"]) -> Float[Array, "b f"]:
-        """Map a batch of latents, in float32."""
-
-        def kernel(key: Array) -> Array:
-            fan_in = jnp.sum(latent_mask, dtype=jnp.float32)
-            return _per_latent_normal(key, z.shape[-1], self.features) * jax.lax.rsqrt(
-                jnp.maximum(fan_in, 1.0)
-            )
-
-        return z @ self.param("kernel", kernel) + self.param("bias", nn.initializers.zeros, (self.features,))
-
-
-def _per_latent_normal(key: Array, capacity: int, features: int) -> Float[Array, "z f"]:
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(capacity))
-    return jax.vmap(lambda k: jax.random.normal(k, (features,)))(keys)
 
 
 class MLPEncoder(nn.Module):
@@ -251,11 +193,18 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """A pointwise block, then stride-2 transposed convolutions down the pyramid."""
+    """A pointwise block, then stride-2 transposed convolutions down the pyramid.
+
+    Attributes:
+      shape: of the image.
+      dtype: of the matrix products.
+      text_map: what turns the words of a condition, and z, to a map of the pyramid's top.
+    """
 
     shape: Shape
     dtype: DTypeLike = jnp.float32
     dropout: Dropout | None = None
+    text_map: TextMap | None = None
 
     @nn.compact
     def __call__(
@@ -263,7 +212,15 @@ class ConvDecoder(nn.Module):
     ) -> Float[Array, "b H W C"]:
         """Parameters of p(x|z,c) for a batch of latents."""
         *below, top = pyramid(self.shape)
-        h = FromLatents(math.prod(top))(z, latent_mask).astype(self.dtype)
+        if context.words is not None and self.text_map is not None:
+            stamped = self.text_map(context.words, z, latent_mask)
+            context = context._replace(maps=(*context.maps, stamped))
+        if context.words is not None and context.e is None:
+            # The words' map alone says what is where: z, the same everywhere, says how it looks.
+            h = FromLatents(top[-1])(z, latent_mask).astype(self.dtype)
+            h = jnp.broadcast_to(h[:, None, None], (len(h), *top))
+        else:
+            h = FromLatents(math.prod(top))(z, latent_mask).astype(self.dtype)
         h = nn.silu(AddCondition(self.dtype)(h, context))
         h = drop(h.reshape(-1, *top), self.dropout, 1)
         h = PointwiseBlock(self.dtype, self.dropout)(h, context)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvae_jax.dataset import DataError
+from cvae_jax.latent_maps import Gaussian
 from cvae_jax.losses import standard_normal_kl
-from cvae_jax.networks import Gaussian
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int

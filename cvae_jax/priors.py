@@ -12,8 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cvae_jax.latent_maps import FromLatents, Gaussian, ToLatents
 from cvae_jax.losses import gaussian_kl, gaussian_log_likelihood, standard_normal_kl
-from cvae_jax.networks import FromLatents, Gaussian, ToLatents
 from cvae_jax.products import Dense
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from cvae_jax.cvae import CVAE
 from cvae_jax.draws import draw
 from cvae_jax.hparams import Hparams
-from cvae_jax.networks import Gaussian
+from cvae_jax.latent_maps import Gaussian
 from cvae_jax.terms import Terms
 
 if TYPE_CHECKING:

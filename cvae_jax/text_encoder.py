@@ -9,18 +9,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cvae_jax.embeddings import Embedding
+from cvae_jax.embeddings import Embedding, Words
+from cvae_jax.places import Places
 from cvae_jax.products import Dense
 
 if TYPE_CHECKING:
     from jax.typing import DTypeLike
-    from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
+    from jaxtyping import Array, Float, Int, Shaped, UInt8
 
 _BYTES = 256
-# Added to the mean square of a map that is brought to a mean square of 1.
-_LEAST_SQUARE = 1e-3
-# Deviation of a stamp's parts, in positions of the map, which they stand apart.
-_PART_WIDTH = 0.6
 
 
 def words_of(c: UInt8[Array, "b l"], most: int) -> Int[Array, "b l"]:
@@ -53,19 +50,19 @@ class TextEncoder(nn.Module):
     """The words of a text, found by a convolution over their bytes; what stands about each; and a small transformer.
 
     A word is the sum of what the filters find about each of its bytes, none of them reaching into another word.
-    What stands about it is read without the word itself: where a thing belongs, from what surrounds its name. The map
-    is made of what they say of each place; the embedding of both, mixed by attention and averaged over the words, and
-    of the map: what is where need not be read twice.
+    What stands about it is read without the word itself: where a thing belongs, from what surrounds its name. The
+    embedding is made of both, mixed by attention and averaged over the words, and of what they say of each place, so
+    that what is where need not be read twice. Words and what stands about them also go out, for a map.
 
     Attributes:
       length: most bytes of a text.
-      grid: height and width of the map, None for no map.
+      places: what the words say of each place, None for no map.
       features: of the embedding.
       letter: size of a byte's vector.
       filters: of the convolution over bytes.
       span: bytes that a filter sees, odd.
       bytes_per_word: there is room for a word to so many bytes of `length`.
-      width: of each word, and of the map.
+      width: of each word, and of what a place is told.
       neighbours: words to each side that stand about a word.
       layers: of attention.
       heads: of each layer.
@@ -76,7 +73,7 @@ class TextEncoder(nn.Module):
     """
 
     length: int
-    grid: tuple[int, int] | None = None
+    places: Places | None = None
     features: int = 256
     letter: int = 16
     filters: int = 128
@@ -109,11 +106,17 @@ class TextEncoder(nn.Module):
         count = jnp.maximum(jnp.sum(present, axis=1, dtype=jnp.int32), 1).astype(self.dtype)
         # What is said of a thing and where it is meet only here: the map keeps them apart.
         e = Dense(2 * self.features, dtype=self.dtype)(jnp.sum(h, axis=1) / count[:, None])
-        if self.grid is None:
-            return Embedding(Dense(self.features, dtype=self.dtype)(nn.silu(e)))
-        places = Places(self.grid, self.width, dtype=self.dtype)(about, words, present)
-        e = e + Dense(2 * self.features, use_bias=False, dtype=self.dtype)(places.reshape(c.shape[0], -1))
-        return Embedding(Dense(self.features, dtype=self.dtype)(nn.silu(e)), (places,))
+        if self.places is None:
+            return self._embedded(e)
+        said = Words(about, words, present.astype(jnp.float32))
+        told = self.places(said)
+        e = e + Dense(2 * self.features, use_bias=False, dtype=self.dtype)(told.reshape(c.shape[0], -1))
+        return self._embedded(e)._replace(words=said)
+
+    def _embedded(self, e: Float[Array, "b g"]) -> Embedding:
+        """The embedding, of a size that does not grow: a step of training moves all that a whole map adds up to."""
+        h = nn.silu(nn.LayerNorm(dtype=self.dtype)(e))
+        return Embedding(Dense(self.features, dtype=self.dtype)(h))
 
     def _positions(self, name: str, most: int) -> Float[Array, "w f"]:
         """A vector for each word's place in the text."""
@@ -139,73 +142,6 @@ def _windows(h: Shaped[Array, "b l f"], span: int) -> Shaped[Array, "b l span*f"
     """What stands within a span about each position, zeros beyond the ends."""
     around = jnp.pad(h, ((0, 0), (span // 2, span // 2), (0, 0)))
     return jnp.concatenate([around[:, i : i + h.shape[1]] for i in range(span)], axis=-1)
-
-
-class Places(nn.Module):
-    """A map of what a text says of each place: every word is stamped on it, at places of its own choice.
-
-    Places are points of the map, at first on an even grid, which training moves. Where a word goes depends on what
-    stands about it, what is stamped there on the words alone, by one network for all places: a word that training
-    never saw at a place is drawn as elsewhere. The map's mean square is 1.
-
-    Attributes:
-      grid: height and width of the map.
-      width: of what a place is told.
-      heads: choices of places that each word has, for a part of what it says each.
-      side: places to a side.
-      span: positions of the map to a side of a stamp.
-      channels: of a stamp.
-
-    References:
-      Eslami et al., Attend, Infer, Repeat: Fast Scene Understanding with Generative Models, 2016, section 2, of things
-      drawn alike wherever they stand.
-    """
-
-    grid: tuple[int, int]
-    width: int
-    heads: int = 8
-    side: int = 5
-    span: int = 5
-    channels: int = 32
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self, about: Float[Array, "b l f"], words: Float[Array, "b l g"], present: Bool[Array, "b l"]
-    ) -> Float[Array, "b h w f"]:
-        """Read a batch of texts: their words, and what stands about each."""
-        each = self.width // self.heads
-        places = self.param("places", nn.initializers.normal(1.0), (self.side**2, self.width))
-        query, key, value = (
-            Dense(self.width, dtype=self.dtype)(a.astype(self.dtype)).reshape(*a.shape[:-1], self.heads, each)
-            for a in (places, about, words)
-        )
-        scores = jnp.einsum("qhf,bkhf->bhkq", query, key).astype(jnp.float32) / math.sqrt(each)
-        # Some words say what there is, others only where.
-        drawn = nn.sigmoid(Dense(self.heads, dtype=self.dtype)(words).astype(jnp.float32))
-        drawn = jnp.moveaxis(jnp.where(present[..., None], drawn, 0.0), -1, 1)
-        chosen = jax.nn.softmax(scores, axis=-1) * drawn[..., None]
-        told = jnp.einsum("bhkq,bkhf->bqhf", chosen.astype(self.dtype), value)
-        told = nn.silu(Dense(self.width, dtype=self.dtype)(told.reshape(-1, self.side**2, self.width)))
-        stamps = Dense(self.span**2 * self.channels, dtype=self.dtype)(told)
-        stamps = stamps.reshape(-1, self.side, self.side, self.span, self.span, self.channels)
-        rows, columns = (
-            self._reach(name, size) for name, size in zip(("rows", "columns"), self.grid, strict=True)
-        )
-        stamped = jnp.einsum("qxj,bpqijf->bpxif", columns, stamps)
-        stamped = nn.silu(jnp.einsum("pyi,bpxif->byxf", rows, stamped))
-        told = Dense(self.width, dtype=self.dtype)(stamped).astype(jnp.float32)
-        # Left to grow, as a decoder that learns from it alone makes it, it would drown the image in the encoder.
-        size = jnp.sqrt(jnp.mean(jnp.square(told), axis=(1, 2, 3), keepdims=True) + _LEAST_SQUARE)
-        return (told / size).astype(self.dtype)
-
-    def _reach(self, name: str, size: int) -> Float[Array, "p y i"]:
-        """How much part i of a stamp at each place gives to each position along one axis."""
-        even = (jnp.arange(self.side, dtype=jnp.float32) + 0.5) * (size / self.side) - 0.5
-        middle = even + self.param(name, nn.initializers.zeros, (self.side,))
-        part = middle[:, None] + jnp.arange(self.span, dtype=jnp.float32) - 0.5 * (self.span - 1)
-        away = jnp.arange(size, dtype=jnp.float32)[:, None] - part[:, None]
-        return jnp.exp(-0.5 * jnp.square(away / _PART_WIDTH)).astype(self.dtype)
 
 
 class SelfAttention(nn.Module):

@@ -109,10 +109,11 @@ def optimizers(hparams: Hparams) -> dict[str, optax.GradientTransformation]:
 def scheduled(config: Config, hparams: Hparams, epoch: Int[Array, ""]) -> Hparams:
     """The settings with the learning rate of an epoch.
 
-    Constant, or with `iwae` the rate times 10^(−i/7) in stage i = 0, …, 7, which lasts 3ⁱ epochs; the last goes on.
+    Constant; with `cosine` the rate times ½ (1 + cos(π t/T)) in epoch t of T; or with `iwae` the rate times 10^(−i/7)
+    in stage i = 0, …, 7, which lasts 3ⁱ epochs; the last goes on.
 
     Args:
-      config: `learning_rate_schedule` is read.
+      config: `learning_rate_schedule` and `epochs` (T) are read.
       hparams: one member's settings.
       epoch: epochs trained so far, scalar int32.
 
@@ -120,10 +121,15 @@ def scheduled(config: Config, hparams: Hparams, epoch: Int[Array, ""]) -> Hparam
       The settings of that epoch.
 
     References:
+      Loshchilov & Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2017, equation 5, without restarts.
       Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016, section 5.
     """
     if config.learning_rate_schedule == "constant":
         return hparams
+    if config.learning_rate_schedule == "cosine":
+        share = jnp.minimum(epoch.astype(jnp.float32) / config.epochs, 1.0)
+        falling = 0.5 * (1.0 + jnp.cos(jnp.pi * share))
+        return dataclasses.replace(hparams, learning_rate=hparams.learning_rate * falling)
     # Stage i starts after 1 + 3 + … + 3^(i−1) epochs.
     starts = jnp.array([(3**i - 1) // 2 for i in range(1, 8)])
     stage = jnp.sum(epoch >= starts, dtype=jnp.float32)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from cvae_jax import evaluation, latent_plots, plots, posteriors, sampling
 from cvae_jax.dataset import stratified_split, unit
-from cvae_jax.networks import Gaussian
+from cvae_jax.latent_maps import Gaussian
 from cvae_jax.randomness import Stream, stream
 from experiments import shown
 from experiments.loop import Session

@@ -149,7 +149,8 @@ def _define_training_flags(default: Config) -> None:
     )  # fmt: skip
     flags.DEFINE_enum(
         "learning_rate_schedule", default.learning_rate_schedule, get_args(settings.LearningRateSchedule),
-        "constant, or iwae: --learning_rate times 10^(-i/7) in stage i, which lasts 3^i epochs.",
+        "constant; cosine: --learning_rate falls to none over --epochs; or iwae: times 10^(-i/7) in stage i, which "
+        "lasts 3^i epochs.",
     )  # fmt: skip
 
 

@@ -119,7 +119,8 @@ def read_run(workdir: Path) -> Run:
 def require_same_run(workdir: Path, run: Run) -> None:
     """Refuse a workdir that records another run.
 
-    More epochs than recorded continue the run; anything else that differs is refused.
+    More epochs than recorded continue the run, unless its learning rate falls over them; anything else that differs is
+    refused.
     """
     if (workdir / "config.json").exists():
         differences = _differences(read_run(workdir), run)
@@ -153,7 +154,8 @@ def _differences(old: Run, new: Run) -> list[str]:
         f"{name}{whose} is {before} there, not {after}"
         for old_settings, new_settings, whose in pairs
         for name, after in dataclasses.asdict(new_settings).items()
-        if (before := getattr(old_settings, name)) != after and not (name == "epochs" and after > before)
+        if (before := getattr(old_settings, name)) != after
+        and not (name == "epochs" and after > before and new.config.learning_rate_schedule != "cosine")
     ][:6]
 
 

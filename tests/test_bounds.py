@@ -12,8 +12,8 @@ from cvae_jax.config import Config, Member
 from cvae_jax.dataset import Dataset, Split
 from cvae_jax.draws import draw
 from cvae_jax.hparams import hparams
+from cvae_jax.latent_maps import Gaussian
 from cvae_jax.losses import reparameterize
-from cvae_jax.networks import Gaussian
 
 SIGMA, PIXELS, LATENTS, CLASSES, N = 0.5, 16, 3, 2, 60
 USED = 2

@@ -140,12 +140,12 @@ def test_each_part_may_have_an_encoder_of_its_own(prior, encoders):
     assert sum("embedding" in name for name in shared["params"]) == 1
 
 
-@pytest.mark.parametrize(("network", "maps"), [("conv", 1), ("mlp", 0)])
-def test_a_convolutional_decoder_is_told_a_text_by_a_map_alone(network, maps):
+@pytest.mark.parametrize("network", ["conv", "mlp"])
+def test_a_convolutional_decoder_is_told_a_text_by_its_words_alone(network):
     model, params, _, c = make("text", network, prior="conditional")
     told = embed(model, params, c)
-    assert len(told.decoder.maps) == maps
-    assert (told.decoder.e is None) == (maps > 0)
+    assert (told.decoder.words is None) == (network == "mlp")
+    assert (told.decoder.e is None) == (network == "conv")
     assert told.encoder.e.shape == told.prior.e.shape == (2, TextEncoder.features)
 
 

@@ -85,7 +85,7 @@ def test_hidden_layers_are_mirrored_and_activated_as_asked():
         ),
         (
             {"learning_rate_schedule": "step"},
-            "learning_rate_schedule is 'step', expected one of constant, iwae",
+            "learning_rate_schedule is 'step', expected one of constant, cosine, iwae",
         ),
     ],
 )

@@ -18,7 +18,7 @@ from cvae_jax.dipvae import covariance_penalty, latent_covariance
 from cvae_jax.draws import draw
 from cvae_jax.factorvae import Discriminator, init_discriminator, permute_latents
 from cvae_jax.hparams import hparams
-from cvae_jax.networks import Gaussian
+from cvae_jax.latent_maps import Gaussian
 from cvae_jax.tcvae import decompose_kl, log_batch_weights
 
 B, Z, USED, N = 5, 3, 2, 12

@@ -220,6 +220,15 @@ def test_the_iwae_papers_learning_rate_falls_in_stages():
     assert training.scheduled(Config(), h, jnp.int32(9999)) is h
 
 
+def test_the_learning_rate_falls_along_a_cosine():
+    h = hparams(Member(learning_rate=2e-3), capacity=16, steps_per_epoch=10)
+    config = Config(learning_rate_schedule="cosine", epochs=20)
+    epochs = np.array([0, 5, 10, 19, 20, 25])
+    rates = [training.scheduled(config, h, jnp.int32(epoch)).learning_rate for epoch in epochs]
+    expected = 1e-3 * (1 + np.cos(np.pi * np.minimum(epochs, 20) / 20))
+    np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-10)
+
+
 # Likelihoods
 
 

@@ -43,6 +43,12 @@ def test_more_epochs_are_accepted_and_recorded(tmp_path):
     assert read_run(tmp_path).config.epochs == 101
 
 
+def test_more_epochs_are_refused_where_the_learning_rate_falls_over_them(tmp_path):
+    claim(tmp_path, a_run(learning_rate_schedule="cosine"))
+    with pytest.raises(UserError, match="other settings: epochs is 100 there, not 101"):
+        claim(tmp_path, a_run(learning_rate_schedule="cosine", epochs=101))
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"config": {"depth": 3}}'])
 def test_a_damaged_config_json_is_named(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
