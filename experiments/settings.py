@@ -171,7 +171,8 @@ _MEMBER_HELP = {
     "beta_min": "Least beta that multirate trains for.",
     "beta_max": "Largest beta that multirate trains for.",
     "cvae_weight": "Weight of the CVAE's loss, with hybrid.",
-    "condition_first_epochs": "Epochs in which the decoder sees z = 0, to learn what the condition alone says.",
+    "condition_first_epochs": "Epochs in which the decoder sees z = 0, to learn what the condition alone says; "
+    "validation, which tells it z, is no guide until then.",
     "condition_dropout": "Probability that an example's condition is withheld in a step; --guidance needs it.",
     "weight_decay": "Decoupled weight decay, as in AdamW.",
     "clip_norm": "Largest global norm of the gradient; inf does not clip.",
