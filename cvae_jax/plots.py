@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -24,6 +25,8 @@ _LEVEL_LABEL = 9
 # Of a rate–distortion picture, as a share of its width; of a label, of width and height.
 _MARGIN = 0.1
 _LABEL = np.array([0.04, 0.015])
+# Of its lines, how many names there is room for along an edge.
+_ISO_LABELS = 14
 
 
 def tile(
@@ -178,7 +181,12 @@ def iso_elbo_lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[list[float],
     bounds = rates + np.array([row["test_distortion"] for row in rows])
     margin = 1.5 * _MARGIN * float(np.ptp(rates)) + 0.1
     left, right = max(0.0, float(rates.min()) - margin), float(rates.max()) + margin
-    constants = MaxNLocator(nbins=6).tick_values(float(bounds.min()), float(bounds.max()))
+    # One member, or equal ones, have lines about them, too.
+    more = max(0.0, 0.5 - 0.5 * float(np.ptp(bounds)))
+    constants = MaxNLocator(nbins=6).tick_values(float(bounds.min()) - more, float(bounds.max()) + more)
+    # Bounds that lie close together would crowd the lines' names along the edges.
+    apart = float(max(np.ptp(rates), np.ptp(bounds - rates))) / _ISO_LABELS
+    constants = constants[:: max(1, math.ceil(apart / float(constants[1] - constants[0])))]
     return [([left, right], [k - left, k - right], float(k)) for k in constants]
 
 
