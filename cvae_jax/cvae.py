@@ -110,8 +110,7 @@ class CVAE(nn.Module):
                 self.decoder = MLPDecoder(output_shape, config.hidden, config.activation, dtype, of_decoder)
             case "conv":
                 self.encoder = ConvEncoder(dtype, of_encoder)
-                # One of the places, or the second of three: the decoder's.
-                places = self.places[len(self.places) // 2]
+                places = self.places[1 if separate else 0]
                 self.text_map = TextMap(places, pyramid(self.shape)[-1][:2], dtype=dtype)
                 self.decoder = ConvDecoder(output_shape, dtype, of_decoder, self.text_map)
         self.log_beta = (

@@ -106,17 +106,14 @@ class TextEncoder(nn.Module):
         count = jnp.maximum(jnp.sum(present, axis=1, dtype=jnp.int32), 1).astype(self.dtype)
         # What is said of a thing and where it is meet only here: the map keeps them apart.
         e = Dense(2 * self.features, dtype=self.dtype)(jnp.sum(h, axis=1) / count[:, None])
-        if self.places is None:
-            return self._embedded(e)
-        said = Words(about, words, present.astype(jnp.float32))
-        told = self.places(said)
-        e = e + Dense(2 * self.features, use_bias=False, dtype=self.dtype)(told.reshape(c.shape[0], -1))
-        return self._embedded(e)._replace(words=said)
-
-    def _embedded(self, e: Float[Array, "b g"]) -> Embedding:
-        """The embedding, of a size that does not grow: a step of training moves all that a whole map adds up to."""
-        h = nn.silu(nn.LayerNorm(dtype=self.dtype)(e))
-        return Embedding(Dense(self.features, dtype=self.dtype)(h))
+        said = None
+        if self.places is not None:
+            said = Words(about, words, present.astype(jnp.float32))
+            told = self.places(said).reshape(c.shape[0], -1)
+            e = e + Dense(2 * self.features, use_bias=False, dtype=self.dtype)(told)
+            # A step of training moves all that so many places add up to.
+            e = nn.LayerNorm(dtype=self.dtype)(e)
+        return Embedding(Dense(self.features, dtype=self.dtype)(nn.silu(e)), words=said)
 
     def _positions(self, name: str, most: int) -> Float[Array, "w f"]:
         """A vector for each word's place in the text."""
