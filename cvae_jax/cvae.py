@@ -211,10 +211,14 @@ class CVAE(nn.Module):
         return self.prior.log_prob(z, self._told_prior(c), latent_mask)
 
     def sample_prior(
-        self, keys: Key[Array, " b"], c: PyTree, latent_mask: Bool[Array, " z"]
+        self,
+        keys: Key[Array, " b"],
+        c: PyTree,
+        latent_mask: Bool[Array, " z"],
+        temperature: Float[Array, ""] | float = 1.0,
     ) -> Float[Array, "b z"]:
-        """One z ~ p(z|c) per condition; latents out of use are noise."""
-        return self.prior.sample(keys, self._told_prior(c), latent_mask)
+        """One z ~ p(z|c) per condition, its noise times the temperature; latents out of use are noise."""
+        return self.prior.sample(keys, self._told_prior(c), latent_mask, temperature)
 
     def from_noise(
         self, noise: Float[Array, "b z"], c: PyTree, latent_mask: Bool[Array, " z"]

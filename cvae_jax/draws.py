@@ -63,7 +63,12 @@ def rate(
 
 
 def sample_prior(
-    model: CVAE, params: PyTree, keys: Key[Array, " b"], c: PyTree, latent_mask: Bool[Array, " z"]
+    model: CVAE,
+    params: PyTree,
+    keys: Key[Array, " b"],
+    c: PyTree,
+    latent_mask: Bool[Array, " z"],
+    temperature: Float[Array, ""] | float = 1.0,
 ) -> Float[Array, "b z"]:
     """One z ~ p(z|c) per condition.
 
@@ -73,13 +78,16 @@ def sample_prior(
       keys: one per condition, shape (b,).
       c: conditions.
       latent_mask: the latents in use, shape (z,), bool.
+      temperature: times the noise that z is made of: 1 draws from the prior, less stays nearer to its middle, or to
+        those of a mixture's parts.
 
     Returns:
       Shape (b, z); latents out of use are noise that nothing reads.
     """
     if not hasattr(model, "sample_prior"):
-        return StandardPrior(latent_mask.shape[0]).sample(keys, None, latent_mask)
-    return cast("Float[Array, 'b z']", model.apply(params, keys, c, latent_mask, method="sample_prior"))
+        return StandardPrior(latent_mask.shape[0]).sample(keys, None, latent_mask, temperature)
+    z = model.apply(params, keys, c, latent_mask, temperature, method="sample_prior")
+    return cast("Float[Array, 'b z']", z)
 
 
 def from_noise(

@@ -56,12 +56,14 @@ def mixture_log_density(
     return jax.nn.logsumexp(mixture.log_weights + each)
 
 
-def draw_from(key: Key[Array, ""], mixture: Mixture) -> Float[Array, " z"]:
+def draw_from(
+    key: Key[Array, ""], mixture: Mixture, temperature: Float[Array, ""] | float
+) -> Float[Array, " z"]:
     """One z: a part by the weights, then a draw of it."""
     of_part, of_noise = jax.random.split(key)
     part = jax.random.categorical(of_part, mixture.log_weights)
     mean, logvar = mixture.parts.mean[part], mixture.parts.logvar[part]
-    return mean + jnp.exp(0.5 * logvar) * jax.random.normal(of_noise, mean.shape)
+    return mean + jnp.exp(0.5 * logvar) * (temperature * jax.random.normal(of_noise, mean.shape))
 
 
 def stretched(noise: Float[Array, " z"], mixture: Mixture) -> Float[Array, " z"]:
@@ -115,10 +117,14 @@ class VampPrior(nn.Module):
         return jax.vmap(of_draws, (0, None, None))(z, self.mixture(latent_mask), latent_mask)
 
     def sample(
-        self, keys: Key[Array, " b"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+        self,
+        keys: Key[Array, " b"],
+        e: Float[Array, "b e"] | None,
+        latent_mask: Bool[Array, " z"],
+        temperature: Float[Array, ""] | float,
     ) -> Float[Array, "b z"]:
         """One z per condition: a part at random, then a draw of it."""
-        return jax.vmap(draw_from, (0, None))(keys, self.mixture(latent_mask))
+        return jax.vmap(draw_from, (0, None, None))(keys, self.mixture(latent_mask), temperature)
 
     def from_noise(
         self, noise: Float[Array, "b z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
@@ -172,10 +178,14 @@ class MixturePrior(nn.Module):
         return jax.vmap(of_draws, (0, 0, None))(z, self(e, latent_mask), latent_mask)
 
     def sample(
-        self, keys: Key[Array, " b"], e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
+        self,
+        keys: Key[Array, " b"],
+        e: Float[Array, "b e"],
+        latent_mask: Bool[Array, " z"],
+        temperature: Float[Array, ""] | float,
     ) -> Float[Array, "b z"]:
         """One z per condition: a part by the weights, then a draw of it."""
-        return jax.vmap(draw_from)(keys, self(e, latent_mask))
+        return jax.vmap(draw_from, (0, 0, None))(keys, self(e, latent_mask), temperature)
 
     def from_noise(
         self, noise: Float[Array, "b z"], e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]

@@ -77,10 +77,14 @@ class StandardPrior(nn.Module):
         return log_density_of_draws(z, Gaussian(zeros, zeros), latent_mask)
 
     def sample(
-        self, keys: Key[Array, " b"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+        self,
+        keys: Key[Array, " b"],
+        e: Float[Array, "b e"] | None,
+        latent_mask: Bool[Array, " z"],
+        temperature: Float[Array, ""] | float,
     ) -> Float[Array, "b z"]:
         """One z per condition."""
-        return self.from_noise(noise_of(keys, self.capacity), e, latent_mask)
+        return self.from_noise(temperature * noise_of(keys, self.capacity), e, latent_mask)
 
     def from_noise(
         self, noise: Float[Array, "b z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
@@ -121,10 +125,14 @@ class ConditionalPrior(nn.Module):
         return log_density_of_draws(z, self(e, latent_mask), latent_mask)
 
     def sample(
-        self, keys: Key[Array, " b"], e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
+        self,
+        keys: Key[Array, " b"],
+        e: Float[Array, "b e"],
+        latent_mask: Bool[Array, " z"],
+        temperature: Float[Array, ""] | float,
     ) -> Float[Array, "b z"]:
         """One z per condition."""
-        return self.from_noise(noise_of(keys, self.capacity), e, latent_mask)
+        return self.from_noise(temperature * noise_of(keys, self.capacity), e, latent_mask)
 
     def from_noise(
         self, noise: Float[Array, "b z"], e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
@@ -203,10 +211,14 @@ class FlowPrior(nn.Module):
         return (log_density + log_det).reshape(b, k)
 
     def sample(
-        self, keys: Key[Array, " b"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+        self,
+        keys: Key[Array, " b"],
+        e: Float[Array, "b e"] | None,
+        latent_mask: Bool[Array, " z"],
+        temperature: Float[Array, ""] | float,
     ) -> Float[Array, "b z"]:
         """One z per condition."""
-        return self.from_noise(noise_of(keys, self.capacity), e, latent_mask)
+        return self.from_noise(temperature * noise_of(keys, self.capacity), e, latent_mask)
 
     def from_noise(
         self, noise: Float[Array, "b z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]

@@ -215,6 +215,7 @@ def sample_quality(
     params: PyTree,
     latent_mask: Bool[Array, " z"],
     *,
+    temperature: float = 1.0,
     num_steps: int = classifiers.NUM_STEPS,
 ) -> dict[str, float | str]:
     """Judge samples from the prior.
@@ -228,6 +229,7 @@ def sample_quality(
       model: a conditional model.
       params: its variables.
       latent_mask: the latents in use, shape (z,).
+      temperature: of the samples, see `sampling.generate`.
       num_steps: updates of the classifier that learns from samples, as many as the judge's.
 
     Returns:
@@ -252,7 +254,7 @@ def sample_quality(
 
     def samples(key: Key[Array, ""], c: Int[np.ndarray, " n"]) -> Examples:
         latent_key, pixel_key = jax.random.split(key)
-        x = sampling.generate(model, params, latent_key, jnp.asarray(c), latent_mask)
+        x = sampling.generate(model, params, latent_key, jnp.asarray(c), latent_mask, temperature=temperature)
         x = jax.random.bernoulli(pixel_key, x).astype(x.dtype) if draws else x
         # Through the host, off the mesh that the model's parameters lie on: as the real images, for which the
         # classifier's programs are compiled.

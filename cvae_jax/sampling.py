@@ -41,6 +41,7 @@ def generate(
     c: PyTree,
     latent_mask: Bool[Array, " z"],
     guidance: float | None = None,
+    temperature: Float[Array, ""] | float = 1.0,
 ) -> Float[Array, "b H W C"]:
     """Sample z from the prior p(z|c) and return the mean of p(x|z,c), many images in batches.
 
@@ -52,18 +53,20 @@ def generate(
       latent_mask: the latents in use, shape (z,).
       guidance: g, how far the output goes from that of no condition towards that of c and beyond:
         o(z) + g (o(z, c) − o(z)), of logits or means, for a model trained with `condition_dropout`; None is c itself.
+      temperature: times the noise that z is made of, ≥ 0; see `draws.sample_prior`.
 
     Returns:
       Images, shape (b, H, W, C), in units of x.
 
     References:
       Ho & Salimans, Classifier-Free Diffusion Guidance, 2022, equation 6, here of a decoder's output.
+      Kingma & Dhariwal, Glow: Generative Flow with Invertible 1×1 Convolutions, 2018, of the temperature.
     """
 
     def one_batch(rows: Int[Array, " b"]) -> Float[Array, "b H W C"]:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
         some = jax.tree.map(lambda a: a[rows], c)
-        z = sample_prior(model, params, keys, some, latent_mask)
+        z = sample_prior(model, params, keys, some, latent_mask, temperature)
         if guidance is None:
             return decode_mean(model, params, z, some, latent_mask)
         told, untold = (

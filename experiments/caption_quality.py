@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from experiments.workdir import Run
 if TYPE_CHECKING:
     from jaxtyping import PyTree
 
-    from cvae_jax.dataset import Dataset
+    from cvae_jax.dataset import Dataset, Split
     from experiments.loop import Session
     from experiments.measures import Record
     from experiments.results import Trained
@@ -33,14 +34,19 @@ _REPHRASED = 200
 _PHRASINGS = 4
 
 
-def find_judge(run: Run, cache: Path) -> Callable[[Session, Trained], Record]:
+def find_judge(run: Run, cache: Path, temperature: float) -> Callable[[Session, Trained], Record]:
     """A function from a trained member to the shares of its pictures that show what the test captions ask for."""
     data_dir = Path(run.data_dir) if run.data_dir else None
     reader = _reader(sources.from_tfds("mnist", data_dir, cache), cache)
     # The reader sees scenes as they are stored, though the run may binarize them.
     stored = data.load(dataclasses.replace(run.config, binarize="none"), data_dir=data_dir, cache_dir=cache)
     real = _real_quality(reader, stored)
-    return lambda session, trained: _shares_right(reader, session, trained) | real
+
+    def measure(session: Session, trained: Trained) -> Record:
+        draw = partial(_draw, session, trained, temperature)
+        return _shares_right(reader, draw, session.dataset.test) | real
+
+    return measure
 
 
 def _reader(digits: Dataset, cache: Path) -> PyTree:
@@ -60,13 +66,12 @@ def _reader(digits: Dataset, cache: Path) -> PyTree:
     return quality.trained_once(cache, "captions", depends_on, scene_reader.abstract_params(), train)
 
 
-def _shares_right(reader: PyTree, session: Session, trained: Trained) -> Record:
+def _shares_right(reader: PyTree, draw: Callable[[np.ndarray], np.ndarray], test: Split) -> Record:
     """Shares of right pictures, one of each test caption, and of pictures that stay the same under rewording."""
-    test = session.dataset.test
     assert test.factors is not None
     assert isinstance(test.c, np.ndarray)
     asked = _asked(test.c)
-    right = _right(_read(reader, _draw(session, trained, test.c)), asked)
+    right = _right(_read(reader, draw(test.c)), asked)
     shares = {
         name.replace(", ", "_").replace(" ", "_"): share.value
         for name, share in caption_scores.shares(right, asked).items()
@@ -74,7 +79,7 @@ def _shares_right(reader: PyTree, session: Session, trained: Trained) -> Record:
     seen = np.flatnonzero(~held_out_rows(test.factors))
     return {
         **{f"right_{name}": value for name, value in shares.items()},
-        "same_under_rewording": _consistency(reader, session, trained, test.factors[seen[:_REPHRASED]]),
+        "same_under_rewording": _consistency(reader, draw, test.factors[seen[:_REPHRASED]]),
         "pictures": len(right),
     }
 
@@ -101,18 +106,21 @@ def _right(read: np.ndarray, asked: list[frozenset[Arrangement]]) -> np.ndarray:
     return np.array([caption_scores.right(one, wanted) for one, wanted in zip(read, asked, strict=True)])
 
 
-def _draw(session: Session, trained: Trained, c: np.ndarray) -> np.ndarray:
+def _draw(session: Session, trained: Trained, temperature: float, c: np.ndarray) -> np.ndarray:
     """One picture of each caption, from the same noise whatever the captions."""
     key = stream(jax.random.key(0), Stream.QUALITY)
     mask = trained.hparams.latent_mask
-    return np.asarray(sampling.generate(session.model, trained.best.params, key, jnp.asarray(c), mask))
+    x = sampling.generate(
+        session.model, trained.best.params, key, jnp.asarray(c), mask, temperature=temperature
+    )
+    return np.asarray(x)
 
 
 def _read(reader: PyTree, x: np.ndarray) -> np.ndarray:
     return scene_reader.read(reader, jnp.asarray(x), x_max=1.0)
 
 
-def _consistency(reader: PyTree, session: Session, trained: Trained, grids: np.ndarray) -> float:
+def _consistency(reader: PyTree, draw: Callable[[np.ndarray], np.ndarray], grids: np.ndarray) -> float:
     """The share of draws that show the same under several phrasings of what their scene's cells hold."""
     rng = np.random.default_rng(0)
     scenes = [from_grid(grid) for grid in grids]
@@ -121,5 +129,5 @@ def _consistency(reader: PyTree, session: Session, trained: Trained, grids: np.n
         for scene in scenes
     ]
     by_phrasing = [encode_text(list(each), LENGTH) for each in zip(*texts, strict=True)]
-    read = np.stack([_read(reader, _draw(session, trained, c)) for c in by_phrasing], axis=1)
+    read = np.stack([_read(reader, draw(c)) for c in by_phrasing], axis=1)
     return caption_scores.consistency(read).value

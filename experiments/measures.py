@@ -32,11 +32,13 @@ class Wanted:
       nll_samples: draws of z per example for the test split's likelihood, None to leave it out.
       sample_quality: whether a classifier judges samples from the prior.
       disentanglement: whether latents are compared with the test split's factors.
+      temperature: of the samples that are judged.
     """
 
     nll_samples: int | None = None
     sample_quality: bool = False
     disentanglement: bool = False
+    temperature: float = 1.0
 
 
 def define_flags() -> None:
@@ -57,6 +59,28 @@ def define_flags() -> None:
         "Also score how well single latents stand for single factors of the test split, for data whose factors are "
         "known, such as shapes: MIG, SAP, DCI, FactorVAE and beta-VAE scores, modularity.",
     )  # fmt: skip
+    define_temperature("With --sample_quality: judge")
+
+
+def define_temperature(what: str) -> None:
+    """The flag `--temperature`, of samples that something is done with."""
+    flags.DEFINE_float(
+        "temperature", 1.0,
+        f"{what} samples whose noise is multiplied by this: 1 draws from the prior, less draws fewer and plainer "
+        "variants, 0 always its middle, or those of a mixture's parts.",
+    )  # fmt: skip
+
+
+def temperature() -> float:
+    """What the flag says.
+
+    Raises:
+      UserError: if it is no number ≥ 0.
+    """
+    given = flags.FLAGS.temperature
+    if not 0 <= given < math.inf:
+        raise UserError(f"temperature is {given:g}, expected a number ≥ 0")
+    return given
 
 
 def wanted(run: Run) -> Wanted:
@@ -68,13 +92,15 @@ def wanted(run: Run) -> Wanted:
     given: dict[str, Any] = {
         field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Wanted)
     }
-    each = Wanted(**given)
+    each = dataclasses.replace(Wanted(**given), temperature=temperature())
     if each.nll_samples is not None and each.nll_samples < 1:
         raise UserError(f"nll_samples is {each.nll_samples}, expected a whole number ≥ 1")
     if each.sample_quality and run.config.condition == "none":
         raise UserError(
             "condition is none, expected label with --sample_quality: it judges samples by their class"
         )
+    if each.temperature != 1 and not each.sample_quality:
+        raise UserError(f"temperature is {each.temperature:g}, expected none without --sample_quality")
     return each
 
 
@@ -98,7 +124,7 @@ def holds(row: Record, each: Wanted) -> bool:
     """Whether a row has all the measures asked for."""
     return (
         each.nll_samples in (None, row.get("test_nll_samples"))
-        and (not each.sample_quality or "conditional_accuracy" in row)
+        and (not each.sample_quality or row.get("temperature") == each.temperature)
         and (not each.disentanglement or "mig" in row)
     )
 
@@ -125,7 +151,7 @@ def prepare(
 
     if each.disentanglement:
         scores.require_factors(session.dataset)
-    judge = quality.find_judge(session.run, cache) if each.sample_quality else None
+    judge = quality.find_judge(session.run, cache, each.temperature) if each.sample_quality else None
 
     def measure(trained: Trained, record: Record) -> Record:
         record = dict(record)
@@ -138,7 +164,7 @@ def prepare(
                 arrays |= c if isinstance(c, dict) else {"c": c}
                 write_atomically(nll_output, lambda file: np.savez(file, **arrays))
         if judge is not None:
-            record["sample_quality"] = judge(session, trained)
+            record["sample_quality"] = {**judge(session, trained), "temperature": each.temperature}
         if each.disentanglement:
             record["disentanglement"] = scores.disentanglement_scores(session, trained)
         return record

@@ -31,10 +31,15 @@ _CLASSIFIER_VERSION = 2
 _INCEPTION_FEATURES = 2048
 
 
-def find_judge(run: Run, cache: Path) -> Callable[[Session, Trained], Record]:
+def find_judge(run: Run, cache: Path, temperature: float) -> Callable[[Session, Trained], Record]:
     """A function from a trained member to how good its samples are, by the judge of the run's dataset.
 
     The judge is trained if the cache has none.
+
+    Args:
+      run: what was trained.
+      cache: where judges are kept.
+      temperature: of the samples.
 
     Raises:
       UserError: if there is no judge of samples under the run's condition.
@@ -44,11 +49,11 @@ def find_judge(run: Run, cache: Path) -> Callable[[Session, Trained], Record]:
     match run.config.dataset, run.config.condition:
         case _, "label":
             judge = label_judge(run, cache)
-            return lambda session, trained: quality_of_labels(judge, session, trained)
+            return lambda session, trained: quality_of_labels(judge, session, trained, temperature)
         case "captions", "text":
-            return caption_quality.find_judge(run, cache)
+            return caption_quality.find_judge(run, cache, temperature)
         case "spoken_digit", "text,label":
-            return speech_quality.find_judge(run, cache)
+            return speech_quality.find_judge(run, cache, temperature)
         case dataset, condition:
             raise UserError(
                 f"condition is {condition} of {dataset}, expected label, or text of captions, or text,label of "
@@ -56,11 +61,12 @@ def find_judge(run: Run, cache: Path) -> Callable[[Session, Trained], Record]:
             )
 
 
-def quality_of_labels(judge: Judge, session: Session, trained: Trained) -> Record:
+def quality_of_labels(judge: Judge, session: Session, trained: Trained, temperature: float) -> Record:
     """How good a member's samples of each class are."""
     from cvae_jax.quality import sample_quality
 
-    return sample_quality(judge, session.model, trained.best.params, trained.hparams.latent_mask)
+    mask = trained.hparams.latent_mask
+    return sample_quality(judge, session.model, trained.best.params, mask, temperature=temperature)
 
 
 def label_judge(run: Run, cache: Path) -> Judge:

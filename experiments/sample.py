@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from experiments import asked, betas, cli
+from experiments import asked, betas, cli, measures
 from experiments.cli import UserError
 from experiments.workdir import chosen_member, define_member_choice, read_run, write_atomically
 
@@ -27,6 +27,7 @@ def main() -> int:
         raise UserError(f"output is {output}, expected a name ending in .png, .npz or .wav")
     if FLAGS.num < 1:
         raise UserError(f"num is {FLAGS.num}, expected a whole number ≥ 1")
+    temperature = measures.temperature()
     run = read_run(workdir)
     if output.suffix == ".wav" and run.config.dataset != "spoken_digit":
         raise UserError(
@@ -54,7 +55,7 @@ def main() -> int:
     params = trained.best.params if beta is None else at_beta(trained.best.params, beta)
     x = sampling.generate(
         session.model, params, jax.random.key(FLAGS.seed), jax.tree.map(jnp.asarray, wanted.c),
-        trained.hparams.latent_mask, FLAGS.guidance,
+        trained.hparams.latent_mask, FLAGS.guidance, temperature,
     )  # fmt: skip
     _write(output, np.asarray(x), wanted)
     print(f"wrote {FLAGS.num} samples to {output}")
@@ -95,6 +96,7 @@ if __name__ == "__main__":
         "guidance", None,
         "Of a model trained with --condition_dropout: 0 draws as without a condition, 1 under it, more beyond it.",
     )  # fmt: skip
+    measures.define_temperature("Draw")
     flags.DEFINE_string(
         "output", "samples.png",
         "File to write: .png for a picture, .npz for arrays x and c, .wav for the sound of spoken words.",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _JUDGE_VERSION = 1
 
 
-def find_judge(run: Run, cache: Path) -> Callable[[Session, Trained], Record]:
+def find_judge(run: Run, cache: Path, temperature: float) -> Callable[[Session, Trained], Record]:
     """A function from a trained member to how well what it speaks is understood."""
     data_dir = Path(run.data_dir) if run.data_dir else None
     dataset = data.load(run.config, data_dir=data_dir, cache_dir=cache)
@@ -39,16 +39,17 @@ def find_judge(run: Run, cache: Path) -> Callable[[Session, Trained], Record]:
 
     def measure(session: Session, trained: Trained) -> Record:
         real.update(real or speech_judge.real_quality(judge, dataset.validation, dataset.test))
-        return {**_quality(judge, session, trained), **real}
+        return {**_quality(judge, session, trained, temperature), **real}
 
     return measure
 
 
-def _quality(judge: SpeechJudge, session: Session, trained: Trained) -> Record:
+def _quality(judge: SpeechJudge, session: Session, trained: Trained, temperature: float) -> Record:
     """What is heard of a word for each test recording, of its text and speaker."""
     test = session.dataset.test
     assert test.factors is not None
     key = stream(jax.random.key(0), Stream.QUALITY)
     c = jax.tree.map(jnp.asarray, test.c)
-    x = sampling.generate(session.model, trained.best.params, key, c, trained.hparams.latent_mask)
+    mask = trained.hparams.latent_mask
+    x = sampling.generate(session.model, trained.best.params, key, c, mask, temperature=temperature)
     return {**speech_judge.speech_quality(judge, test, np.asarray(x), test.factors), "words": len(test)}

@@ -29,15 +29,12 @@ def dataset():
 @pytest.fixture
 def judged(monkeypatch, dataset):
     """A function from who draws a caption, as a grid, to the record of its quality."""
+    monkeypatch.setattr(caption_quality, "_read", lambda reader, x: x)
 
     def judge(drawer):
-        monkeypatch.setattr(
-            caption_quality,
-            "_draw",
-            lambda session, trained, c: np.stack([drawer(decode_text(r)) for r in c]),
+        return caption_quality._shares_right(
+            None, lambda c: np.stack([drawer(decode_text(row)) for row in c]), dataset.test
         )
-        monkeypatch.setattr(caption_quality, "_read", lambda reader, x: x)
-        return caption_quality._shares_right(None, SimpleNamespace(dataset=dataset), None)
 
     return judge
 

@@ -79,6 +79,26 @@ def test_noise_of_zero_mean_and_unit_variance_has_the_moments_of_the_draws(prior
     np.testing.assert_allclose(made.std(axis=0), drawn.std(axis=0), rtol=0.03)
 
 
+@pytest.mark.parametrize("prior", ["standard", *LEARNED])
+def test_a_temperature_scales_the_noise_of_draws(prior):
+    """At 0 they are the middle of the prior, or of one of its parts; at 1 what they are without one."""
+    model, params = make(prior)
+    n = 500
+    keys, c = jax.random.split(jax.random.key(8), n), jnp.ones(n, jnp.int32)
+    drawn = {t: np.asarray(sample_prior(model, params, keys, c, MASK, t))[:, :2] for t in (0.0, 0.5, 1.0)}
+    np.testing.assert_array_equal(drawn[1.0], np.asarray(sample_prior(model, params, keys, c, MASK))[:, :2])
+    middles = {
+        "mixture": lambda: model.apply(
+            params, c[:1], MASK, method=lambda m, c, mask: m.prior(m.embed(c).prior.e, mask).parts.mean[0]
+        ),
+        "vamp": lambda: model.apply(params, MASK, method=lambda m, mask: m.prior.mixture(mask).parts.mean),
+    }.get(prior, lambda: from_noise(model, params, jnp.zeros((1, Z)), c[:1], MASK))()
+    away = np.abs(drawn[0.0][:, None] - np.asarray(middles)[:, :2]).max(axis=2)
+    assert away.min(axis=1).max() < 1e-5
+    if prior != "flow":  # its noise goes through a map that is not linear
+        np.testing.assert_allclose(drawn[0.5], (drawn[0.0] + drawn[1.0]) / 2, atol=1e-5)
+
+
 def test_a_vamp_prior_is_the_even_mixture_of_its_parts():
     model, params = make("vamp")
     mixture = model.apply(params, MASK, method=lambda model, mask: model.prior.mixture(mask))

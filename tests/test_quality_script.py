@@ -10,7 +10,7 @@ from scripts import Scripts, read_json
 NAMES = {
     "classifier_test_accuracy", "conditional_accuracy", "lowest_class_accuracy", "diversity",
     "lowest_class_diversity", "classification_accuracy_score", "classifier_frechet_distance",
-    "real_frechet_distance", "classifier_kernel_distance", "judged",
+    "real_frechet_distance", "classifier_kernel_distance", "judged", "temperature",
 }  # fmt: skip
 
 
@@ -45,6 +45,9 @@ def results(dataset, tmp_path_factory):
             "evaluate", f"--workdir={folder / 'one'}", "--sample_quality",
             f"--inception_features={folder / 'features.npz'}",
         ),
+        "middle": ("evaluate", f"--workdir={folder / 'one'}", "--sample_quality", "--temperature=0"),
+        "temperature alone": ("evaluate", f"--workdir={folder / 'one'}", "--temperature=0.5"),
+        "cold": ("evaluate", f"--workdir={folder / 'one'}", "--sample_quality", "--temperature=-1"),
         "no condition": ("train", *settings, "--condition=none", f"--workdir={folder / 'none'}"),
     }  # fmt: skip
     with ThreadPoolExecutor(2) as pool:
@@ -73,6 +76,18 @@ def test_an_evaluation_says_the_same_without_training_the_judge_again(results):
         )
     # The covariances are the same, the means 2 apart along each of 2048 axes.
     assert record["fid"] == pytest.approx(4 * 2048, rel=1e-9)
+
+
+def test_samples_are_judged_at_a_temperature(results):
+    """At 0 all samples of a class are one picture."""
+    said, folder = results
+    middle = json.loads(said["middle"].out)["sample_quality"]
+    usual = read_json(folder / "one" / "summary.json")["sample_quality"]
+    assert (middle["temperature"], usual["temperature"]) == (0, 1)
+    assert middle["diversity"] == pytest.approx(0, abs=1e-6)
+    assert usual["diversity"] > 1e-4
+    assert "temperature is 0.5, expected none without --sample_quality" in said["temperature alone"].err
+    assert "temperature is -1, expected a number ≥ 0" in said["cold"].err
 
 
 def test_a_judged_run_is_finished(results):
