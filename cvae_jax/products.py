@@ -12,10 +12,20 @@ if TYPE_CHECKING:
     from jax.typing import DTypeLike
     from jaxtyping import Array, Float
 
+# A sum over so many rows goes, on the CPU, up to twice as fast with the narrower matrix first.
+_TALL = 1024
+
 
 def kernel_gradient(x: Float[Array, "*b i"], g: Float[Array, "*b o"]) -> Float[Array, "i o"]:
     """xᵀg over all leading axes."""
     x, g = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
+    if x.shape[1] <= g.shape[1] or len(x) < _TALL:
+        return _product_of_columns(x, g)
+    # The barrier keeps XLA from undoing the exchange.
+    return jax.lax.optimization_barrier(_product_of_columns(g, x)).T
+
+
+def _product_of_columns(x: Float[Array, "n i"], g: Float[Array, "n o"]) -> Float[Array, "i o"]:
     return jax.lax.dot_general(x, g, (((0,), (0,)), ((), ())))
 
 
