@@ -79,7 +79,7 @@ def sample_prior(
       c: conditions.
       latent_mask: the latents in use, shape (z,), bool.
       temperature: times the noise that z is made of: 1 draws from the prior, less stays nearer to its middle, or to
-        those of a mixture's parts.
+        those of a mixture's likelier parts.
 
     Returns:
       Shape (b, z); latents out of use are noise that nothing reads.

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Key
 
 
+# What scores of parts are divided by at a temperature of 0.
+_LEAST_TEMPERATURE = 1e-30
+
+
 class Mixture(NamedTuple):
     """Gaussians, each of which a draw comes from with a probability of its own; a batch of them has a leading axis b.
 
@@ -59,9 +63,18 @@ def mixture_log_density(
 def draw_from(
     key: Key[Array, ""], mixture: Mixture, temperature: Float[Array, ""] | float
 ) -> Float[Array, " z"]:
-    """One z: a part by the weights, then a draw of it."""
+    """One z: a part by the weights, to the power 1/temperature, then a draw of it, its noise times the temperature.
+
+    At 0 it is the mean of the likeliest part, and of one of them at random where several are.
+
+    References:
+      Ha & Eck, A Neural Representation of Sketch Drawings, 2017, equation 8, there with the root of the temperature
+      for the noise.
+    """
     of_part, of_noise = jax.random.split(key)
-    part = jax.random.categorical(of_part, mixture.log_weights)
+    # Relative to the likeliest, so that at 0 equal parts stay equal.
+    scores = mixture.log_weights - jnp.max(mixture.log_weights)
+    part = jax.random.categorical(of_part, scores / jnp.maximum(temperature, _LEAST_TEMPERATURE))
     mean, logvar = mixture.parts.mean[part], mixture.parts.logvar[part]
     return mean + jnp.exp(0.5 * logvar) * (temperature * jax.random.normal(of_noise, mean.shape))
 

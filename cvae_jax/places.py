@@ -54,10 +54,9 @@ class Places(nn.Module):
         if leaning is not None:
             scores = scores + leaning.reshape(-1, self.heads, 1, SIDE**2)
         # Some words say what there is, others only where.
-        drawn = nn.sigmoid(Dense(self.heads, dtype=self.dtype)(words).astype(jnp.float32))
-        drawn = jnp.moveaxis(drawn * present[..., None], -1, 1)
-        chosen = jax.nn.softmax(scores, axis=-1) * drawn[..., None]
-        told = jnp.einsum("bhkq,bkhf->bqhf", chosen.astype(self.dtype), value)
+        drawn = nn.sigmoid(Dense(self.heads, dtype=self.dtype)(words)) * present[..., None].astype(self.dtype)
+        chosen = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
+        told = jnp.einsum("bhkq,bkhf->bqhf", chosen, drawn[..., None] * value)
         return nn.silu(Dense(self.width, dtype=self.dtype)(told.reshape(-1, SIDE**2, self.width)))
 
 

@@ -67,7 +67,7 @@ def define_temperature(what: str) -> None:
     flags.DEFINE_float(
         "temperature", 1.0,
         f"{what} samples whose noise is multiplied by this: 1 draws from the prior, less draws fewer and plainer "
-        "variants, 0 always its middle, or those of a mixture's parts.",
+        "variants, 0 always its middle, or that of a mixture's likeliest part.",
     )  # fmt: skip
 
 

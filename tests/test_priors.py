@@ -15,7 +15,9 @@ from cvae_jax.config import Config, Member
 from cvae_jax.cvae import CVAE
 from cvae_jax.evaluation import Examples
 from cvae_jax.hparams import hparams
+from cvae_jax.latent_maps import Gaussian
 from cvae_jax.losses import gaussian_kl
+from cvae_jax.mixture_priors import Mixture, draw_from
 
 SHAPE, Z = (8, 8, 1), 3
 MASK = jnp.array([True, True, False])
@@ -79,23 +81,38 @@ def test_noise_of_zero_mean_and_unit_variance_has_the_moments_of_the_draws(prior
     np.testing.assert_allclose(made.std(axis=0), drawn.std(axis=0), rtol=0.03)
 
 
+def likeliest_mean(model, params, c):
+    mixture = model.apply(params, c, MASK, method=lambda m, c, mask: m.prior(m.embed(c).prior.e, mask))
+    return mixture.parts.mean[:, jnp.argmax(mixture.log_weights[0])]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0, 2.0])
+def test_a_temperature_sharpens_the_choice_of_a_mixture_s_part(temperature):
+    """Of weights w, part k is drawn with a share of wₖ^(1/T); of equal ones at 0 each as often."""
+    weights = np.array([0.1, 0.3, 0.3, 0.3])
+    parts = Gaussian(jnp.arange(4.0)[:, None], jnp.full((4, 1), -20.0))
+    keys = jax.random.split(jax.random.key(5), 20_000)
+    draws = jax.vmap(draw_from, (0, None, None))(keys, Mixture(jnp.log(weights), parts), temperature)
+    found = np.bincount(np.rint(draws[:, 0]).astype(int), minlength=4) / len(keys)
+    expected = weights ** (1 / temperature) if temperature else np.array([0.0, 1.0, 1.0, 1.0])
+    np.testing.assert_allclose(found, expected / expected.sum(), atol=0.015)
+
+
 @pytest.mark.parametrize("prior", ["standard", *LEARNED])
 def test_a_temperature_scales_the_noise_of_draws(prior):
-    """At 0 they are the middle of the prior, or of one of its parts; at 1 what they are without one."""
+    """At 0 they are the middle of the prior, or of its likeliest part; at 1 what they are without one."""
     model, params = make(prior)
     n = 500
     keys, c = jax.random.split(jax.random.key(8), n), jnp.ones(n, jnp.int32)
     drawn = {t: np.asarray(sample_prior(model, params, keys, c, MASK, t))[:, :2] for t in (0.0, 0.5, 1.0)}
     np.testing.assert_array_equal(drawn[1.0], np.asarray(sample_prior(model, params, keys, c, MASK))[:, :2])
     middles = {
-        "mixture": lambda: model.apply(
-            params, c[:1], MASK, method=lambda m, c, mask: m.prior(m.embed(c).prior.e, mask).parts.mean[0]
-        ),
+        "mixture": lambda: likeliest_mean(model, params, c[:1]),
         "vamp": lambda: model.apply(params, MASK, method=lambda m, mask: m.prior.mixture(mask).parts.mean),
     }.get(prior, lambda: from_noise(model, params, jnp.zeros((1, Z)), c[:1], MASK))()
     away = np.abs(drawn[0.0][:, None] - np.asarray(middles)[:, :2]).max(axis=2)
     assert away.min(axis=1).max() < 1e-5
-    if prior != "flow":  # its noise goes through a map that is not linear
+    if prior not in ("flow", "mixture"):  # which is no linear map of noise, and may draw of another part
         np.testing.assert_allclose(drawn[0.5], (drawn[0.0] + drawn[1.0]) / 2, atol=1e-5)
 
 
