@@ -77,11 +77,12 @@ def shares(right: Bool[np.ndarray, " n"], asked: Sequence[Collection[Arrangement
     return found | {"all": _share(right)}
 
 
-def consistency(read: Int[np.ndarray, "n k 18"]) -> Share:
+def consistency(read: Int[np.ndarray, "n k g"]) -> Share:
     """The share of draws that stay the same picture under every phrasing of one meaning.
 
     Args:
-      read: what the pictures show that were drawn of n latents and meanings under k phrasings each.
+      read: what the pictures show that were drawn of n latents and meanings under k phrasings each: grids, or their
+        first half, the digits.
     """
     return _share((read == read[:, :1]).all(axis=(1, 2)))
 

@@ -187,12 +187,18 @@ def train_steps(
     order = jax.random.permutation(jax.random.fold_in(data.order_key, epoch), n)
     hparams = training.scheduled(config, hparams, epoch)
 
-    def one_step(i: Int[Array, ""], state: TrainState) -> TrainState:
+    def batch_of(i: Int[Array, ""] | int) -> Batch:
         rows = jax.lax.dynamic_slice(order, ((start + i) * config.batch_size,), (config.batch_size,))
-        batch = draw_batch(model, data, rows, step + i)
-        return training.train_step(model, state, batch, hparams, step + i, objective)
+        return draw_batch(model, data, rows, step + i)
 
-    return jax.lax.fori_loop(0, num_steps, one_step, state)
+    def one_step(i: Int[Array, ""], carried: tuple[TrainState, Batch]) -> tuple[TrainState, Batch]:
+        state, batch = carried
+        # Beside the step before, on processors that it leaves idle; the last one is not used.
+        following = batch_of(i + 1)
+        return training.train_step(model, state, batch, hparams, step + i, objective), following
+
+    state, _ = jax.lax.fori_loop(0, num_steps, one_step, (state, batch_of(0)))
+    return state
 
 
 def make_train(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvae_jax import caption_parser, caption_scores, captions, data, sampling, scene_reader, sources
-from cvae_jax.arrangements import Arrangement, from_grid, held_out_rows
+from cvae_jax.arrangements import CELLS, Arrangement, from_grid, held_out_rows
 from cvae_jax.captioned_scenes import LENGTH
 from cvae_jax.condition_kinds import decode_text, encode_text
 from cvae_jax.randomness import Stream, stream
@@ -79,7 +79,7 @@ def _shares_right(reader: PyTree, draw: Callable[[np.ndarray], np.ndarray], test
     seen = np.flatnonzero(~held_out_rows(test.factors))
     return {
         **{f"right_{name}": value for name, value in shares.items()},
-        "same_under_rewording": _consistency(reader, draw, test.factors[seen[:_REPHRASED]]),
+        **_consistency(reader, draw, test.factors[seen[:_REPHRASED]]),
         "pictures": len(right),
     }
 
@@ -120,8 +120,12 @@ def _read(reader: PyTree, x: np.ndarray) -> np.ndarray:
     return scene_reader.read(reader, jnp.asarray(x), x_max=1.0)
 
 
-def _consistency(reader: PyTree, draw: Callable[[np.ndarray], np.ndarray], grids: np.ndarray) -> float:
-    """The share of draws that show the same under several phrasings of what their scene's cells hold."""
+def _consistency(reader: PyTree, draw: Callable[[np.ndarray], np.ndarray], grids: np.ndarray) -> Record:
+    """Shares of draws that show the same under several phrasings of what their scene's cells hold.
+
+    The phrasings leave sizes open: one share is of draws that show the same digits in the same places, the other of
+    those that show them in the same sizes, too.
+    """
     rng = np.random.default_rng(0)
     scenes = [from_grid(grid) for grid in grids]
     texts = [
@@ -130,4 +134,7 @@ def _consistency(reader: PyTree, draw: Callable[[np.ndarray], np.ndarray], grids
     ]
     by_phrasing = [encode_text(list(each), LENGTH) for each in zip(*texts, strict=True)]
     read = np.stack([_read(reader, draw(c)) for c in by_phrasing], axis=1)
-    return caption_scores.consistency(read).value
+    return {
+        "same_digits_under_rewording": caption_scores.consistency(read[..., :CELLS]).value,
+        "same_under_rewording": caption_scores.consistency(read).value,
+    }

@@ -51,7 +51,7 @@ def test_what_is_asked_for_is_right(judged):
                        for part in ("seen", "held_out")),
     }  # fmt: skip
     assert set(shares.values()) == {1.0}
-    assert record["same_under_rewording"] == 1.0
+    assert (record["same_digits_under_rewording"], record["same_under_rewording"]) == (1.0, 1.0)
     assert record["pictures"] == 60
 
 
@@ -64,6 +64,17 @@ def test_one_who_draws_only_what_was_trained_fails_on_the_rest(judged):
 
 def test_one_who_minds_the_wording_is_found_out(judged):
     assert judged(lambda caption: as_asked(caption) * ("draw" in caption))["same_under_rewording"] < 0.5
+
+
+def test_a_size_that_changes_with_the_wording_is_told_apart(judged):
+    def drawer(caption):
+        grid = as_asked(caption)
+        grid[9:] = (grid[:9] > 0) * (1 + ("draw" in caption))
+        return grid
+
+    record = judged(drawer)
+    assert record["same_digits_under_rewording"] == 1.0
+    assert record["same_under_rewording"] < 0.5
 
 
 def test_the_reader_is_judged_on_real_scenes(dataset, monkeypatch):
