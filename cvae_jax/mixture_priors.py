@@ -67,6 +67,14 @@ def draw_from(
 
     At 0 it is the mean of the likeliest part, and of one of them at random where several are.
 
+    Args:
+      key: of the part and the noise.
+      mixture: of K Gaussians.
+      temperature: ≥ 0, scalar; 1 draws from the mixture.
+
+    Returns:
+      Shape (z,), float32.
+
     References:
       Ha & Eck, A Neural Representation of Sketch Drawings, 2017, equation 8, there with the root of the temperature
       for the noise.
