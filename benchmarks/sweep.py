@@ -92,13 +92,14 @@ def torch_seconds(epochs: int) -> float:
 
 
 def program(num_members: int) -> tuple[Any, ...]:
-    """Model, population, settings and data of members on digits."""
+    """Model, population, settings and data of members on digits, nothing of which is still being computed."""
     config = Config()
     dataset = data.load(config, data_dir=None, cache_dir=cache_dir())
     members = [Member(seed=seed) for seed in range(num_members)]
     model = sweep.build_model(config, dataset, members)
     settings = sweep.stack_hparams(members, capacity=model.capacity, steps_per_epoch=10)
-    return model, sweep.init(model, settings), settings, sweep.training_data(config, dataset)
+    made = (sweep.init(model, settings), settings, sweep.training_data(config, dataset))
+    return model, *jax.block_until_ready(made)
 
 
 def step_ratio(num_members: int, rounds: int) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from cvae_jax import arrangements, captions, scenes, sources
 from cvae_jax.condition_kinds import Text, encode_text
 from cvae_jax.dataset import Dataset, Split
+from cvae_jax.packing import packed_once
 
 # Bytes of the longest caption there is.
 LENGTH = 96
@@ -18,10 +20,13 @@ FACTORS = (
 )
 
 # Scenes of one, two and three digits; test has as many again of held-out combinations.
-_TRAIN = (27_000, 21_000, 12_000)
+_TRAIN = (108_000, 84_000, 48_000)
 _VALIDATION = (1_125, 875, 500)
 _TEST = (1_125, 875, 500)
 _SEED = 0
+# To be raised with every change of what scenes or captions are drawn: packed ones are composed anew.
+_VERSION = 1
+_FIELDS = ("x", "c", "factors")
 
 
 def scene_split(
@@ -50,7 +55,7 @@ def scene_split(
     return Split(x, encode_text(texts, LENGTH), grids)
 
 
-def captioned_scenes(digits: Dataset) -> Dataset:
+def captioned_scenes(digits: Dataset, cache_dir: Path) -> Dataset:
     """Scenes of the digits of a dataset, always the same; those of each split from that split's scans.
 
     `arrangements.held_out_rows` of the test split's factors tells its two halves apart: combinations seen in training,
@@ -58,27 +63,37 @@ def captioned_scenes(digits: Dataset) -> Dataset:
 
     Args:
       digits: scans of single digits, MNIST.
+      cache_dir: where they are packed to one file once they are composed.
 
     Returns:
-      60,000 training, 2,500 validation and 5,000 test scenes, 32×32×1.
+      240,000 training, 2,500 validation and 5,000 test scenes, 32×32×1.
+
+    Raises:
+      DataError: if the file cannot be written.
     """
+    scans = [zlib.crc32(np.ascontiguousarray(split.x)) for split in (digits.train, digits.validation, digits.test)]
+    source = f"{_VERSION} {_SEED} {_TRAIN} {_VALIDATION} {_TEST} {scans}"
+    arrays = packed_once(cache_dir / "captions.npz", source, lambda: _composed(digits))
+    train, validation, test = (
+        Split(*(arrays[f"{field}_{name}"] for field in _FIELDS)) for name in ("train", "validation", "test")
+    )
+    return Dataset("captions", train, validation, test, 255.0, (), FACTORS, Text(LENGTH))
+
+
+def _composed(digits: Dataset) -> dict[str, np.ndarray]:
+    """The fields of all splits."""
     train, validation, seen, held_out = (np.random.default_rng([_SEED, i]) for i in range(4))
     halves = (
         scene_split(seen, digits.test, _TEST),
         scene_split(held_out, digits.test, _TEST, held_out=True),
     )
-    return Dataset(
-        "captions",
-        scene_split(train, digits.train, _TRAIN),
-        scene_split(validation, digits.validation, _VALIDATION),
-        Split(
-            *(np.concatenate([getattr(half, field) for half in halves]) for field in ("x", "c", "factors"))
-        ),
-        255.0,
-        (),
-        FACTORS,
-        Text(LENGTH),
-    )
+    of_train = scene_split(train, digits.train, _TRAIN)
+    of_validation = scene_split(validation, digits.validation, _VALIDATION)
+    return {
+        f"{field}_{name}": np.concatenate([getattr(part, field) for part in parts])
+        for field in _FIELDS
+        for name, parts in (("train", (of_train,)), ("validation", (of_validation,)), ("test", halves))
+    }
 
 
 def from_mnist(data_dir: Path | None, cache_dir: Path) -> Dataset:
@@ -87,4 +102,4 @@ def from_mnist(data_dir: Path | None, cache_dir: Path) -> Dataset:
     Raises:
       DataError: if it is not prepared; see `sources.from_tfds`.
     """
-    return captioned_scenes(sources.from_tfds("mnist", data_dir, cache_dir))
+    return captioned_scenes(sources.from_tfds("mnist", data_dir, cache_dir), cache_dir)

@@ -134,13 +134,13 @@ def test_held_out_combinations_are_in_their_part_alone(part):
 
 
 @pytest.fixture
-def built(monkeypatch):
+def built(monkeypatch, tmp_path):
     """A function that builds a small dataset of glyphs that are darker in training, brighter in testing."""
     for name in ("_TRAIN", "_VALIDATION", "_TEST"):
         monkeypatch.setattr(captioned_scenes, name, COUNTS)
     splits = [dataclasses.replace(glyphs(), x=glyphs().x // 255 * grey) for grey in (60, 100, 160)]
     mnist = Dataset("mnist", *splits, 255.0, tuple("0123456789"))
-    return lambda: captioned_scenes.captioned_scenes(mnist)
+    return lambda cache=tmp_path: captioned_scenes.captioned_scenes(mnist, cache)
 
 
 def test_each_split_is_composed_of_its_own_scans(built):
@@ -150,14 +150,23 @@ def test_each_split_is_composed_of_its_own_scans(built):
         assert grey <= brightest <= 1.5 * grey
 
 
-def test_the_dataset_is_always_the_same_and_its_splits_are_not(built):
-    one, two = built(), built()
+def test_the_dataset_is_always_the_same_and_its_splits_are_not(built, tmp_path):
+    one, two = built(tmp_path / "one"), built(tmp_path / "two")
     for name in SPLITS:
         a, b = getattr(one, name), getattr(two, name)
         for field in ("x", "c", "factors"):
             np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
     assert (one.train.factors != one.validation.factors).any()
     assert (one.validation.factors != one.test.factors[: len(one.validation)]).any()
+
+
+def test_it_is_composed_once_and_anew_when_what_it_holds_changes(built, monkeypatch):
+    first = built()
+    with monkeypatch.context() as broken:
+        broken.delattr(captioned_scenes, "_composed")
+        np.testing.assert_array_equal(built().train.x, first.train.x)
+    monkeypatch.setattr(captioned_scenes, "_SEED", 1)
+    assert (built().train.factors != first.train.factors).any()
 
 
 def test_half_of_the_test_split_is_held_out_and_nothing_else(built):

@@ -69,13 +69,13 @@ def test_a_truncated_cache_is_rebuilt(mnist, tfds_dir, cache_dir, tmp_path, monk
 def test_captions_are_scenes_of_mnist(mnist, tfds_dir, cache_dir):
     config = Config(dataset="captions", condition="none", **GREY)
     dataset = data.load(config, data_dir=tfds_dir, cache_dir=cache_dir)
-    assert [len(getattr(dataset, name)) for name in SPLITS] == [60_000, 2_500, 5_000]
+    assert [len(getattr(dataset, name)) for name in SPLITS] == [240_000, 2_500, 5_000]
     assert (dataset.shape, dataset.x_max) == ((32, 32, 1), 255)
     assert not arrangements.held_out_rows(dataset.train.factors).any()
     assert arrangements.held_out_rows(dataset.test.factors).sum() == 2_500
     counts = (dataset.train.factors[:, :9] > 0).sum(axis=1)
-    assert np.bincount(counts).tolist() == [0, 27_000, 21_000, 12_000]
-    assert len(np.unique(dataset.train.c, axis=0)) > 40_000
+    assert np.bincount(counts).tolist() == [0, 108_000, 84_000, 48_000]
+    assert len(np.unique(dataset.train.c, axis=0)) > 120_000
 
 
 class Builder:
