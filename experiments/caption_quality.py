@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvae_jax import caption_parser, caption_scores, captions, data, sampling, scene_reader, sources
+from cvae_jax import caption_parser, caption_scores, captions, data, sampling, scene_reader, scenes, sources
 from cvae_jax.arrangements import CELLS, Arrangement, from_grid, held_out_rows
 from cvae_jax.captioned_scenes import LENGTH
 from cvae_jax.condition_kinds import decode_text, encode_text
@@ -30,17 +30,19 @@ if TYPE_CHECKING:
 
 # Part of the name of a cached reader: to be raised with every change of how it is built or trained.
 _READER_VERSION = 1
-_REPHRASED = 200
+_REPHRASED = 600
 _PHRASINGS = 4
+_COUNTS = ("one_digit", "two_digits", "three_digits")
 
 
 def find_judge(run: Run, cache: Path, temperature: float) -> Callable[[Session, Trained], Record]:
     """A function from a trained member to the shares of its pictures that show what the test captions ask for."""
     data_dir = Path(run.data_dir) if run.data_dir else None
-    reader = _reader(sources.from_tfds("mnist", data_dir, cache), cache)
+    digits = sources.from_tfds("mnist", data_dir, cache)
+    reader = _reader(digits, cache)
     # The reader sees scenes as they are stored, though the run may binarize them.
     stored = data.load(dataclasses.replace(run.config, binarize="none"), data_dir=data_dir, cache_dir=cache)
-    real = _real_quality(reader, stored)
+    real = _real_quality(reader, stored, digits.test)
 
     def measure(session: Session, trained: Trained) -> Record:
         draw = partial(_draw, session, trained, temperature)
@@ -76,23 +78,30 @@ def _shares_right(reader: PyTree, draw: Callable[[np.ndarray], np.ndarray], test
         name.replace(", ", "_").replace(" ", "_"): share.value
         for name, share in caption_scores.shares(right, asked).items()
     }
-    seen = np.flatnonzero(~held_out_rows(test.factors))
     return {
         **{f"right_{name}": value for name, value in shares.items()},
-        **_consistency(reader, draw, test.factors[seen[:_REPHRASED]]),
+        **_under_rewording(reader, draw, _to_rephrase(test)),
         "pictures": len(right),
     }
 
 
-def _real_quality(reader: PyTree, dataset: Dataset) -> Record:
-    """How good the reader is: shares of real test scenes read right as a whole, and found to be as captioned."""
+def _real_quality(reader: PyTree, dataset: Dataset, digits: Split) -> Record:
+    """How good the reader is on real scenes.
+
+    Shares of test scenes read right as a whole, of those found to be as captioned, and of scenes read alike however
+    often they are composed, which no share of drawn ones can be expected to exceed.
+    """
     test = dataset.test
     assert test.factors is not None
     assert isinstance(test.c, np.ndarray)
     read = scene_reader.read(reader, jnp.asarray(test.x), x_max=dataset.x_max)
+    rng, grids = np.random.default_rng(0), _to_rephrase(test)
+    composed = [scenes.compose(rng, grids, digits) for _ in range(_PHRASINGS)]
+    again = [scene_reader.read(reader, jnp.asarray(x), x_max=dataset.x_max) for x in composed]
     return {
         "reader_accuracy": float(scene_reader.whole_right(read, test.factors).mean()),
         "real_right": float(_right(read, _asked(test.c)).mean()),
+        **_same_digits("real_same_digits", np.stack(again, axis=1), grids),
     }
 
 
@@ -120,21 +129,41 @@ def _read(reader: PyTree, x: np.ndarray) -> np.ndarray:
     return scene_reader.read(reader, jnp.asarray(x), x_max=1.0)
 
 
-def _consistency(reader: PyTree, draw: Callable[[np.ndarray], np.ndarray], grids: np.ndarray) -> Record:
+def _to_rephrase(test: Split) -> np.ndarray:
+    """Grids of scenes of trained combinations."""
+    assert test.factors is not None
+    return test.factors[~held_out_rows(test.factors)][:_REPHRASED]
+
+
+def _under_rewording(reader: PyTree, draw: Callable[[np.ndarray], np.ndarray], grids: np.ndarray) -> Record:
     """Shares of draws that show the same under several phrasings of what their scene's cells hold.
 
-    The phrasings leave sizes open: one share is of draws that show the same digits in the same places, the other of
-    those that show them in the same sizes, too.
+    The phrasings leave sizes open: one share is of draws that show the same digits in the same places, by their number,
+    the other of those that show them in the same sizes, too.
     """
     rng = np.random.default_rng(0)
-    scenes = [from_grid(grid) for grid in grids]
     texts = [
-        rng.choice(captions.phrasings(captions.meanings(scene)[0]), _PHRASINGS, replace=False)
-        for scene in scenes
+        rng.choice(captions.phrasings(captions.meanings(from_grid(grid))[0]), _PHRASINGS, replace=False)
+        for grid in grids
     ]
     by_phrasing = [encode_text(list(each), LENGTH) for each in zip(*texts, strict=True)]
     read = np.stack([_read(reader, draw(c)) for c in by_phrasing], axis=1)
     return {
-        "same_digits_under_rewording": caption_scores.consistency(read[..., :CELLS]).value,
+        **_same_digits("same_digits_under_rewording", read, grids),
         "same_under_rewording": caption_scores.consistency(read).value,
     }
+
+
+def _same_digits(name: str, read: np.ndarray, grids: np.ndarray) -> Record:
+    """Shares of scenes whose pictures all show the same digits in the same places: of all, and by how many they hold.
+
+    Args:
+      name: of the share of all, which those of the others begin with.
+      read: what k pictures of each scene show, shape (n, k, 18).
+      grids: of the scenes, shape (n, 18).
+    """
+    counts = np.count_nonzero(grids[:, :CELLS], axis=1)
+    shares = {name: caption_scores.consistency(read[..., :CELLS]).value}
+    for count, of_count in enumerate(_COUNTS, 1):
+        shares[f"{name}_{of_count}"] = caption_scores.consistency(read[counts == count][..., :CELLS]).value
+    return shares

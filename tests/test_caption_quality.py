@@ -51,7 +51,8 @@ def test_what_is_asked_for_is_right(judged):
                        for part in ("seen", "held_out")),
     }  # fmt: skip
     assert set(shares.values()) == {1.0}
-    assert (record["same_digits_under_rewording"], record["same_under_rewording"]) == (1.0, 1.0)
+    same = {share for name, share in record.items() if name.startswith("same_")}
+    assert same == {1.0}
     assert record["pictures"] == 60
 
 
@@ -77,20 +78,40 @@ def test_a_size_that_changes_with_the_wording_is_told_apart(judged):
     assert record["same_under_rewording"] < 0.5
 
 
+def test_one_who_minds_the_wording_of_two_digits_only_is_found_out_there(judged):
+    def drawer(caption):
+        grid = as_asked(caption)
+        return grid * (np.count_nonzero(grid[:9]) != 2 or "draw" in caption)
+
+    record = judged(drawer)
+    assert record["same_digits_under_rewording_one_digit"] == 1.0
+    assert record["same_digits_under_rewording_three_digits"] == 1.0
+    assert record["same_digits_under_rewording_two_digits"] < 0.5
+    # Of 12, 10 and 8 scenes.
+    expected = (12 + 10 * record["same_digits_under_rewording_two_digits"] + 8) / 30
+    assert record["same_digits_under_rewording"] == pytest.approx(expected)
+
+
 def test_the_reader_is_judged_on_real_scenes(dataset, monkeypatch):
     seen = []
 
     def read(reader, x, *, x_max):
         seen.append((x, x_max))
-        wrong = dataset.test.factors.copy()
+        wrong = dataset.test.factors[: len(x)].copy()
         wrong[:15] = 0
+        if len(seen) == 3:
+            wrong[20] = 0
         return wrong
 
     monkeypatch.setattr(caption_quality.scene_reader, "read", read)
-    assert caption_quality._real_quality(None, dataset) == {"reader_accuracy": 0.75, "real_right": 0.75}
-    ((x, x_max),) = seen
+    record = caption_quality._real_quality(None, dataset, glyphs())
+    assert (record["reader_accuracy"], record["real_right"]) == (0.75, 0.75)
+    assert record["real_same_digits"] == pytest.approx(29 / 30)
+    (x, _), *composed = seen
     np.testing.assert_array_equal(x, dataset.test.x)
-    assert (x_max, x.shape[1:]) == (255.0, (scenes.SIDE, scenes.SIDE, 1))
+    assert {(x_max, x.shape[1:]) for x, x_max in seen} == {(255.0, (scenes.SIDE, scenes.SIDE, 1))}
+    assert [len(x) for x, _ in composed] == [30] * 4
+    assert (composed[0][0] != composed[1][0]).any()
 
 
 def test_a_reader_is_trained_once(tmp_path, monkeypatch, capsys):
