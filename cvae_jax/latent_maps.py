@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cvae_jax.products import matmul
+
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float
 
@@ -68,7 +70,8 @@ class FromLatents(nn.Module):
                 jnp.maximum(fan_in, 1.0)
             )
 
-        return z @ self.param("kernel", kernel) + self.param("bias", nn.initializers.zeros, (self.features,))
+        h = matmul(z, self.param("kernel", kernel))
+        return h + self.param("bias", nn.initializers.zeros, (self.features,))
 
 
 def _per_latent_normal(key: Array, capacity: int, features: int) -> Float[Array, "z f"]:

@@ -24,10 +24,9 @@ LAYERS = [
         "devices",
         "dropout",
         "embeddings",
-        "latent_maps",
         "speech",
     },
-    {"losses", "hparams", "dataset", "captions", "caption_parser", "caption_scores"},
+    {"latent_maps", "losses", "hparams", "dataset", "captions", "caption_parser", "caption_scores"},
     {"packing", "raw_conditions"},
     {
         "convolutions",
