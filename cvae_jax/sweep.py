@@ -153,6 +153,12 @@ def draw_batch(model: CVAE, data: TrainingData, rows: Int[Array, " b"], step: In
     return Batch(x, c)
 
 
+@jax.jit
+def epoch_order(data: TrainingData, epoch: Int[Array, ""]) -> Int[Array, " n"]:
+    """The order in which an epoch, counted from 0, takes the examples of the training split."""
+    return jax.random.permutation(jax.random.fold_in(data.order_key, epoch), len(data.examples))
+
+
 def train_steps(
     model: CVAE,
     state: TrainState,
@@ -161,6 +167,7 @@ def train_steps(
     step: Int[Array, ""],
     num_steps: Int[Array, ""] | int,
     objective: Objective | None = None,
+    order: Int[Array, " n"] | None = None,
 ) -> TrainState:
     """Train one member for some steps of one epoch.
 
@@ -175,6 +182,7 @@ def train_steps(
       step: number of updates made before, scalar int32.
       num_steps: how many to make, not past the end of the epoch; traced, so that one program serves any.
       objective: the loss; the one that the configuration names if not given.
+      order: the epoch's `epoch_order`, drawn here if not given.
 
     Returns:
       The state after these steps.
@@ -184,7 +192,7 @@ def train_steps(
     objective = objective or objectives.objective(config, n)
     per_epoch = n // config.batch_size
     epoch, start = step // per_epoch, step % per_epoch
-    order = jax.random.permutation(jax.random.fold_in(data.order_key, epoch), n)
+    order = epoch_order(data, epoch) if order is None else order
     hparams = training.scheduled(config, hparams, epoch)
 
     def batch_of(i: Int[Array, ""] | int) -> Batch:
@@ -250,7 +258,12 @@ def make_train(
 
 @partial(jax.jit, static_argnames="model", donate_argnames="population")
 def run_steps(
-    model: CVAE, population: Population, hparams: Hparams, data: TrainingData, num_steps: Int[Array, ""]
+    model: CVAE,
+    population: Population,
+    hparams: Hparams,
+    data: TrainingData,
+    num_steps: Int[Array, ""],
+    order: Int[Array, " n"] | None = None,
 ) -> Population:
     """`train_steps` of every member.
 
@@ -260,12 +273,15 @@ def run_steps(
       hparams: stacked settings.
       data: the training split.
       num_steps: scalar int32.
+      order: the epoch's `epoch_order`: who makes its steps in many calls draws it once.
 
     Returns:
       The population after these steps.
     """
     members = jax.vmap(
-        lambda state, hparams: train_steps(model, state, hparams, data, population.step, num_steps)
+        lambda state, hparams: train_steps(
+            model, state, hparams, data, population.step, num_steps, order=order
+        )
     )(population.members, hparams)
     return Population(population.step + num_steps, members)
 

@@ -203,18 +203,22 @@ class Recorder:
 
 @pytest.fixture
 def visited(monkeypatch):
-    """A function from a seed to the pixels and labels of three epochs' batches, shape (steps, 4)."""
+    """A function from a seed to the pixels and labels of three epochs' batches, shape (steps, 4).
+
+    It tells each call the order of its epoch, or not.
+    """
 
     def record(model, state, batch, hparams, step, objective):
         return state.at[step].set(jnp.stack([batch.x[:, 0, 0, 0].astype(jnp.int32), batch.c]))
 
-    def visit(data_seed):
+    def visit(data_seed, *, told=False):
         config = Config(binarize="none", batch_size=4, data_seed=data_seed)
         keys = sweep.training_data(config, _Numbered())
         population = Population(jnp.int32(0), jnp.full((1, 15, 2, 4), -1))
         for num_steps in (5, 2, 3, 5):
+            order = sweep.epoch_order(keys, population.step // 5) if told else None
             population = sweep.run_steps(
-                Recorder(config), population, jnp.zeros(1), keys, jnp.int32(num_steps)
+                Recorder(config), population, jnp.zeros(1), keys, jnp.int32(num_steps), order
             )
         return np.asarray(population.members[0])
 
@@ -238,6 +242,10 @@ def test_an_epoch_visits_each_example_at_most_once(visited):
         assert len(np.unique(epoch[:, 1])) == 20
     assert len({tuple(epoch[:, 1].ravel()) for epoch in epochs}) == 3
     assert len({frozenset(epoch[:, 1].ravel()) for epoch in epochs}) > 1
+
+
+def test_an_order_that_is_told_is_the_one_that_is_drawn(visited):
+    np.testing.assert_array_equal(visited(0), visited(0, told=True))
 
 
 def test_pixels_stay_with_their_labels(visited):
