@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvae_jax import sweep
+from cvae_jax import feed, sweep
 from cvae_jax.config import Config, Member, NetworkName
 from cvae_jax.dataset import Dataset, Split
 
@@ -32,12 +32,12 @@ class Training:
         config = Config(network=cast("NetworkName", network))
         split = Split(x, c)
         dataset = Dataset("synthetic", split, split, split, 255.0, tuple(map(str, range(10))))
-        self.steps_per_epoch = sweep.steps_per_epoch(config, dataset)
+        self.steps_per_epoch = feed.steps_per_epoch(config, dataset)
         self.model = sweep.build_model(config, dataset, members)
         self.hparams = sweep.stack_hparams(
             members, capacity=self.model.capacity, steps_per_epoch=self.steps_per_epoch
         )
-        self.data = sweep.training_data(config, dataset)
+        self.data = feed.training_data(config, dataset)
         self.population = sweep.init(self.model, self.hparams)
 
     @property

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
-from cvae_jax import data, memory, sweep
+from cvae_jax import data, feed, memory, sweep
 from cvae_jax.checks import SettingError
 from cvae_jax.config import Config, Member
 from cvae_jax.grid import grid
@@ -98,7 +98,7 @@ def program(num_members: int) -> tuple[Any, ...]:
     members = [Member(seed=seed) for seed in range(num_members)]
     model = sweep.build_model(config, dataset, members)
     settings = sweep.stack_hparams(members, capacity=model.capacity, steps_per_epoch=10)
-    made = (sweep.init(model, settings), settings, sweep.training_data(config, dataset))
+    made = (sweep.init(model, settings), settings, feed.training_data(config, dataset))
     return model, *jax.block_until_ready(made)
 
 

@@ -71,9 +71,7 @@ def captioned_scenes(digits: Dataset, cache_dir: Path) -> Dataset:
     Raises:
       DataError: if the file cannot be written.
     """
-    scans = [
-        zlib.crc32(np.ascontiguousarray(split.x)) for split in (digits.train, digits.validation, digits.test)
-    ]
+    scans = [zlib.crc32(split.x.tobytes()) for split in (digits.train, digits.validation, digits.test)]
     source = f"{_VERSION} {_SEED} {_TRAIN} {_VALIDATION} {_TEST} {scans}"
     arrays = packed_once(cache_dir / "captions.npz", source, lambda: _composed(digits))
     train, validation, test = (

@@ -10,23 +10,19 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax.sharding import Mesh, NamedSharding
 
-from cvae_jax import devices, evaluation, objectives, training
-from cvae_jax.augment import augment
-from cvae_jax.condition_kinds import Observed
-from cvae_jax.conditions import observe
+from cvae_jax import evaluation, objectives, training
 from cvae_jax.config import Config, Member, require_compatible
 from cvae_jax.cvae import CVAE
 from cvae_jax.dataset import Dataset
 from cvae_jax.evaluation import Examples
+from cvae_jax.feed import TrainingData, draw_batch, epoch_order
 from cvae_jax.hparams import Hparams, hparams, options_used
-from cvae_jax.randomness import Stream, stream
 from cvae_jax.terms import Objective, Terms
 from cvae_jax.training import Batch, TrainState
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Int, Key
+    from jaxtyping import Array, Int
 
 
 @struct.dataclass
@@ -42,25 +38,6 @@ class Population:
     members: TrainState
 
 
-@struct.dataclass
-class TrainingData:
-    """The training split on the device, and the keys of what happens to it, shared by all members.
-
-    Attributes:
-      examples: the split.
-      order_key: of the permutation of each epoch.
-      augment_key: of the augmentation of each step.
-      binarize_key: of the binary pixels of each step.
-      batch_sharding: how each batch is split over devices, None where it is not.
-    """
-
-    examples: Examples
-    order_key: Key[Array, ""]
-    augment_key: Key[Array, ""]
-    binarize_key: Key[Array, ""]
-    batch_sharding: NamedSharding | None = struct.field(pytree_node=False, default=None)
-
-
 def build_model(config: Config, dataset: Dataset, members: Sequence[Member]) -> CVAE:
     """The model that all members share, with room for the largest latent size.
 
@@ -73,11 +50,6 @@ def build_model(config: Config, dataset: Dataset, members: Sequence[Member]) -> 
     return CVAE(config, dataset.shape, dataset.condition, capacity, levels=dataset.levels)
 
 
-def steps_per_epoch(config: Config, dataset: Dataset) -> int:
-    """Full batches in the training split; each epoch leaves other examples out."""
-    return len(dataset.train) // config.batch_size
-
-
 def stack_hparams(members: Sequence[Member], *, capacity: int, steps_per_epoch: int) -> Hparams:
     """The traced settings of all members, with a leading member axis."""
     settings = partial(
@@ -85,20 +57,6 @@ def stack_hparams(members: Sequence[Member], *, capacity: int, steps_per_epoch: 
     )
     each = [settings(member) for member in members]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-
-
-def training_data(config: Config, dataset: Dataset, mesh: Mesh | None = None) -> TrainingData:
-    """Put the training split on the device, or on every device of a mesh."""
-    key = jax.random.key(config.data_seed)
-    data = TrainingData(
-        evaluation.on_device(dataset.train, dataset.x_max),
-        stream(key, Stream.ORDER),
-        stream(key, Stream.AUGMENT),
-        stream(key, Stream.BINARIZE),
-    )
-    if mesh is None:
-        return data
-    return dataclasses.replace(devices.replicated(data, mesh), batch_sharding=devices.by_batch(mesh))
 
 
 @partial(jax.jit, static_argnames="model")
@@ -130,33 +88,6 @@ def as_alone(state: TrainState, member: Member) -> TrainState:
         return leaf
 
     return jax.tree_util.tree_map_with_path(cut, state)
-
-
-def draw_batch(model: CVAE, data: TrainingData, rows: Int[Array, " b"], step: Int[Array, ""]) -> Batch:
-    """The batch of one step: gathered, scaled, and augmented and binarized anew if the configuration says so."""
-    config = model.config
-    x, c = data.examples.take(rows)
-    if config.augment:
-        keys = jax.random.split(jax.random.fold_in(data.augment_key, step), config.batch_size)
-        x = jax.vmap(partial(augment, names=config.augment))(keys, x)
-        if jnp.issubdtype(data.examples.x.dtype, jnp.integer):  # Pixels of whole levels stay such.
-            x = jnp.round(x * data.examples.x_max) / data.examples.x_max
-    if config.binarize == "dynamic":
-        key = jax.random.fold_in(data.binarize_key, step)
-        # As a matrix, because XLA compiles random numbers of four axes slowly.
-        flat = x.reshape(config.batch_size, -1)
-        x = jax.random.bernoulli(key, flat).astype(jnp.float32).reshape(x.shape)
-    if isinstance(model.kind, Observed):
-        c = observe(x, model.kind)
-    if data.batch_sharding is not None:
-        x, c = jax.lax.with_sharding_constraint((x, c), data.batch_sharding)
-    return Batch(x, c)
-
-
-@jax.jit
-def epoch_order(data: TrainingData, epoch: Int[Array, ""]) -> Int[Array, " n"]:
-    """The order in which an epoch, counted from 0, takes the examples of the training split."""
-    return jax.random.permutation(jax.random.fold_in(data.order_key, epoch), len(data.examples))
 
 
 def train_steps(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cvae_jax import checkpoints, data, devices, evaluation, sweep
+from cvae_jax import checkpoints, data, devices, evaluation, feed, sweep
 from cvae_jax.cvae import CVAE
 from cvae_jax.dataset import Dataset
 from cvae_jax.evaluation import Examples
@@ -73,7 +73,7 @@ class Session:
     @property
     def steps_per_epoch(self) -> int:
         """Full batches in the training split."""
-        return sweep.steps_per_epoch(self.run.config, self.dataset)
+        return feed.steps_per_epoch(self.run.config, self.dataset)
 
     def part_of(self, member: int) -> Part:
         """The part that a member trains in."""
@@ -91,7 +91,7 @@ def open_session(run: Run, cache: Path) -> Session:
     dataset = data.load(run.config, data_dir=data_dir, cache_dir=cache)
     model = sweep.build_model(run.config, dataset, run.members)
     mesh = devices.make_mesh(run.members_per_program, run.config.batch_size)
-    per_epoch = sweep.steps_per_epoch(run.config, dataset)
+    per_epoch = feed.steps_per_epoch(run.config, dataset)
     size = devices.padded(run.members_per_program, mesh)
     every = sweep.stack_hparams(run.members, capacity=model.capacity, steps_per_epoch=per_epoch)
     parts = []
@@ -153,7 +153,7 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
         start = time.perf_counter() - seconds
 
         # Moved to the device only now: a finished part needs neither.
-        training_data = sweep.training_data(run.config, session.dataset, session.mesh)
+        training_data = feed.training_data(run.config, session.dataset, session.mesh)
         validation = _validation_data(session)
         examples_per_step = batch_size * len(part.members)
         with (
@@ -165,7 +165,7 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
                 title=f"part {part.index + 1} of {len(session.parts)}" if len(session.parts) > 1 else "",
             ) as report,
         ):
-            order = sweep.epoch_order(training_data, jnp.int32(step // per_epoch))
+            order = feed.epoch_order(training_data, jnp.int32(step // per_epoch))
             num_steps, ended = 1, False
             while not ended:
                 num_steps = min(num_steps, per_epoch - step % per_epoch)
@@ -180,7 +180,7 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
                 num_steps = max(1, round(_SECONDS_PER_CALL / per_step))
 
                 if step % per_epoch == 0:
-                    order = sweep.epoch_order(training_data, jnp.int32(step // per_epoch))
+                    order = feed.epoch_order(training_data, jnp.int32(step // per_epoch))
                     population, records = _end_epoch(session, part, population, validation, start)
                     logs.write_records(records, log, boards, part)
                     last |= {record["member"]: record for record in records}

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from arrays import labels, pixels
 
-from cvae_jax import data, sweep
+from cvae_jax import data, feed, sweep
 from cvae_jax.config import Config, Member
 from experiments import cli
 
@@ -66,9 +66,9 @@ def make_sweep(digits):
         config = Config(**({"batch_size": 32} | fields))
         model = sweep.build_model(config, digits, members)
         hparams = sweep.stack_hparams(
-            members, capacity=model.capacity, steps_per_epoch=sweep.steps_per_epoch(config, digits)
+            members, capacity=model.capacity, steps_per_epoch=feed.steps_per_epoch(config, digits)
         )
-        return model, hparams, sweep.training_data(config, digits)
+        return model, hparams, feed.training_data(config, digits)
 
     return make
 

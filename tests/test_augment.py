@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cvae_jax import augment, sweep
+from cvae_jax import augment, feed, sweep
 from cvae_jax.checks import SettingError
 from cvae_jax.config import Augmentation, Config, Member
 
@@ -150,8 +150,8 @@ def test_a_batch_is_augmented_before_it_is_binarized(digits):
     def batch(step, data_seed=0, **fields):
         config = Config(batch_size=64, data_seed=data_seed, **fields)
         model = sweep.build_model(config, digits, [Member()])
-        data = sweep.training_data(config, digits)
-        return np.asarray(jax.jit(partial(sweep.draw_batch, model))(data, jnp.arange(64), jnp.int32(step)).x)
+        data = feed.training_data(config, digits)
+        return np.asarray(jax.jit(partial(feed.draw_batch, model))(data, jnp.arange(64), jnp.int32(step)).x)
 
     grey = {"likelihood": "gaussian", "binarize": "none"}
     plain, first, again, later = (

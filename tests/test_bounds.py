@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cvae_jax import evaluation, importance, likelihoods, objectives, sweep
+from cvae_jax import evaluation, feed, importance, likelihoods, objectives, sweep
 from cvae_jax.config import Config, Member
 from cvae_jax.dataset import Dataset, Split
 from cvae_jax.draws import draw
@@ -66,7 +66,7 @@ def trained():
     model = LinearGaussian()
     h = hparams(Member(latent_dim=USED, learning_rate=2e-2), capacity=LATENTS, steps_per_epoch=10)
     train = jax.jit(sweep.make_train(model, num_steps=300))
-    params = train(h, sweep.training_data(CONFIG, dataset)).params
+    params = train(h, feed.training_data(CONFIG, dataset)).params
     return model, params, h, evaluation.on_device(dataset.test, 1.0)
 
 

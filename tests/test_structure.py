@@ -52,6 +52,7 @@ LAYERS = [
     {"importance", "tcvae", "dipvae", "factorvae", "multirate", "latents", "classifier"},
     {"objectives", "quality", "speech_judge"},
     {"training", "posteriors"},
+    {"feed"},
     {"sweep"},
     {"checkpoints", "memory"},
 ]

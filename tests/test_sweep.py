@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvae_jax import evaluation, sweep, training
+from cvae_jax import evaluation, feed, sweep, training
 from cvae_jax.config import Config, Member
 from cvae_jax.objectives import negative_beta_elbo
 from cvae_jax.sweep import Population
@@ -156,7 +156,7 @@ def test_the_loop_makes_the_steps_of_train_step(mlp):
     model, h, data, _ = mlp
     start = sweep.init(model, h)
     rows = jax.random.permutation(jax.random.fold_in(data.order_key, 0), 1318)[:32]
-    batch = jax.jit(partial(sweep.draw_batch, model))(data, rows, jnp.int32(0))
+    batch = jax.jit(partial(feed.draw_batch, model))(data, rows, jnp.int32(0))
     one = jax.tree.map(lambda leaf: leaf[1], (start.members, h))
     train_step = partial(training.train_step, model, objective=negative_beta_elbo)
     alone = jax.jit(train_step)(one[0], batch, one[1], jnp.int32(0))
@@ -213,10 +213,10 @@ def visited(monkeypatch):
 
     def visit(data_seed, *, told=False):
         config = Config(binarize="none", batch_size=4, data_seed=data_seed)
-        keys = sweep.training_data(config, _Numbered())
+        keys = feed.training_data(config, _Numbered())
         population = Population(jnp.int32(0), jnp.full((1, 15, 2, 4), -1))
         for num_steps in (5, 2, 3, 5):
-            order = sweep.epoch_order(keys, population.step // 5) if told else None
+            order = feed.epoch_order(keys, population.step // 5) if told else None
             population = sweep.run_steps(
                 Recorder(config), population, jnp.zeros(1), keys, jnp.int32(num_steps), order
             )
@@ -261,8 +261,8 @@ def test_the_order_follows_the_data_seed(visited):
 def test_binarization_is_drawn_anew_at_every_step(digits):
     config = Config(batch_size=16)
     model = sweep.build_model(config, digits, [Member()])
-    draw = jax.jit(partial(sweep.draw_batch, model))
-    data = sweep.training_data(config, digits)
+    draw = jax.jit(partial(feed.draw_batch, model))
+    data = feed.training_data(config, digits)
     first, again, later = (draw(data, jnp.arange(16), jnp.int32(step)).x for step in (3, 3, 4))
     assert set(np.unique(first)) == {0.0, 1.0}
     np.testing.assert_array_equal(first, again)
