@@ -46,7 +46,7 @@ class ToLatents(nn.Module):
 
         def head(name: str) -> Array:
             bias = self.param(f"{name}_bias", nn.initializers.zeros, (self.capacity,))
-            return h.astype(jnp.float32) @ self.param(f"{name}_kernel", kernel) + bias
+            return matmul(h.astype(jnp.float32), self.param(f"{name}_kernel", kernel)) + bias
 
         return Gaussian(head("mean"), head("logvar"))
 
