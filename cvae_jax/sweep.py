@@ -158,6 +158,7 @@ def make_train(
     Example:
       >>> import numpy as np
       >>> from cvae_jax.dataset import Split
+      >>> from cvae_jax.feed import training_data
       >>> config = Config(batch_size=4)
       >>> split = Split(np.zeros((8, 4, 4, 1), np.uint8), np.arange(8, dtype=np.int32) % 2)
       >>> dataset = Dataset("zeros", split, split, split, 255.0, ("a", "b"))
