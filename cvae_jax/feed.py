@@ -66,12 +66,30 @@ def training_data(config: Config, dataset: Dataset, mesh: Mesh | None = None) ->
 
 @jax.jit
 def epoch_order(data: TrainingData, epoch: Int[Array, ""]) -> Int[Array, " n"]:
-    """The order in which an epoch, counted from 0, takes the examples of the training split."""
+    """The order in which an epoch takes the examples of the training split.
+
+    Args:
+      data: the training split of n examples, and the key of its order.
+      epoch: epochs before it, scalar int32.
+
+    Returns:
+      A permutation of the rows, shape (n,), int32.
+    """
     return jax.random.permutation(jax.random.fold_in(data.order_key, epoch), len(data.examples))
 
 
 def draw_batch(model: CVAE, data: TrainingData, rows: Int[Array, " b"], step: Int[Array, ""]) -> Batch:
-    """The batch of one step: gathered, scaled, and augmented and binarized anew if the configuration says so."""
+    """The batch of one step: gathered, scaled, and augmented and binarized anew if the configuration says so.
+
+    Args:
+      model: its `config` and `kind` are read.
+      data: the training split, and the keys of what happens to it.
+      rows: of the examples, shape (b,), int32.
+      step: number of updates made before, scalar int32.
+
+    Returns:
+      x of shape (b, H, W, C), float32 from 0 to 1 where the pixels are whole levels, and the conditions.
+    """
     config = model.config
     x, c = data.examples.take(rows)
     if config.augment:

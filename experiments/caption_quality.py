@@ -88,8 +88,9 @@ def _shares_right(reader: PyTree, draw: Callable[[np.ndarray], np.ndarray], test
 def _real_quality(reader: PyTree, dataset: Dataset, digits: Split) -> Record:
     """How good the reader is on real scenes.
 
-    Shares of test scenes read right as a whole, of those found to be as captioned, and of scenes read alike however
-    often they are composed, which no share of drawn ones can be expected to exceed.
+    Shares of test scenes read right as a whole, of those found to be as captioned, and of scenes read alike each time
+    they are composed. The last is no limit of what rewording may leave unchanged: each time has other scans, while
+    pictures that rewording left alone would be one picture, read alike always.
     """
     test = dataset.test
     assert test.factors is not None

@@ -165,9 +165,10 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
                 title=f"part {part.index + 1} of {len(session.parts)}" if len(session.parts) > 1 else "",
             ) as report,
         ):
-            order = feed.epoch_order(training_data, jnp.int32(step // per_epoch))
-            num_steps, ended = 1, False
+            num_steps, ended, order = 1, False, None
             while not ended:
+                if order is None or step % per_epoch == 0:
+                    order = feed.epoch_order(training_data, jnp.int32(step // per_epoch))
                 num_steps = min(num_steps, per_epoch - step % per_epoch)
                 called = time.perf_counter()
                 population = sweep.run_steps(
@@ -180,7 +181,6 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
                 num_steps = max(1, round(_SECONDS_PER_CALL / per_step))
 
                 if step % per_epoch == 0:
-                    order = feed.epoch_order(training_data, jnp.int32(step // per_epoch))
                     population, records = _end_epoch(session, part, population, validation, start)
                     logs.write_records(records, log, boards, part)
                     last |= {record["member"]: record for record in records}
