@@ -39,6 +39,7 @@ class Training:
         )
         self.data = feed.training_data(config, dataset)
         self.population = sweep.init(self.model, self.hparams)
+        self.order = feed.epoch_order(self.data, jnp.int32(0))
 
     @property
     def num_params(self) -> int:
@@ -46,11 +47,14 @@ class Training:
         return sum(leaf[0].size for leaf in jax.tree.leaves(self.population.members.params))
 
     def run(self, num_steps: int) -> None:
-        """Train for some steps, one call for each epoch they reach into."""
+        """Train for some steps, one call for each epoch they reach into; as in a training, its order is drawn once."""
         while num_steps:
-            chunk = min(num_steps, self.steps_per_epoch - int(self.population.step) % self.steps_per_epoch)
+            epoch, start = divmod(int(self.population.step), self.steps_per_epoch)
+            if start == 0:
+                self.order = feed.epoch_order(self.data, jnp.int32(epoch))
+            chunk = min(num_steps, self.steps_per_epoch - start)
             self.population = sweep.run_steps(
-                self.model, self.population, self.hparams, self.data, jnp.int32(chunk)
+                self.model, self.population, self.hparams, self.data, jnp.int32(chunk), self.order
             )
             num_steps -= chunk
         jax.block_until_ready(self.population)

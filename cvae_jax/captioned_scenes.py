@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from pathlib import Path
 
@@ -25,12 +26,18 @@ _VALIDATION = (1_125, 875, 500)
 _TEST = (1_125, 875, 500)
 _SEED = 0
 # To be raised with every change of what scenes or captions are drawn: packed ones are composed anew.
-_VERSION = 1
+_VERSION = 2
 _FIELDS = ("x", "c", "factors")
+_REWORDED = "reworded_train"
 
 
 def scene_split(
-    rng: np.random.Generator, digits: Split, counts: tuple[int, int, int], *, held_out: bool = False
+    rng: np.random.Generator,
+    digits: Split,
+    counts: tuple[int, int, int],
+    *,
+    held_out: bool = False,
+    rewords: np.random.Generator | None = None,
 ) -> Split:
     """Scenes and their captions, in random order.
 
@@ -39,6 +46,7 @@ def scene_split(
       digits: the scans they are composed from.
       counts: how many have one, two and three digits.
       held_out: whether their combinations are held out, and their captions leave no other way, or are all seen ones.
+      rewords: draws a second caption of each scene, of the first one's meaning; None draws none.
 
     Returns:
       x uint8, c text, factors the grid, see `arrangements.to_grid`.
@@ -48,11 +56,13 @@ def scene_split(
     )
     grids = rng.permutation(grids)
     x = scenes.compose(rng, grids, digits)
-    texts = [
-        captions.draw_caption(rng, captions.draw_meaning(rng, scene, only_held_out=held_out))
-        for scene in map(arrangements.from_grid, grids)
-    ]
-    return Split(x, encode_text(texts, LENGTH), grids)
+    texts, others = [], []
+    for scene in map(arrangements.from_grid, grids):
+        meaning = captions.draw_meaning(rng, scene, only_held_out=held_out)
+        texts.append(captions.draw_caption(rng, meaning))
+        if rewords is not None:
+            others.append(captions.draw_caption(rewords, meaning))
+    return Split(x, encode_text(texts, LENGTH), grids, encode_text(others, LENGTH) if others else None)
 
 
 def captioned_scenes(digits: Dataset, cache_dir: Path) -> Dataset:
@@ -66,7 +76,7 @@ def captioned_scenes(digits: Dataset, cache_dir: Path) -> Dataset:
       cache_dir: where they are packed to one file once they are composed.
 
     Returns:
-      240,000 training, 2,500 validation and 5,000 test scenes, 32×32×1.
+      240,000 training, 2,500 validation and 5,000 test scenes, 32×32×1; those of training with a second caption each.
 
     Raises:
       DataError: if the file cannot be written.
@@ -77,23 +87,25 @@ def captioned_scenes(digits: Dataset, cache_dir: Path) -> Dataset:
     train, validation, test = (
         Split(*(arrays[f"{field}_{name}"] for field in _FIELDS)) for name in ("train", "validation", "test")
     )
+    train = dataclasses.replace(train, reworded=arrays[_REWORDED])
     return Dataset("captions", train, validation, test, 255.0, (), FACTORS, Text(LENGTH))
 
 
 def _composed(digits: Dataset) -> dict[str, np.ndarray]:
     """The fields of all splits."""
-    train, validation, seen, held_out = (np.random.default_rng([_SEED, i]) for i in range(4))
+    train, validation, seen, held_out, rewords = (np.random.default_rng([_SEED, i]) for i in range(5))
     halves = (
         scene_split(seen, digits.test, _TEST),
         scene_split(held_out, digits.test, _TEST, held_out=True),
     )
-    of_train = scene_split(train, digits.train, _TRAIN)
+    of_train = scene_split(train, digits.train, _TRAIN, rewords=rewords)
+    assert isinstance(of_train.reworded, np.ndarray)
     of_validation = scene_split(validation, digits.validation, _VALIDATION)
     return {
         f"{field}_{name}": np.concatenate([getattr(part, field) for part in parts])
         for field in _FIELDS
         for name, parts in (("train", (of_train,)), ("validation", (of_validation,)), ("test", halves))
-    }
+    } | {_REWORDED: of_train.reworded}
 
 
 def from_mnist(data_dir: Path | None, cache_dir: Path) -> Dataset:

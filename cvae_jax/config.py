@@ -256,6 +256,7 @@ class Member:
         alone says; the KL does not count until they end.
       condition_dropout: probability that an example's condition is withheld in a training step, 0 ≤
         condition_dropout < 1; guidance needs it.
+      rewording_weight: of the divergence between the priors of two wordings of a condition, ≥ 0.
       weight_decay: decoupled, as in AdamW; 0 is Adam.
       clip_norm: largest global norm of the gradient; inf does not clip.
       dropout: probability that a hidden unit is dropped in a training step, 0 ≤ dropout < 1.
@@ -284,6 +285,7 @@ class Member:
     cvae_weight: float = 0.5
     condition_first_epochs: float = 0.0
     condition_dropout: float = 0.0
+    rewording_weight: float = 0.0
     weight_decay: float = 0.0
     clip_norm: float = math.inf
     dropout: float = 0.0
@@ -297,10 +299,8 @@ class Member:
         require_integer("latent_dim", self.latent_dim, 1)
         require_finite("learning_rate", self.learning_rate, 0.0, exclusive=True)
         require_finite("adam_epsilon", self.adam_epsilon, 0.0, exclusive=True)
-        require_finite("warmup_epochs", self.warmup_epochs, 0.0)
-        require_finite("condition_first_epochs", self.condition_first_epochs, 0.0)
-        require_finite("free_bits", self.free_bits, 0.0)
-        require_finite("kl_target", self.kl_target, 0.0)
+        for name in ("warmup_epochs", "condition_first_epochs", "rewording_weight", "free_bits", "kl_target"):
+            require_finite(name, getattr(self, name), 0.0)
         for name in ("mi_weight", "marginal_weight", "dip_off_diagonal", "dip_diagonal", "tc_weight"):
             require_finite(name, getattr(self, name), 0.0)
         for name in ("discriminator_learning_rate", "beta_min", "beta_max"):
@@ -331,6 +331,11 @@ def require_compatible(config: Config, member: Member) -> None:
     if member.condition_first_epochs > 0 and config.condition == "none":
         raise SettingError(
             f"condition_first_epochs is {member.condition_first_epochs}, expected 0 without a condition"
+        )
+    if member.rewording_weight > 0 and config.prior not in ("conditional", "mixture"):
+        raise SettingError(
+            f"rewording_weight is {member.rewording_weight}, expected 0 with the prior {config.prior}, or the prior "
+            "conditional or mixture"
         )
     if config.objective == "multirate":
         if not member.beta_min <= member.beta <= member.beta_max:

@@ -235,6 +235,13 @@ class CVAE(nn.Module):
             return self.prior.rate(q, told, latent_mask)
         return sampled_rate(q, z, self.prior.log_prob(z[:, None], told, latent_mask), latent_mask)
 
+    def divergence_of_priors(
+        self, c: PyTree, other: PyTree, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, " b"]:
+        """The mean of both directions' KL between p(z|c) and p(z|other), part by part, per condition, nats."""
+        assert isinstance(self.prior, ConditionalPrior | MixturePrior)
+        return self.prior.divergence(self._told_prior(c), self._told_prior(other), latent_mask)
+
     def _told_prior(self, c: PyTree) -> Any:
         told = self.embed(c).prior
         return None if told is None else told.e

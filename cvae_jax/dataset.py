@@ -35,11 +35,13 @@ class Split:
         has none.
       factors: what the pixels were made from, where it is known: a whole number for each of the dataset's
         `factor_names`, shape (n, f), int32.
+      reworded: conditions that say of each example what c says, in other words, where a training split has them.
     """
 
     x: Num[np.ndarray, "n H W C"]
     c: Conditions
     factors: Int[np.ndarray, "n f"] | None = None
+    reworded: Conditions | None = None
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -58,8 +60,16 @@ class Split:
 
     def take(self, rows: Int[np.ndarray, " m"]) -> Split:
         """The examples of the given rows."""
-        c = {k: v[rows] for k, v in self.c.items()} if isinstance(self.c, dict) else self.c[rows]
-        return Split(self.x[rows], c, None if self.factors is None else self.factors[rows])
+
+        def of(c: Conditions) -> Conditions:
+            return {k: v[rows] for k, v in c.items()} if isinstance(c, dict) else c[rows]
+
+        return Split(
+            self.x[rows],
+            of(self.c),
+            None if self.factors is None else self.factors[rows],
+            None if self.reworded is None else of(self.reworded),
+        )
 
 
 @dataclasses.dataclass(frozen=True)

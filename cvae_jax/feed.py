@@ -23,7 +23,7 @@ from cvae_jax.randomness import Stream, stream
 from cvae_jax.training import Batch
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Int, Key
+    from jaxtyping import Array, Int, Key, PyTree
 
 
 @struct.dataclass
@@ -32,6 +32,7 @@ class TrainingData:
 
     Attributes:
       examples: the split.
+      reworded: its conditions in other words, where it has them.
       order_key: of the permutation of each epoch.
       augment_key: of the augmentation of each step.
       binarize_key: of the binary pixels of each step.
@@ -39,6 +40,7 @@ class TrainingData:
     """
 
     examples: Examples
+    reworded: PyTree
     order_key: Key[Array, ""]
     augment_key: Key[Array, ""]
     binarize_key: Key[Array, ""]
@@ -55,6 +57,7 @@ def training_data(config: Config, dataset: Dataset, mesh: Mesh | None = None) ->
     key = jax.random.key(config.data_seed)
     data = TrainingData(
         evaluation.on_device(dataset.train, dataset.x_max),
+        jax.tree.map(jnp.asarray, dataset.train.reworded),
         stream(key, Stream.ORDER),
         stream(key, Stream.AUGMENT),
         stream(key, Stream.BINARIZE),
@@ -88,10 +91,12 @@ def draw_batch(model: CVAE, data: TrainingData, rows: Int[Array, " b"], step: In
       step: number of updates made before, scalar int32.
 
     Returns:
-      x of shape (b, H, W, C), float32 from 0 to 1 where the pixels are whole levels, and the conditions.
+      x of shape (b, H, W, C), float32 from 0 to 1 where the pixels are whole levels, and the conditions, also in other
+      words where the data have them.
     """
     config = model.config
     x, c = data.examples.take(rows)
+    reworded = jax.tree.map(lambda a: a[rows], data.reworded)
     if config.augment:
         keys = jax.random.split(jax.random.fold_in(data.augment_key, step), config.batch_size)
         x = jax.vmap(partial(augment, names=config.augment))(keys, x)
@@ -105,5 +110,5 @@ def draw_batch(model: CVAE, data: TrainingData, rows: Int[Array, " b"], step: In
     if isinstance(model.kind, Observed):
         c = observe(x, model.kind)
     if data.batch_sharding is not None:
-        x, c = jax.lax.with_sharding_constraint((x, c), data.batch_sharding)
-    return Batch(x, c)
+        x, c, reworded = jax.lax.with_sharding_constraint((x, c, reworded), data.batch_sharding)
+    return Batch(x, c, reworded)

@@ -22,8 +22,8 @@ class Hparams:
     """One member's settings as traced arrays; stack them and `jax.vmap` to sweep.
 
     Attributes:
-      condition_first_steps, dropout, condition_dropout, ema_decay: None where they are 0 for every member of the sweep,
-        so that a program without them has no part for them.
+      condition_first_steps, dropout, condition_dropout, rewording_weight, ema_decay: None where they are 0 for every
+        member of the sweep, so that a program without them has no part for them.
       warmup_steps, condition_first_steps: a member's epochs counted in steps, scalars, float32.
       latent_mask: the latents in use, shape (capacity,), bool.
       key: the member's root key.
@@ -53,10 +53,11 @@ class Hparams:
     condition_first_steps: Float[Array, ""] | None
     dropout: Float[Array, ""] | None
     condition_dropout: Float[Array, ""] | None
+    rewording_weight: Float[Array, ""] | None
     ema_decay: Float[Array, ""] | None
 
 
-_OPTIONAL = ("condition_first_epochs", "dropout", "condition_dropout", "ema_decay")
+_OPTIONAL = ("condition_first_epochs", "dropout", "condition_dropout", "rewording_weight", "ema_decay")
 
 
 def options_used(members: Sequence[Member]) -> frozenset[str]:

@@ -6,7 +6,8 @@ closed form have `rate`; what the condition says arrives as its embedding.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -58,6 +59,20 @@ def sampled_rate(
 ) -> Float[Array, " b"]:
     """log q(z) − log p(z) of one draw z of each q, whose mean is the divergence, nats."""
     return (log_density_of_draws(z[:, None], q, latent_mask) - log_prior)[:, 0]
+
+
+def symmetric(
+    divergence: Callable[[Any, Any], Float[Array, " b"]],
+    prior: Callable[[Array, Array], Any],
+    e: Float[Array, "b e"],
+    other: Float[Array, "b e"],
+    latent_mask: Bool[Array, " z"],
+) -> Float[Array, " b"]:
+    """The mean of both directions' divergence between what a prior makes of two embeddings."""
+    # One call, on twice the batch: a step has half the products, each twice the size.
+    both = prior(jnp.concatenate([e, other]), latent_mask)
+    p, q = (jax.tree.map(lambda a, i=i: jnp.split(a, 2)[i], both) for i in (0, 1))
+    return 0.5 * (divergence(p, q) + divergence(q, p))
 
 
 class StandardPrior(nn.Module):
@@ -144,6 +159,12 @@ class ConditionalPrior(nn.Module):
     def rate(self, q: Gaussian, e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]) -> Float[Array, " b"]:
         """KL(q ‖ p), exact, nats."""
         return jax.vmap(gaussian_kl)(*q, *self(e, latent_mask))
+
+    def divergence(
+        self, e: Float[Array, "b e"], other: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, " b"]:
+        """The mean of both directions' KL between the priors of two embeddings, exact, nats."""
+        return symmetric(jax.vmap(lambda p, q: gaussian_kl(*p, *q)), self, e, other, latent_mask)
 
 
 class Coupling(nn.Module):

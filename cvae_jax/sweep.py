@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from cvae_jax import evaluation, objectives, training
+from cvae_jax.checks import SettingError
 from cvae_jax.config import Config, Member, require_compatible
 from cvae_jax.cvae import CVAE
 from cvae_jax.dataset import Dataset
@@ -42,10 +43,15 @@ def build_model(config: Config, dataset: Dataset, members: Sequence[Member]) -> 
     """The model that all members share, with room for the largest latent size.
 
     Raises:
-      SettingError: if the configured objective cannot train one of the members.
+      SettingError: if the configured objective cannot train one of the members, or the dataset lacks what it needs.
     """
     for member in members:
         require_compatible(config, member)
+        if member.rewording_weight > 0 and dataset.train.reworded is None:
+            raise SettingError(
+                f"rewording_weight is {member.rewording_weight}, expected 0 with the dataset {dataset.name}, which has "
+                "no second wording of its conditions: captions has"
+            )
     capacity = max(member.latent_dim for member in members)
     return CVAE(config, dataset.shape, dataset.condition, capacity, levels=dataset.levels)
 

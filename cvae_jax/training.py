@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from cvae_jax import rewording
 from cvae_jax.condition_kinds import blank
 from cvae_jax.config import Config
 from cvae_jax.cvae import CVAE
@@ -36,10 +37,12 @@ class Batch(NamedTuple):
     Attributes:
       x: shape (b, H, W, C), float32.
       c: conditions, as the model's `condition` says: labels of shape (b,), int32.
+      reworded: conditions that say the same in other words, where the data have them.
     """
 
     x: Float[Array, "b H W C"]
     c: PyTree
+    reworded: PyTree = None
 
 
 @struct.dataclass
@@ -206,10 +209,13 @@ def train_step(
     change again. Nor do those of a member that has stopped. Where the condition comes first, the step goes down the
     distortion at z = 0 until the member's `condition_first_steps` are over, and Adam starts anew then.
 
+    With a `rewording_weight` the loss has a term that ties the priors of two wordings of a condition, and the decoder
+    is told the other wording than encoder and prior: see `rewording.tied`.
+
     Args:
       model: the model.
       state: the member's state.
-      batch: x of shape (b, H, W, C), and the conditions.
+      batch: x of shape (b, H, W, C), and the conditions, in two wordings where the member weighs their difference.
       hparams: the member's settings.
       step: number of updates made so far.
       objective: the loss.
@@ -234,15 +240,20 @@ def train_step(
         begins = tells_z & (step.astype(jnp.float32) < hparams.condition_first_steps + 1.0)
         opt_state = jax.tree.map(lambda a: jnp.where(begins, jnp.zeros_like(a), a), state.opt_state)
         state = dataclasses.replace(state, opt_state=opt_state)
-    c = batch.c
+    heeded = None
     if hparams.condition_dropout is not None:
         key = jax.random.fold_in(stream(hparams.key, Stream.CONDITION), step)
-        heeded = jax.random.bernoulli(key, 1.0 - hparams.condition_dropout, (batch_size,))
-        c = Given(c, heeded.astype(jnp.float32))
+        heeded = jax.random.bernoulli(key, 1.0 - hparams.condition_dropout, (batch_size,)).astype(jnp.float32)
+
+    def given(c: PyTree) -> PyTree:
+        return c if heeded is None else Given(c, heeded)
 
     def loss_and_terms(params: PyTree) -> tuple[Array, Terms]:
-        per_example = objective(model, params, batch.x, c, keys, at_step)
-        terms = jax.tree.map(jnp.mean, per_example)
+        c, tie = given(batch.c), jnp.zeros(())
+        if hparams.rewording_weight is not None:
+            c, tie = rewording.tied(model, params, c, given(batch.reworded), hparams)
+        terms = jax.tree.map(jnp.mean, objective(model, params, batch.x, c, keys, at_step))
+        terms = terms._replace(loss=terms.loss + tie)
         return terms.loss if tells_z is None else jnp.where(tells_z, terms.loss, terms.distortion), terms
 
     (_, terms), gradient = jax.value_and_grad(loss_and_terms, has_aux=True)(state.params)

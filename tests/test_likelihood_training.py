@@ -154,7 +154,9 @@ def test_evaluation_fits_nothing_to_what_it_evaluates(optimal):
     keys = training.example_keys(h.key, jnp.int32(0), 8)
     run = jax.jit(draw, static_argnums=0)
     fitting = model.clone(fits_batch=True)
-    evaluated, fitted = (run(m, params, *batch, keys, mask).log_likelihood for m in (model, fitting))
+    evaluated, fitted = (
+        run(m, params, batch.x, batch.c, keys, mask).log_likelihood for m in (model, fitting)
+    )
     errors = squared_errors(model, params, batch, keys, mask)
     logvar = params["fitted"]["logvar"]
     expected = -0.5 * 64 * (errors / np.exp(logvar) + logvar + np.log(2 * np.pi))
@@ -182,7 +184,7 @@ def test_every_objective_of_one_draw_fits_sigma_alike(optimal, loss):
     keys = training.example_keys(h.key, jnp.int32(0), 8)
     h = h.replace(free_bits=jnp.float32(0.5), kl_target=jnp.float32(3.0))
     here, elbo = (
-        jax.jit(partial(f, model))(state.params, *batches[0], keys, h)
+        jax.jit(partial(f, model))(state.params, *batches[0][:2], keys, h)
         for f in (loss, objectives.negative_beta_elbo)
     )
     np.testing.assert_allclose(here.distortion, elbo.distortion, rtol=1e-6)
@@ -222,7 +224,9 @@ def test_draws_by_the_dozen_work_under_every_output(make_sweep, name):
     state = jax.jit(partial(training.init, model))(h)
     batch = Batch(jnp.full((4, 8, 8, 1), 0.5), jnp.arange(4, dtype=jnp.int32))
     keys = training.example_keys(h.key, jnp.int32(0), 4)
-    terms = jax.jit(partial(objectives.objective(model.config, 100), model))(state.params, *batch, keys, h)
+    terms = jax.jit(partial(objectives.objective(model.config, 100), model))(
+        state.params, batch.x, batch.c, keys, h
+    )
     assert terms.loss.shape == (4,)
     assert np.isfinite(terms.loss).all()
 

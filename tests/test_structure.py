@@ -46,7 +46,7 @@ LAYERS = [
     {"conditions", "priors", "data"},
     {"mixture_priors"},
     {"cvae", "disentanglement"},
-    {"draws"},
+    {"draws", "rewording"},
     {"sampling"},
     {"terms", "evaluation"},
     {"importance", "tcvae", "dipvae", "factorvae", "multirate", "latents", "classifier"},

@@ -232,6 +232,7 @@ class _Numbered:
     class train:
         x = np.arange(22, dtype=np.uint8)[:, None, None, None]
         c = np.arange(22, dtype=np.int32)
+        reworded = None
 
     x_max = 1.0
 

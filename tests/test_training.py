@@ -57,7 +57,7 @@ def terms_of(model):
         at_beta = dataclasses.replace(hparams, beta=beta)
 
         def mean(name, params):
-            return jnp.mean(getattr(negative_beta_elbo(model, params, *batch, keys, at_beta), name))
+            return jnp.mean(getattr(negative_beta_elbo(model, params, batch.x, batch.c, keys, at_beta), name))
 
         loss, gradient = jax.value_and_grad(partial(mean, "loss"))(params)
         distortion, of_distortion = jax.value_and_grad(partial(mean, "distortion"))(params)
