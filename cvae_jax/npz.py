@@ -21,7 +21,8 @@ _LARGEST_LABEL = 2**20 - 1
 def from_npz(path: Path, conditions: tuple[str, ...], features: tuple[str, ...] = ()) -> Dataset:
     """Arrays `x_train`, `c_train` and optionally `x_`, `c_validation` and `x_`, `c_test`, and factors of each.
 
-    Several conditions are arrays of their own names, `text_train` and so on, or of the names given.
+    Several conditions are arrays of their own names, `text_train` and so on, or of the names given. `c_reworded`, or
+    `text_reworded`, says what `c_train` or `text_train` says, in other words.
 
     Args:
       path: the file.
@@ -56,7 +57,8 @@ def from_npz(path: Path, conditions: tuple[str, ...], features: tuple[str, ...] 
             return None
         if given is not None:
             known = _factors(path, name, len(x), arrays)
-            return Split(_pixels(path, name, x), given[name], known)
+            reworded = given.get("reworded") if name == "train" else None
+            return Split(_pixels(path, name, x), given[name], known, reworded)
         if c is None:
             if conditions == ("label",):
                 raise DataError(f"{path} has no c_{name}, expected labels of x_{name} (or --condition=none)")
@@ -144,12 +146,22 @@ def _factor_names(path: Path, train: Split, arrays: dict[str, np.ndarray]) -> tu
 def _given(
     path: Path, arrays: dict[str, np.ndarray], conditions: tuple[str, ...], features: tuple[str, ...]
 ) -> tuple[Condition, dict[str, Any], dict[str, tuple[str, ...]]]:
-    """What the conditions are made of, those of each split, and names of classes, by the names of their arrays."""
+    """What the conditions are made of, those of each split, and names of classes, by the names of their arrays.
+
+    Where an array is there in other words, those are conditions of one more split, `reworded`; what is not says there
+    what it says in train.
+    """
     alone = len(conditions) == 1 and not features
     names = ("c",) if alone else features or conditions
-    kinds, class_names, by_split = [], {}, {split: {} for split in _SPLITS if f"x_{split}" in arrays}
+    rewords = {name for name in names if f"{name}_reworded" in arrays}
+    images = {split: f"x_{split}" for split in _SPLITS if f"x_{split}" in arrays}
+    if rewords:
+        images["reworded"] = "x_train"
+    kinds, class_names, by_split = [], {}, {split: {} for split in images}
     for name, condition in zip(names, conditions, strict=True):
-        wanted = {split: f"{name}_{split}" for split in by_split}
+        wanted = {split: f"{name}_{split}" for split in images}
+        if name not in rewords and "reworded" in wanted:
+            wanted["reworded"] = wanted["train"]
         missing = [array for array in wanted.values() if array not in arrays]
         if missing:
             raise DataError(
@@ -158,10 +170,10 @@ def _given(
             )
         raw = {split: arrays[array] for split, array in wanted.items()}
         for split, array in raw.items():
-            if array.ndim == 0 or len(array) != len(arrays[f"x_{split}"]):
+            n = len(arrays[images[split]])
+            if array.ndim == 0 or len(array) != n:
                 raise DataError(
-                    f"{path}: x_{split} has {len(arrays[f'x_{split}'])} examples and {wanted[split]} has "
-                    f"shape {array.shape}"
+                    f"{path}: {images[split]} has {n} examples and {wanted[split]} has shape {array.shape}"
                 )
         made = made_of(condition, raw, f"{path}: {name}")
         kinds.append((name, made.kind))

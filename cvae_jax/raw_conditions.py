@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from cvae_jax.condition_kinds import Audio, Image, Kind, Label, Text, Vector, encode_text
 from cvae_jax.dataset import DataError, Dataset, Split
+
+if TYPE_CHECKING:
+    from cvae_jax.dataset import Conditions
 
 # A text is as long as the longest: beyond this a transformer over bytes is the wrong encoder.
 _MOST_BYTES = 1024
@@ -71,17 +74,19 @@ def standardized(dataset: Dataset) -> Dataset:
 
     condition, train = dataset.condition, dataset.train.c
 
-    def rescaled(split: Split) -> Split:
+    def all_scaled(c: Conditions) -> Conditions:
         if isinstance(condition, tuple):
             assert isinstance(train, dict)
-            assert isinstance(split.c, dict)
-            c = {name: scaled(kind, train[name], split.c[name]) for name, kind in condition}
-        else:
-            assert condition is not None
-            assert isinstance(train, np.ndarray)
-            assert isinstance(split.c, np.ndarray)
-            c = scaled(condition, train, split.c)
-        return dataclasses.replace(split, c=c)
+            assert isinstance(c, dict)
+            return {name: scaled(kind, train[name], c[name]) for name, kind in condition}
+        assert condition is not None
+        assert isinstance(train, np.ndarray)
+        assert isinstance(c, np.ndarray)
+        return scaled(condition, train, c)
+
+    def rescaled(split: Split) -> Split:
+        reworded = None if split.reworded is None else all_scaled(split.reworded)
+        return dataclasses.replace(split, c=all_scaled(split.c), reworded=reworded)
 
     return dataclasses.replace(
         dataset,

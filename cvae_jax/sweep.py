@@ -50,7 +50,7 @@ def build_model(config: Config, dataset: Dataset, members: Sequence[Member]) -> 
         if member.rewording_weight > 0 and dataset.train.reworded is None:
             raise SettingError(
                 f"rewording_weight is {member.rewording_weight}, expected 0 with the dataset {dataset.name}, which has "
-                "no second wording of its conditions: captions has"
+                "no second wording of its conditions: captions has, and an .npz by c_reworded"
             )
     capacity = max(member.latent_dim for member in members)
     return CVAE(config, dataset.shape, dataset.condition, capacity, levels=dataset.levels)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from arrays import GREY, SPLITS, labels, load, pixels
 
+from cvae_jax.condition_kinds import decode_text
 from cvae_jax.dataset import DataError
 
 
@@ -281,3 +282,34 @@ def test_another_condition_than_the_datasets_is_refused():
 def test_features_of_a_dataset_that_has_none_are_refused(fields):
     with pytest.raises(DataError, match="expected none with the dataset digits"):
         load("digits", **fields)
+
+
+def test_conditions_come_in_other_words(npz):
+    """Beside those they reword; what is not reworded says the same twice."""
+    texts, names = own_condition("text"), np.array(["red", "blue"])[np.arange(N_OWN) % 2]
+    others = np.array([f"the text of the number {i}" for i in range(N_OWN)])
+    one = load(npz(c_train=texts, c_reworded=others), condition="text", **GREY)
+    assert one.condition.length == len("the text of the number 10")
+    for split in (one.train, one.validation, one.test):
+        pairs = [tuple(map(decode_text, pair)) for pair in zip(split.c, split.reworded, strict=True)]
+        assert [pair[1] for pair in pairs] == [
+            f"the text of the number {pair[0].split()[1]}" for pair in pairs
+        ]
+    file = npz(c_train=None, text_train=texts, text_reworded=others, label_train=names)
+    both = load(file, condition="text,label", **GREY).train
+    np.testing.assert_array_equal(both.reworded["text"], one.train.reworded)
+    np.testing.assert_array_equal(both.reworded["label"], both.c["label"])
+    assert load(npz(c_train=texts), condition="text", **GREY).train.reworded is None
+
+
+def test_reworded_numbers_are_standardized_as_the_others(npz):
+    vectors = own_condition("vector")
+    train = load(npz(c_train=vectors, c_reworded=vectors), condition="vector", **GREY).train
+    np.testing.assert_array_equal(train.reworded, train.c)
+    assert not np.isin(train.c, vectors.astype(np.float32)).any()
+
+
+def test_other_words_for_too_few_are_refused(npz):
+    texts = own_condition("text")
+    with pytest.raises(DataError, match=rf"x_train has {N_OWN} examples and c_reworded has shape \(3,\)"):
+        load(npz(c_train=texts, c_reworded=texts[:3]), condition="text", **GREY)

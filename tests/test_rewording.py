@@ -180,16 +180,18 @@ def test_training_brings_the_wordings_together(dataset):
 
 @pytest.mark.parametrize("i", [0, 1])
 def test_a_member_equals_its_solo_run(dataset, i):
-    members = [Member(latent_dim=Z), Member(latent_dim=Z, rewording_weight=0.5, seed=1)]
+    # An epsilon below which Adam takes no gradient for more than it is: rounding alone would move what is not used.
+    members = [
+        Member(latent_dim=Z, adam_epsilon=1e-3), Member(latent_dim=Z, adam_epsilon=1e-3, rewording_weight=0.5, seed=1)
+    ]  # fmt: skip
     model, together = trained(dataset, *members)
     _, alone = trained(dataset, members[i])
-    # What they compute rather than their parameters: the bias of attention's keys changes nothing, and so drifts.
     for c in (C, OTHER):
         a, b = (
             encode(model, jax.tree.map(lambda leaf, j=j: leaf[j], states.params), X, c, MASK)
             for states, j in ((together, i), (alone, 0))
         )
-        jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-4), a, b)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), a, b)
 
 
 def test_scenes_are_reworded_in_their_meaning():
@@ -215,5 +217,7 @@ def test_what_cannot_be_weighed_is_refused(dataset):
     with pytest.raises(SettingError, match=r"rewording_weight is -1.0, expected"):
         Member(rewording_weight=-1.0)
     plain = dataclasses.replace(dataset, train=dataset.validation)
-    with pytest.raises(SettingError, match="expected 0 with the dataset words, which has no second wording"):
+    with pytest.raises(
+        SettingError, match=r"dataset words, which has no second wording of its conditions: captions"
+    ):
         sweep.build_model(CONFIG, plain, [Member(latent_dim=Z, rewording_weight=1.0)])
