@@ -32,13 +32,15 @@ class LabelEmbedding(nn.Module):
     num_classes: int
     features: int = 32
 
-    @nn.compact
+    def setup(self) -> None:
+        """Draw the vectors."""
+        self.table = self.param("table", nn.initializers.normal(1.0), (self.num_classes, self.features))
+
     def __call__(self, c: Int[Array, " b"] | Float[Array, "b k"]) -> Embedding:
         """Look up a batch of labels, or average the vectors by a batch of weights over the classes."""
-        table = self.param("table", nn.initializers.normal(1.0), (self.num_classes, self.features))
         # A product rather than a gather: its gradient is a product too, not a scatter, and so repeats bit for bit.
         weights = jax.nn.one_hot(c, self.num_classes, dtype=jnp.float32) if c.ndim == 1 else c
-        return Embedding(weights @ table)
+        return Embedding(weights @ self.table, weights=weights)
 
 
 class VectorEncoder(nn.Module):

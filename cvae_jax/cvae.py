@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from cvae_jax.condition_kinds import Condition, Observed, Text
-from cvae_jax.conditions import encoder, features_of
+from cvae_jax.conditions import LabelEmbedding, encoder, features_of
 from cvae_jax.config import Config
 from cvae_jax.dropout import Dropout
-from cvae_jax.embeddings import Embedding, Embeddings, Given, withheld
+from cvae_jax.embeddings import ByClass, Embedding, Embeddings, Given, withheld
 from cvae_jax.latent_maps import Gaussian, ToLatents
 from cvae_jax.likelihoods import GaussianOutput, Likelihood, likelihood
 from cvae_jax.losses import reparameterize
@@ -174,8 +174,11 @@ class CVAE(nn.Module):
             of_encoder, of_decoder, of_prior, c if isinstance(self.condition, Observed) else None
         )
 
-    def _context(self, told: Embedding | None) -> Context:
-        e, maps, words = told or Embedding(None)
+    def _context(self, told: Embedding | None, network: nn.Module | None) -> Context:
+        """What a body is told, by the condition's encoder."""
+        e, maps, words, weights = told or Embedding(None)
+        if isinstance(network, LabelEmbedding) and weights is not None and len(weights) > weights.shape[1]:
+            e = ByClass(weights, network.table)
         film = self.config.conditioning == "film"
         return Context(e, maps, words, film, None if self.log_beta is None else self.log_beta.value)
 
@@ -188,7 +191,7 @@ class CVAE(nn.Module):
         embedded = self.embed(c)
         if isinstance(self.prior, ConditionalPrior) and self.config.objective == "gsnn":
             return self.prior(self._told_prior(embedded), latent_mask)
-        q = self.to_latents(self.encoder(x, self._context(embedded.encoder)))
+        q = self.to_latents(self.encoder(x, self._context(embedded.encoder, self.embedding)))
         return masked(q, self._in_use(latent_mask))
 
     def decode(self, z: Float[Array, "b z"], c: PyTree, latent_mask: Bool[Array, " z"]) -> PyTree:
@@ -196,7 +199,8 @@ class CVAE(nn.Module):
         embedded = self.embed(c)
         told = self._in_use(latent_mask)
         z = jnp.where(told if self.tells_z is None else told & self.tells_z, z, 0.0)
-        output = self.decoder(z, self._context(embedded.decoder), latent_mask).astype(jnp.float32)
+        context = self._context(embedded.decoder, self.decoder_embedding or self.embedding)
+        output = self.decoder(z, context, latent_mask).astype(jnp.float32)
         if isinstance(self.kind, Observed) and embedded.observed is not None:
             given = (2.0 * embedded.observed.astype(jnp.float32) - 1.0) * _CERTAIN
             output = jnp.where(self.kind.mask, given, output)

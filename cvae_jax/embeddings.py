@@ -36,6 +36,18 @@ class Words(NamedTuple):
     present: Float[Array, "b l"]
 
 
+class ByClass(NamedTuple):
+    """Embeddings that are sums of a table's rows, weights @ table.
+
+    Attributes:
+      weights: of each row, shape (b, k).
+      table: shape (k, e).
+    """
+
+    weights: Float[Array, "b k"]
+    table: Float[Array, "k e"]
+
+
 class Embedding(NamedTuple):
     """What the networks are told of a batch of conditions.
 
@@ -43,11 +55,13 @@ class Embedding(NamedTuple):
       e: the embedding, shape (b, e), or None where the maps say it all.
       maps: features at the sizes of an image's pyramid, each of shape (b, h, w, f), largest first.
       words: of a text, for a decoder that puts them on a map.
+      weights: of labels, over the rows of the table that e is made of, shape (b, k).
     """
 
     e: Float[Array, "b e"] | None
     maps: tuple[Float[Array, "b h w f"], ...] = ()
     words: Words | None = None
+    weights: Float[Array, "b k"] | None = None
 
 
 class Embeddings(NamedTuple):

@@ -11,14 +11,14 @@ import jax.numpy as jnp
 from cvae_jax.config import ActivationName
 from cvae_jax.convolutions import Downsample, Upsample
 from cvae_jax.dropout import Dropout, drop
+from cvae_jax.embeddings import ByClass, Words
 from cvae_jax.latent_maps import FromLatents
-from cvae_jax.products import Dense
+from cvae_jax.products import Dense, matmul
 
 if TYPE_CHECKING:
     from jax.typing import DTypeLike
     from jaxtyping import Array, Bool, Float
 
-    from cvae_jax.embeddings import Words
     from cvae_jax.places import TextMap
 
 ACTIVATIONS = {"silu": nn.silu, "tanh": nn.tanh}
@@ -30,14 +30,14 @@ class Context(NamedTuple):
     """What every layer of both bodies is told beside its input.
 
     Attributes:
-      e: embedding of the condition, shape (b, e), or None without one.
+      e: embedding of the condition, shape (b, e), or the table that it is made of, or None without one.
       maps: features of an image that is the condition, each of shape (b, h, w, f).
       words: of a text that is the condition, which a convolutional decoder puts in their places.
       film: whether they scale each channel, too.
       log_beta: the β that a multi-rate model is at, a scalar or shape (b,), or None for any other model.
     """
 
-    e: Float[Array, "b e"] | None
+    e: Float[Array, "b e"] | ByClass | None
     maps: tuple[Float[Array, "b h w f"], ...] = ()
     words: Words | None = None
     film: bool = False
@@ -74,12 +74,17 @@ class AddCondition(nn.Module):
         return h
 
     def _heed(
-        self, h: Array, features: Array, context: Context, term: str | None, scale: str
+        self, h: Array, features: Array | ByClass, context: Context, term: str | None, scale: str
     ) -> Float[Array, "b *hw f"]:
         """Add what features say, the same everywhere or of each place; `term` and `scale` name the parameters."""
 
         def linear(name: str | None) -> Array:
-            said = Dense(h.shape[-1], use_bias=False, dtype=self.dtype, name=name)(features)
+            to_channels = Dense(h.shape[-1], use_bias=False, dtype=self.dtype, name=name)
+            if isinstance(features, ByClass):
+                # A term of each class first, for there are fewer classes than examples.
+                said = matmul(features.weights.astype(self.dtype), to_channels(features.table))
+            else:
+                said = to_channels(features)
             return said.reshape(said.shape[0], *(1,) * (h.ndim - said.ndim), *said.shape[1:])
 
         scaled = h * (1.0 + linear(scale)) if context.film else h

@@ -184,3 +184,38 @@ def test_pyramid_ends_small(shape):
     *_, (height, width, channels) = networks.pyramid(shape)
     assert min(height, width) <= 8
     assert channels <= networks.MAX_CHANNELS
+
+
+@pytest.mark.parametrize(
+    ("network", "conditioning", "share"), [("mlp", "concat", True), ("conv", "film", True), ("mlp", "film", False)]
+)  # fmt: skip
+def test_more_examples_than_classes_change_no_value_and_no_gradient(network, conditioning, share):
+    """Then a layer makes its term of every class first, and of a batch as small as the classes of every example."""
+    config = Config(network=network, conditioning=conditioning, share_condition=share)
+    model = CVAE(config, (8, 8, 1), Label(4), 2)
+    x = jax.random.uniform(jax.random.key(0), (12, 8, 8, 1))
+    c = jnp.arange(12) % 3
+    weights = jax.random.dirichlet(jax.random.key(3), jnp.ones(4), (12,))
+    mask = jnp.ones(2, bool)
+    params = any_params(model, jax.random.key(1), x, c, mask, jax.random.key(2))
+
+    @partial(jax.jit, static_argnums=2)
+    def outputs(params, c, size):
+        def one_batch(x, c):
+            q = model.apply(params, x, c, mask, method="encode")
+            return q, model.apply(params, q.mean, c, mask, method="decode")
+
+        batches = (a.reshape(-1, size, *a.shape[1:]) for a in (x, c))
+        return jax.tree.map(lambda a: a.reshape(12, *a.shape[2:]), jax.vmap(one_batch)(*batches))
+
+    def gradient(params, c, size):
+        total = lambda params: sum(jnp.sum(jnp.sin(a)) for a in jax.tree.leaves(outputs(params, c, size)))  # noqa: E731
+        return jax.jit(jax.grad(total))(params)
+
+    for conditions in (c, weights):
+        for of in (outputs, gradient):
+            jax.tree.map(
+                partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
+                of(params, conditions, 12),
+                of(params, conditions, 2),
+            )
