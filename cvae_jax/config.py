@@ -256,7 +256,7 @@ class Member:
         alone says; the KL does not count until they end.
       condition_dropout: probability that an example's condition is withheld in a training step, 0 ≤
         condition_dropout < 1; guidance needs it.
-      rewording_weight: of the divergence between the priors of two wordings of a condition, ≥ 0.
+      rewording_weight: of the divergence between what two wordings of a condition come to, prior and picture, ≥ 0.
       weight_decay: decoupled, as in AdamW; 0 is Adam.
       clip_norm: largest global norm of the gradient; inf does not clip.
       dropout: probability that a hidden unit is dropped in a training step, 0 ≤ dropout < 1.
@@ -297,13 +297,11 @@ class Member:
         """Refuse what no training can use."""
         require_finite("beta", self.beta, 0.0)
         require_integer("latent_dim", self.latent_dim, 1)
-        require_finite("learning_rate", self.learning_rate, 0.0, exclusive=True)
-        require_finite("adam_epsilon", self.adam_epsilon, 0.0, exclusive=True)
         for name in ("warmup_epochs", "condition_first_epochs", "rewording_weight", "free_bits", "kl_target"):
             require_finite(name, getattr(self, name), 0.0)
         for name in ("mi_weight", "marginal_weight", "dip_off_diagonal", "dip_diagonal", "tc_weight"):
             require_finite(name, getattr(self, name), 0.0)
-        for name in ("discriminator_learning_rate", "beta_min", "beta_max"):
+        for name in ("learning_rate", "adam_epsilon", "discriminator_learning_rate", "beta_min", "beta_max"):
             require_finite(name, getattr(self, name), 0.0, exclusive=True)
         if self.beta_min >= self.beta_max:
             raise SettingError(f"beta_min is {self.beta_min}, expected less than beta_max {self.beta_max}")
@@ -332,10 +330,11 @@ def require_compatible(config: Config, member: Member) -> None:
         raise SettingError(
             f"condition_first_epochs is {member.condition_first_epochs}, expected 0 without a condition"
         )
-    if member.rewording_weight > 0 and config.prior not in ("conditional", "mixture"):
+    comparable = config.prior in ("conditional", "mixture") and config.likelihood != "logistic_mixture"
+    if member.rewording_weight > 0 and not comparable:
         raise SettingError(
-            f"rewording_weight is {member.rewording_weight}, expected 0 with the prior {config.prior}, or the prior "
-            "conditional or mixture"
+            f"rewording_weight is {member.rewording_weight}, expected 0 with the prior {config.prior} and the "
+            f"{config.likelihood} likelihood, or the prior conditional or mixture and none of logistic_mixture"
         )
     if config.objective == "multirate":
         if not member.beta_min <= member.beta <= member.beta_max:
