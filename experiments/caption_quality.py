@@ -140,7 +140,8 @@ def _under_rewording(reader: PyTree, draw: Callable[[np.ndarray], np.ndarray], g
     """Shares of draws that show the same under several phrasings of what their scene's cells hold.
 
     The phrasings leave sizes open: one share is of draws that show the same digits in the same places, by their number,
-    the other of those that show them in the same sizes, too.
+    the other of those that show them in the same sizes, too. And how far the pictures themselves move, which no reader
+    judges: the sum of their pixels' changes, over that of their pixels.
     """
     rng = np.random.default_rng(0)
     texts = [
@@ -148,10 +149,13 @@ def _under_rewording(reader: PyTree, draw: Callable[[np.ndarray], np.ndarray], g
         for grid in grids
     ]
     by_phrasing = [encode_text(list(each), LENGTH) for each in zip(*texts, strict=True)]
-    read = np.stack([_read(reader, draw(c)) for c in by_phrasing], axis=1)
+    drawn = [draw(c) for c in by_phrasing]
+    read = np.stack([_read(reader, x) for x in drawn], axis=1)
+    moved = [np.abs(x - drawn[0]).sum() for x in drawn[1:]]
     return {
         **_same_digits("same_digits_under_rewording", read, grids),
         "same_under_rewording": caption_scores.consistency(read).value,
+        "ink_moved_by_rewording": float(np.mean(moved) / drawn[0].sum()),
     }
 
 

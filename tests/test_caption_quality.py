@@ -53,6 +53,7 @@ def test_what_is_asked_for_is_right(judged):
     assert set(shares.values()) == {1.0}
     same = {share for name, share in record.items() if name.startswith("same_")}
     assert same == {1.0}
+    assert record["ink_moved_by_rewording"] == 0
     assert record["pictures"] == 60
 
 
@@ -64,7 +65,10 @@ def test_one_who_draws_only_what_was_trained_fails_on_the_rest(judged):
 
 
 def test_one_who_minds_the_wording_is_found_out(judged):
-    assert judged(lambda caption: as_asked(caption) * ("draw" in caption))["same_under_rewording"] < 0.5
+    record = judged(lambda caption: as_asked(caption) * (1 + ("draw" in caption)))
+    assert record["same_under_rewording"] < 0.5
+    # Twice the ink, or half of it, of every second picture.
+    assert 0.2 < record["ink_moved_by_rewording"] < 0.8
 
 
 def test_a_size_that_changes_with_the_wording_is_told_apart(judged):
