@@ -87,5 +87,18 @@ def consistency(read: Int[np.ndarray, "n k g"]) -> Share:
     return _share((read == read[:, :1]).all(axis=(1, 2)))
 
 
+def stays_right(right: Bool[np.ndarray, "n k"]) -> Share:
+    """Of the scenes that are right under the first phrasing, the share that are so under all of them.
+
+    Args:
+      right: whether the draw of each scene under each of k phrasings is right.
+
+    Example:
+      >>> stays_right(np.array([[True, True], [True, False], [False, False]]))
+      Share(value=0.5, pictures=2)
+    """
+    return _share(right[right[:, 0]].all(axis=1))
+
+
 def _share(right: Bool[np.ndarray, " n"]) -> Share:
     return Share(float(np.mean(right)) if len(right) else float("nan"), len(right))

@@ -256,7 +256,7 @@ class Member:
         alone says; the KL does not count until they end.
       condition_dropout: probability that an example's condition is withheld in a training step, 0 ≤
         condition_dropout < 1; guidance needs it.
-      rewording_weight: of the divergence between what two wordings of a condition come to, prior and picture, ≥ 0.
+      rewording_weight: of the divergence between the priors of two wordings of a condition, ≥ 0.
       weight_decay: decoupled, as in AdamW; 0 is Adam.
       clip_norm: largest global norm of the gradient; inf does not clip.
       dropout: probability that a hidden unit is dropped in a training step, 0 ≤ dropout < 1.
@@ -330,11 +330,10 @@ def require_compatible(config: Config, member: Member) -> None:
         raise SettingError(
             f"condition_first_epochs is {member.condition_first_epochs}, expected 0 without a condition"
         )
-    comparable = config.prior in ("conditional", "mixture") and config.likelihood != "logistic_mixture"
-    if member.rewording_weight > 0 and not comparable:
+    if member.rewording_weight > 0 and config.prior not in ("conditional", "mixture"):
         raise SettingError(
-            f"rewording_weight is {member.rewording_weight}, expected 0 with the prior {config.prior} and the "
-            f"{config.likelihood} likelihood, or the prior conditional or mixture and none of logistic_mixture"
+            f"rewording_weight is {member.rewording_weight}, expected 0 with the prior {config.prior}, or the prior "
+            "conditional or mixture"
         )
     if config.objective == "multirate":
         if not member.beta_min <= member.beta <= member.beta_max:

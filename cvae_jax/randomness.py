@@ -30,7 +30,6 @@ class Stream(enum.IntEnum):
     DROPOUT = 13
     AUGMENT = 14
     CONDITION = 15
-    REWORDING = 16
 
 
 def stream(key: Key[Array, ""], name: Stream) -> Key[Array, ""]:

@@ -209,8 +209,8 @@ def train_step(
     change again. Nor do those of a member that has stopped. Where the condition comes first, the step goes down the
     distortion at z = 0 until the member's `condition_first_steps` are over, and Adam starts anew then.
 
-    With a `rewording_weight` the loss has that many times the mean `rewording.divergence` of two wordings of some of
-    the conditions.
+    With a `rewording_weight` the loss has a term that ties the priors of two wordings of a condition, and the decoder
+    is told the other wording than encoder and prior: see `rewording.tied`.
 
     Args:
       model: the model.
@@ -251,13 +251,7 @@ def train_step(
     def loss_and_terms(params: PyTree) -> tuple[Array, Terms]:
         c, tie = given(batch.c), jnp.zeros(())
         if hparams.rewording_weight is not None:
-            c, some, other = rewording.embedded_twice(model, params, c, given(batch.reworded))
-            # A member that does not weigh it has nothing to fear of it, such as 0 times infinity.
-            weighs = hparams.rewording_weight > 0
-            other = jax.tree.map(lambda a, b: jnp.where(weighs, a, b), other, some)
-            key = jax.random.fold_in(stream(hparams.key, Stream.REWORDING), step)
-            apart = rewording.divergence(model, params, some, other, key, hparams.latent_mask)
-            tie = hparams.rewording_weight * jnp.mean(apart)
+            c, tie = rewording.tied(model, params, c, given(batch.reworded), hparams)
         terms = jax.tree.map(jnp.mean, objective(model, params, batch.x, c, keys, at_step))
         terms = terms._replace(loss=terms.loss + tie)
         return terms.loss if tells_z is None else jnp.where(tells_z, terms.loss, terms.distortion), terms

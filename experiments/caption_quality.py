@@ -68,7 +68,7 @@ def _reader(digits: Dataset, cache: Path) -> PyTree:
     return quality.trained_once(cache, "captions", depends_on, scene_reader.abstract_params(), train)
 
 
-def _shares_right(reader: PyTree, draw: Callable[[np.ndarray], np.ndarray], test: Split) -> Record:
+def _shares_right(reader: PyTree, draw: Callable[..., np.ndarray], test: Split) -> Record:
     """Shares of right pictures, one of each test caption, and of pictures that stay the same under rewording."""
     assert test.factors is not None
     assert isinstance(test.c, np.ndarray)
@@ -116,9 +116,9 @@ def _right(read: np.ndarray, asked: list[frozenset[Arrangement]]) -> np.ndarray:
     return np.array([caption_scores.right(one, wanted) for one, wanted in zip(read, asked, strict=True)])
 
 
-def _draw(session: Session, trained: Trained, temperature: float, c: np.ndarray) -> np.ndarray:
-    """One picture of each caption, from the same noise whatever the captions."""
-    key = stream(jax.random.key(0), Stream.QUALITY)
+def _draw(session: Session, trained: Trained, temperature: float, c: np.ndarray, seed: int = 0) -> np.ndarray:
+    """One picture of each caption, from the seed's noise whatever the captions."""
+    key = stream(jax.random.key(seed), Stream.QUALITY)
     mask = trained.hparams.latent_mask
     x = sampling.generate(
         session.model, trained.best.params, key, jnp.asarray(c), mask, temperature=temperature
@@ -136,12 +136,13 @@ def _to_rephrase(test: Split) -> np.ndarray:
     return test.factors[~held_out_rows(test.factors)][:_REPHRASED]
 
 
-def _under_rewording(reader: PyTree, draw: Callable[[np.ndarray], np.ndarray], grids: np.ndarray) -> Record:
+def _under_rewording(reader: PyTree, draw: Callable[..., np.ndarray], grids: np.ndarray) -> Record:
     """Shares of draws that show the same under several phrasings of what their scene's cells hold.
 
     The phrasings leave sizes open: one share is of draws that show the same digits in the same places, by their number,
-    the other of those that show them in the same sizes, too. And how far the pictures themselves move, which no reader
-    judges: the sum of their pixels' changes, over that of their pixels.
+    the other of those that show them in the same sizes, too. A third is of the draws that are right under the first
+    phrasing: those that are so under all. And how far the pictures themselves move, which no reader judges: the sum of
+    their pixels' changes over that of their pixels, beside what other noise in place of other words moves.
     """
     rng = np.random.default_rng(0)
     texts = [
@@ -151,11 +152,17 @@ def _under_rewording(reader: PyTree, draw: Callable[[np.ndarray], np.ndarray], g
     by_phrasing = [encode_text(list(each), LENGTH) for each in zip(*texts, strict=True)]
     drawn = [draw(c) for c in by_phrasing]
     read = np.stack([_read(reader, x) for x in drawn], axis=1)
-    moved = [np.abs(x - drawn[0]).sum() for x in drawn[1:]]
+    right = (read[..., :CELLS] == grids[:, None, :CELLS]).all(axis=2)
+
+    def ink_moved(others: list[np.ndarray]) -> float:
+        return float(np.mean([np.abs(x - drawn[0]).sum() for x in others]) / drawn[0].sum())
+
     return {
         **_same_digits("same_digits_under_rewording", read, grids),
         "same_under_rewording": caption_scores.consistency(read).value,
-        "ink_moved_by_rewording": float(np.mean(moved) / drawn[0].sum()),
+        "stays_right_under_rewording": caption_scores.stays_right(right).value,
+        "ink_moved_by_rewording": ink_moved(drawn[1:]),
+        "ink_moved_by_new_noise": ink_moved([draw(by_phrasing[0], 1)]),
     }
 
 

@@ -174,7 +174,7 @@ _MEMBER_HELP = {
     "condition_first_epochs": "Epochs in which the decoder sees z = 0, to learn what the condition alone says; "
     "validation, which tells it z, is no guide until then.",
     "condition_dropout": "Probability that an example's condition is withheld in a step; --guidance needs it.",
-    "rewording_weight": "Weight of the divergence between what two wordings of a condition come to, of a dataset that "
+    "rewording_weight": "Weight of the divergence between the priors of two wordings of a condition, of a dataset that "
     "has a second wording: captions, or an .npz with c_reworded.",
     "weight_decay": "Decoupled weight decay, as in AdamW.",
     "clip_norm": "Largest global norm of the gradient; inf does not clip.",

@@ -33,7 +33,9 @@ def judged(monkeypatch, dataset):
 
     def judge(drawer):
         return caption_quality._shares_right(
-            None, lambda c: np.stack([drawer(decode_text(row)) for row in c]), dataset.test
+            None,
+            lambda c, seed=0: (1 + seed) * np.stack([drawer(decode_text(row)) for row in c]),
+            dataset.test,
         )
 
     return judge
@@ -53,7 +55,8 @@ def test_what_is_asked_for_is_right(judged):
     assert set(shares.values()) == {1.0}
     same = {share for name, share in record.items() if name.startswith("same_")}
     assert same == {1.0}
-    assert record["ink_moved_by_rewording"] == 0
+    assert record["stays_right_under_rewording"] == 1
+    assert (record["ink_moved_by_rewording"], record["ink_moved_by_new_noise"]) == (0, 1)
     assert record["pictures"] == 60
 
 
@@ -69,6 +72,7 @@ def test_one_who_minds_the_wording_is_found_out(judged):
     assert record["same_under_rewording"] < 0.5
     # Twice the ink, or half of it, of every second picture.
     assert 0.2 < record["ink_moved_by_rewording"] < 0.8
+    assert record["stays_right_under_rewording"] < 0.5
 
 
 def test_a_size_that_changes_with_the_wording_is_told_apart(judged):
