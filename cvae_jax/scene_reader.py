@@ -131,12 +131,14 @@ def fit(
     *,
     num_steps: int = NUM_STEPS,
 ) -> PyTree:
-    """Train a reader by AdamW with a cosine schedule, on batches drawn with replacement and shifted by a pixel.
+    """Train a reader by AdamW with a cosine schedule, on batches drawn with replacement.
+
+    Every picture is shifted by up to a pixel and softened by a share between none and all.
 
     Args:
       x: pictures, from 0 to 255.
       grids: what they show, see `arrangements.to_grid`.
-      key: of the initialization, the batches and the shifts.
+      key: of the initialization, the batches, the shifts and the shares.
       num_steps: number of updates.
 
     Returns:
@@ -169,6 +171,33 @@ def read(params: PyTree, x: Num[Array, "n H W 1"], *, x_max: float) -> Int[np.nd
       Grids, see `arrangements.to_grid`, shape (n, 18), int32.
     """
     return np.asarray(_read(params, jnp.asarray(x), jnp.float32(x_max)))
+
+
+def soften(x: Float[Array, "*n H W 1"], share: Float[Array, ""] | float) -> Float[Array, "*n H W 1"]:
+    """Mix pictures with their own 3×3 binomial blur: a decoder draws means, which are softer than scans.
+
+    Args:
+      x: pictures, dark beyond their edges.
+      share: of the blurred ones, from 0 to 1, scalar.
+
+    Returns:
+      Pictures of the same shape.
+
+    Example:
+      >>> dot = jnp.zeros((3, 3, 1)).at[1, 1].set(1.0)
+      >>> soften(dot, 1.0)[..., 0].tolist()
+      [[0.0625, 0.125, 0.0625], [0.125, 0.25, 0.125], [0.0625, 0.125, 0.0625]]
+    """
+    blurred = x
+    for axis in (-3, -2):
+        ends = [(0, 0)] * x.ndim
+        ends[axis] = (1, 1)
+        around = jnp.pad(blurred, ends)
+        before, after = (
+            jax.lax.slice_in_dim(around, i, i + x.shape[axis], axis=axis % x.ndim) for i in (0, 2)
+        )
+        blurred = 0.25 * before + 0.5 * blurred + 0.25 * after
+    return (1.0 - share) * x + share * blurred
 
 
 def whole_right(read: Int[np.ndarray, "n 18"], grids: Int[np.ndarray, "n 18"]) -> Bool[np.ndarray, " n"]:
@@ -226,10 +255,11 @@ def _train(
     """Up to 250 updates."""
 
     def one_step(_: Int[Array, ""], state: _State) -> _State:
-        rows_key, shift_key = jax.random.split(jax.random.fold_in(key, state.step))
+        rows_key, shift_key, share_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
         rows = jax.random.randint(rows_key, (_BATCH,), 0, x.shape[0])
         move = partial(augment.shift, pixels=_SHIFT)
         pictures = jax.vmap(move)(jax.random.split(shift_key, _BATCH), x[rows].astype(jnp.float32) / 255.0)
+        pictures = jax.vmap(soften)(pictures, jax.random.uniform(share_key, (_BATCH,)))
 
         def loss(params: PyTree) -> Float[Array, ""]:
             return _loss(cast("Logits", Reader().apply(params, pictures)), grids[rows])

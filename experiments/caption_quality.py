@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from experiments.results import Trained
 
 # Part of the name of a cached reader: to be raised with every change of how it is built or trained.
-_READER_VERSION = 1
+_READER_VERSION = 2
 _REPHRASED = 600
 _PHRASINGS = 4
 _COUNTS = ("one_digit", "two_digits", "three_digits")
@@ -88,19 +88,23 @@ def _shares_right(reader: PyTree, draw: Callable[..., np.ndarray], test: Split) 
 def _real_quality(reader: PyTree, dataset: Dataset, digits: Split) -> Record:
     """How good the reader is on real scenes.
 
-    Shares of test scenes read right as a whole, of those found to be as captioned, and of scenes read alike each time
-    they are composed. The last is no limit of what rewording may leave unchanged: each time has other scans, while
-    pictures that rewording left alone would be one picture, read alike always.
+    Shares of test scenes read right as a whole, also where they are softened as drawn pictures are; of those found to
+    be as captioned; and of scenes read alike each time they are composed. The last is no limit of what rewording may
+    leave unchanged: each time has other scans, while pictures that rewording left alone would be one picture, read
+    alike always.
     """
     test = dataset.test
     assert test.factors is not None
     assert isinstance(test.c, np.ndarray)
     read = scene_reader.read(reader, jnp.asarray(test.x), x_max=dataset.x_max)
+    softened = scene_reader.soften(jnp.asarray(test.x, jnp.float32), 1.0)
+    read_softened = scene_reader.read(reader, softened, x_max=dataset.x_max)
     rng, grids = np.random.default_rng(0), _to_rephrase(test)
     composed = [scenes.compose(rng, grids, digits) for _ in range(_PHRASINGS)]
     again = [scene_reader.read(reader, jnp.asarray(x), x_max=dataset.x_max) for x in composed]
     return {
         "reader_accuracy": float(scene_reader.whole_right(read, test.factors).mean()),
+        "reader_accuracy_softened": float(scene_reader.whole_right(read_softened, test.factors).mean()),
         "real_right": float(_right(read, _asked(test.c)).mean()),
         **_same_digits("real_same_digits", np.stack(again, axis=1), grids),
     }

@@ -107,16 +107,18 @@ def test_the_reader_is_judged_on_real_scenes(dataset, monkeypatch):
         seen.append((x, x_max))
         wrong = dataset.test.factors[: len(x)].copy()
         wrong[:15] = 0
-        if len(seen) == 3:
+        if len(seen) == 4:
             wrong[20] = 0
         return wrong
 
     monkeypatch.setattr(caption_quality.scene_reader, "read", read)
     record = caption_quality._real_quality(None, dataset, glyphs())
-    assert (record["reader_accuracy"], record["real_right"]) == (0.75, 0.75)
+    names = ("reader_accuracy", "reader_accuracy_softened", "real_right")
+    assert [record[name] for name in names] == [0.75] * 3
     assert record["real_same_digits"] == pytest.approx(29 / 30)
-    (x, _), *composed = seen
+    (x, _), (soft, _), *composed = seen
     np.testing.assert_array_equal(x, dataset.test.x)
+    assert 0 < np.abs(np.diff(soft, axis=1)).max() < np.abs(np.diff(x.astype(int), axis=1)).max()
     assert {(x_max, x.shape[1:]) for x, x_max in seen} == {(255.0, (scenes.SIDE, scenes.SIDE, 1))}
     assert [len(x) for x, _ in composed] == [30] * 4
     assert (composed[0][0] != composed[1][0]).any()

@@ -42,6 +42,14 @@ def test_what_it_reads_does_not_depend_on_the_other_pictures_or_their_scale(fitt
     np.testing.assert_array_equal(few, read[-3:])
 
 
+def test_soft_pictures_are_read_as_sharp_ones(fitted):
+    x, grids = easy(500, 1)
+    soft = scene_reader.soften(jnp.asarray(x, jnp.float32), 1.0)
+    np.testing.assert_allclose(soft[:, 8:24, 8:24].sum(), x[:, 8:24, 8:24].sum(), rtol=0.05)
+    assert np.mean(scene_reader.whole_right(scene_reader.read(fitted, soft, x_max=255.0), grids)) > 0.95
+    np.testing.assert_array_equal(scene_reader.soften(jnp.asarray(x, jnp.float32), 0.0), x)
+
+
 def test_empty_cells_have_no_size(fitted):
     x, _ = easy(200, 2)
     read = scene_reader.read(fitted, jnp.asarray(x), x_max=255.0)
