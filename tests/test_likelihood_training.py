@@ -164,9 +164,9 @@ def test_evaluation_fits_nothing_to_what_it_evaluates(optimal):
     # The batch's own sigma makes the batch likelier, and any example's value the others' affair.
     assert fitted.sum() > evaluated.sum()
     other = batch._replace(x=batch.x.at[1:].set(1 - batch.x[1:]))
-    again = run(model, params, *other, keys, mask).log_likelihood
+    again = run(model, params, other.x, other.c, keys, mask).log_likelihood
     np.testing.assert_allclose(again[0], evaluated[0], rtol=1e-6)
-    assert run(fitting, params, *other, keys, mask).log_likelihood[0] != fitted[0]
+    assert run(fitting, params, other.x, other.c, keys, mask).log_likelihood[0] != fitted[0]
 
 
 @pytest.mark.parametrize(
