@@ -97,7 +97,7 @@ def stays_right(right: Bool[np.ndarray, "n k"]) -> Share:
       >>> stays_right(np.array([[True, True], [True, False], [False, False]]))
       Share(value=0.5, pictures=2)
     """
-    return _share(right[right[:, 0]].all(axis=1))
+    return _share(np.logical_and.reduce(right[right[:, 0]], axis=1))
 
 
 def _share(right: Bool[np.ndarray, " n"]) -> Share:
