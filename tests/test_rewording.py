@@ -178,7 +178,7 @@ def test_training_brings_the_wordings_together(dataset):
     assert apart[1] < 0.2 * apart[0]
 
 
-@pytest.mark.parametrize("i", [0, 1])
+@pytest.mark.parametrize("i", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_member_equals_its_solo_run(dataset, i):
     # An epsilon below which Adam takes no gradient for more than it is: rounding alone would move what is not used.
     members = [
