@@ -223,8 +223,7 @@ def train_step(
     Returns:
       The new state; `sums` grows by the batch means of the objective's terms, in nats per example.
     """
-    batch_size = batch.x.shape[0]
-    keys = example_keys(hparams.key, step, batch_size)
+    keys = example_keys(hparams.key, step, len(batch.x))
     at_step = annealed(model.config, hparams, step)
     fits = model.likelihood.fit is not None
     if fits:
@@ -236,22 +235,16 @@ def train_step(
     if hparams.condition_first_steps is not None:
         tells_z = step.astype(jnp.float32) >= hparams.condition_first_steps
         model = model.clone(tells_z=tells_z)
-        # To moments of a time without a gradient of z, its first gradients would be many times their usual size.
         begins = tells_z & (step.astype(jnp.float32) < hparams.condition_first_steps + 1.0)
-        opt_state = jax.tree.map(lambda a: jnp.where(begins, jnp.zeros_like(a), a), state.opt_state)
-        state = dataclasses.replace(state, opt_state=opt_state)
-    heeded = None
+        state = _start_adam_anew(state, begins)
     if hparams.condition_dropout is not None:
         key = jax.random.fold_in(stream(hparams.key, Stream.CONDITION), step)
-        heeded = jax.random.bernoulli(key, 1.0 - hparams.condition_dropout, (batch_size,)).astype(jnp.float32)
-
-    def given(c: PyTree) -> PyTree:
-        return c if heeded is None else Given(c, heeded)
+        batch = _withhold_some(batch, key, hparams.condition_dropout)
 
     def loss_and_terms(params: PyTree) -> tuple[Array, Terms]:
-        c, tie = given(batch.c), jnp.zeros(())
+        c, tie = batch.c, jnp.zeros(())
         if hparams.rewording_weight is not None:
-            c, tie = rewording.tied(model, params, c, given(batch.reworded), hparams)
+            c, tie = rewording.tied(model, params, c, batch.reworded, hparams)
         terms = jax.tree.map(jnp.mean, objective(model, params, batch.x, c, keys, at_step))
         terms = terms._replace(loss=terms.loss + tie)
         return terms.loss if tells_z is None else jnp.where(tells_z, terms.loss, terms.distortion), terms
@@ -279,6 +272,22 @@ def train_step(
         diverged_term=jnp.where(fails_now, jnp.argmax(failures), state.diverged_term).astype(jnp.int32),
         sums=jax.tree.map(lambda total, term: total + jnp.where(runs, term, 0.0), state.sums, terms),
     )
+
+
+def _start_adam_anew(state: TrainState, begins: Bool[Array, ""]) -> TrainState:
+    """The state without its moments where z comes in.
+
+    To moments of a time without a gradient of z, its first gradients would be many times their usual size.
+    """
+    opt_state = jax.tree.map(lambda a: jnp.where(begins, jnp.zeros_like(a), a), state.opt_state)
+    return dataclasses.replace(state, opt_state=opt_state)
+
+
+def _withhold_some(batch: Batch, key: Key[Array, ""], probability: Float[Array, ""]) -> Batch:
+    """The batch with each condition heeded or not, alike in both wordings."""
+    heeded = jax.random.bernoulli(key, 1.0 - probability, batch.x.shape[:1]).astype(jnp.float32)
+    reworded = None if batch.reworded is None else Given(batch.reworded, heeded)
+    return batch._replace(c=Given(batch.c, heeded), reworded=reworded)
 
 
 def _update(
