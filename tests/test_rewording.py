@@ -12,7 +12,7 @@ from arrays import any_params
 from compiled import embed, encode
 from scans import scanned
 
-from cvae_jax import captioned_scenes, feed, rewording, sweep, training
+from cvae_jax import captioned_scenes, feed, memory, rewording, sweep, training
 from cvae_jax.caption_parser import parse
 from cvae_jax.checks import SettingError
 from cvae_jax.condition_kinds import Text, decode_text, encode_text
@@ -176,6 +176,13 @@ def test_training_brings_the_wordings_together(dataset):
         apart.append(float(tie))
         assert np.isfinite(q).all()
     assert apart[1] < 0.2 * apart[0]
+
+
+def test_the_memory_plan_of_a_sweep_has_the_tie(dataset):
+    plain, tying = (Member(latent_dim=Z, rewording_weight=w) for w in (0.0, 1.0))
+    model = sweep.build_model(CONFIG, dataset, [plain, tying])
+    assert memory.member_bytes(model, [plain, tying]) > memory.member_bytes(model, [plain])
+    assert memory.members_that_fit(model, [plain, tying]) == 2
 
 
 @pytest.mark.parametrize("i", [0, pytest.param(1, marks=pytest.mark.slow)])
