@@ -69,11 +69,14 @@ def member_bytes(model: CVAE, members: Sequence[Member]) -> int:
     settings = jax.eval_shape(lambda: hparams(largest, capacity=model.capacity, steps_per_epoch=1, used=used))
     state = jax.eval_shape(lambda h: training.init(model, h), settings)
     batch_size = model.config.batch_size
-    c = jax.tree.map(jnp.asarray, blank(model.kind, batch_size))
-    reworded = c if "rewording_weight" in used else None
-    batch = jax.eval_shape(lambda: Batch(jnp.zeros((batch_size, *model.shape)), c, reworded))
+
+    def blank_batch() -> Batch:
+        c = jax.tree.map(jnp.asarray, blank(model.kind, batch_size))
+        return Batch(jnp.zeros((batch_size, *model.shape)), c, c if "rewording_weight" in used else None)
+
+    batch = jax.eval_shape(blank_batch)
     step = jax.ShapeDtypeStruct((), jnp.int32)
-    step_of = partial(training.train_step, model, objective=objective(model.config, model.config.batch_size))
+    step_of = partial(training.train_step, model, objective=objective(model.config, batch_size))
     jaxpr = jax.make_jaxpr(step_of)(state, batch, settings, step)
     return tree_bytes(state) + _peak_bytes(jaxpr.jaxpr)
 
