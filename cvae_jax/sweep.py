@@ -183,13 +183,13 @@ def make_train(
         def steps(state: TrainState, first: Int[Array, ""], count: int) -> TrainState:
             return train_steps(model, state, hparams, data, first, count, objective)
 
-        state = jax.lax.fori_loop(
-            0,
-            epochs,
-            lambda epoch, state: steps(state, epoch * per_epoch, per_epoch),
-            training.init(model, hparams),
-        )
-        return steps(state, jnp.int32(epochs * per_epoch), rest)
+        state = training.init(model, hparams)
+        # Each of the two is a step to compile, needed or not.
+        if epochs:
+            state = jax.lax.fori_loop(
+                0, epochs, lambda epoch, state: steps(state, epoch * per_epoch, per_epoch), state
+            )
+        return steps(state, jnp.int32(epochs * per_epoch), rest) if rest else state
 
     return train
 

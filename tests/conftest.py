@@ -29,11 +29,6 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 SHARED_TFDS = Path(__file__).parents[2] / "shared" / "data" / "tfds"
 
 
-def pytest_collection_modifyitems(items):
-    """Files that start scripts take longest: they come first, so that no worker waits for another at the end."""
-    items.sort(key=lambda item: not hasattr(getattr(item, "module", None), "Scripts"))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _forget_programs():
     """A file's compiled programs are of no use to the next: kept, they come to gigabytes."""

@@ -134,11 +134,13 @@ CONFIG = Config(
 )  # fmt: skip
 
 
-def trained(dataset, *members, num_steps=8):
-    model = sweep.build_model(CONFIG, dataset, members)
-    h = sweep.stack_hparams(members, capacity=Z, steps_per_epoch=feed.steps_per_epoch(CONFIG, dataset))
-    train = jax.jit(jax.vmap(sweep.make_train(model, num_steps=num_steps), in_axes=(0, None)))
-    return model, train(h, feed.training_data(CONFIG, dataset))
+def trained(dataset, *members, epochs=2):
+    model, steps = sweep.build_model(CONFIG, dataset, members), feed.steps_per_epoch(CONFIG, dataset)
+    h = sweep.stack_hparams(members, capacity=Z, steps_per_epoch=steps)
+    population, data = sweep.init(model, h), feed.training_data(CONFIG, dataset)
+    for _ in range(epochs):
+        population = sweep.run_steps(model, population, h, data, jnp.int32(steps))
+    return model, population.members
 
 
 def test_a_batch_has_both_wordings_of_its_examples(dataset):
@@ -167,7 +169,7 @@ def test_the_loss_of_a_step_has_the_tie(dataset):
 
 def test_training_brings_the_wordings_together(dataset):
     members = [Member(latent_dim=Z, rewording_weight=w, learning_rate=1e-2) for w in (0.0, 10.0)]
-    model, states = trained(dataset, *members, num_steps=40)
+    model, states = trained(dataset, *members, epochs=10)
     apart = []
     for i in range(2):
         params = jax.tree.map(lambda a, i=i: a[i], states.params)
