@@ -317,10 +317,10 @@ def test_negative_nats_are_refused(field):
     "fields",
     [
         {"objective": "free_bits"},
-        {"objective": "capacity"},
+        pytest.param({"objective": "capacity"}, marks=pytest.mark.slow),
         {"objective": "dreg", "num_samples": 2},
-        {"objective": "tcvae"},
-        {"objective": "dipvae_ii"},
+        pytest.param({"objective": "tcvae"}, marks=pytest.mark.slow),
+        pytest.param({"objective": "dipvae_ii"}, marks=pytest.mark.slow),
         {"objective": "factorvae", "discriminator_width": 16},
         {"objective": "multirate"},
     ],

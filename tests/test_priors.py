@@ -164,7 +164,7 @@ def test_the_rate_is_the_divergence_from_the_prior(prior):
 @pytest.mark.parametrize("i", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "prior",
-    [p if p in ("conditional", "mixture") else pytest.param(p, marks=pytest.mark.slow) for p in LEARNED],
+    [p if p == "mixture" else pytest.param(p, marks=pytest.mark.slow) for p in LEARNED],
 )
 def test_a_member_equals_its_solo_run(make_sweep, prior, i):
     fields = {"prior": prior, "hidden": (16, 16), "mixture_parts": 3, "pseudo_inputs": 5}

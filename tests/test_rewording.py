@@ -76,7 +76,7 @@ def test_the_divergence_by_parts_bounds_that_of_the_mixtures(swapped):
 
 @pytest.mark.parametrize("prior", ["conditional", "mixture"])
 def test_priors_are_compared_both_ways(prior):
-    model, params = make(prior)
+    model, params = make(prior, network="mlp")
     of = lambda c: model.apply(params, c, MASK, method=lambda m, c, k: m.prior(m.embed(c).prior.e, k))  # noqa: E731
     p, q = of(C), of(OTHER)
     if prior == "conditional":
