@@ -10,7 +10,7 @@ import numpy as np
 from cvae_jax.arrangements import Arrangement, from_grid, held_out
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Int
+    from jaxtyping import Bool, Float, Int
 
 _COUNTS = ("one digit", "two digits", "three digits")
 
@@ -98,6 +98,37 @@ def stays_right(right: Bool[np.ndarray, "n k"]) -> Share:
       Share(value=0.5, pictures=2)
     """
     return _share(np.logical_and.reduce(right[right[:, 0]], axis=1))
+
+
+def shifted_as_far(
+    x: Float[np.ndarray, "n H W 1"], other: Float[np.ndarray, "n H W 1"], *, axis: int, pixels: int
+) -> Float[np.ndarray, "n H W 1"]:
+    """Pictures shifted by the part of a shift that moves as much of their ink as others differ from them by.
+
+    What they show does not change by it: how often they are read otherwise tells a reader who wavers from a picture
+    that changed.
+
+    Args:
+      x: pictures, shape (n, H, W, 1).
+      other: of the same shape.
+      axis: 1 to shift down, 2 to the right.
+      pixels: of the whole shift, up or to the left where negative; no picture is shifted by more.
+
+    Returns:
+      (1 - t) x + t shifted(x) with the t of each picture, zeros beyond the edge.
+
+    Example:
+      >>> x = np.zeros((1, 1, 3, 1))
+      >>> x[0, 0, 0] = 1.0
+      >>> shifted_as_far(x, 0.5 * x, axis=2, pixels=1).ravel().tolist()
+      [0.75, 0.25, 0.0]
+    """
+    beyond = np.arange(x.shape[axis]) - pixels
+    shifted = np.take(x, beyond.clip(0, x.shape[axis] - 1), axis)
+    inside = np.expand_dims((beyond >= 0) & (beyond < x.shape[axis]), tuple({0, 1, 2, 3} - {axis}))
+    change = shifted * inside - x
+    differs, most = (np.abs(a).sum(axis=(1, 2, 3), keepdims=True) for a in (other - x, change))
+    return x + np.minimum(differs / np.where(most > 0, most, 1.0), 1.0) * change
 
 
 def _share(right: Bool[np.ndarray, " n"]) -> Share:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _READER_VERSION = 2
 _REPHRASED = 600
 _PHRASINGS = 4
+# By axis and pixels: right, down and left, one for each phrasing but the first.
+_SHIFTS = ((2, 1), (1, 1), (2, -1))
 _COUNTS = ("one_digit", "two_digits", "three_digits")
 
 
@@ -146,7 +148,12 @@ def _under_rewording(reader: PyTree, draw: Callable[..., np.ndarray], grids: np.
     The phrasings leave sizes open: one share is of draws that show the same digits in the same places, by their number,
     the other of those that show them in the same sizes, too. A third is of the draws that are right under the first
     phrasing: those that are so under all. And how far the pictures themselves move, which no reader judges: the sum of
-    their pixels' changes over that of their pixels, beside what other noise in place of other words moves.
+    their pixels' changes over that of their pixels, of all and of the pair that moves most, beside what other noise in
+    place of other words moves.
+
+    Pictures between two digits are read now as one, now as the other, whatever moves them: beside the share that is
+    read alike under all phrasings stands that of the first picture and of the same shifted, a part of a pixel, three
+    ways, as far as each of the other phrasings moves it.
     """
     rng = np.random.default_rng(0)
     texts = [
@@ -158,14 +165,28 @@ def _under_rewording(reader: PyTree, draw: Callable[..., np.ndarray], grids: np.
     read = np.stack([_read(reader, x) for x in drawn], axis=1)
     right = (read[..., :CELLS] == grids[:, None, :CELLS]).all(axis=2)
 
+    shifts = [
+        caption_scores.shifted_as_far(drawn[0], x, axis=axis, pixels=pixels)
+        for x, (axis, pixels) in zip(drawn[1:], _SHIFTS, strict=True)
+    ]
+    read_shifted = np.stack([read[:, 0], *(_read(reader, x) for x in shifts)], axis=1)
+
     def ink_moved(others: list[np.ndarray]) -> float:
         return float(np.mean([np.abs(x - drawn[0]).sum() for x in others]) / drawn[0].sum())
 
+    def of_each(x: np.ndarray) -> np.ndarray:
+        return np.abs(x).sum(axis=(1, 2, 3))
+
+    # Of a picture with hardly any ink, a pixel's.
+    ink = np.maximum(of_each(drawn[0]), 1.0)
+    most = max(np.max(of_each(x - drawn[0]) / ink) for x in drawn[1:])
     return {
         **_same_digits("same_digits_under_rewording", read, grids),
+        **_same_digits("same_digits_under_shift", read_shifted, grids),
         "same_under_rewording": caption_scores.consistency(read).value,
         "stays_right_under_rewording": caption_scores.stays_right(right).value,
         "ink_moved_by_rewording": ink_moved(drawn[1:]),
+        "most_ink_moved_by_rewording": float(most),
         "ink_moved_by_new_noise": ink_moved([draw(by_phrasing[0], 1)]),
     }
 

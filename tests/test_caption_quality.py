@@ -29,14 +29,14 @@ def dataset():
 @pytest.fixture
 def judged(monkeypatch, dataset):
     """A function from who draws a caption, as a grid, to the record of its quality."""
-    monkeypatch.setattr(caption_quality, "_read", lambda reader, x: x)
+    monkeypatch.setattr(caption_quality, "_read", lambda reader, x: x.reshape(len(x), -1))
 
     def judge(drawer):
-        return caption_quality._shares_right(
-            None,
-            lambda c, seed=0: (1 + seed) * np.stack([drawer(decode_text(row)) for row in c]),
-            dataset.test,
-        )
+        def draw(c, seed=0):
+            grids = np.stack([drawer(decode_text(row)) for row in c])
+            return (1.0 + seed) * grids.reshape(-1, 3, 6, 1)
+
+        return caption_quality._shares_right(None, draw, dataset.test)
 
     return judge
 
@@ -57,6 +57,7 @@ def test_what_is_asked_for_is_right(judged):
     assert same == {1.0}
     assert record["stays_right_under_rewording"] == 1
     assert (record["ink_moved_by_rewording"], record["ink_moved_by_new_noise"]) == (0, 1)
+    assert record["most_ink_moved_by_rewording"] == 0
     assert record["pictures"] == 60
 
 
@@ -72,6 +73,7 @@ def test_one_who_minds_the_wording_is_found_out(judged):
     assert record["same_under_rewording"] < 0.5
     # Twice the ink, or half of it, of every second picture.
     assert 0.2 < record["ink_moved_by_rewording"] < 0.8
+    assert record["most_ink_moved_by_rewording"] == 1
     assert record["stays_right_under_rewording"] < 0.5
 
 
@@ -98,6 +100,32 @@ def test_one_who_minds_the_wording_of_two_digits_only_is_found_out_there(judged)
     # Of 12, 10 and 8 scenes.
     expected = (12 + 10 * record["same_digits_under_rewording_two_digits"] + 8) / 30
     assert record["same_digits_under_rewording"] == pytest.approx(expected)
+
+
+def test_a_shift_moves_as_much_ink_as_the_wording(dataset, monkeypatch):
+    """One who draws another picture under the last phrasing is seen in what is read, and a wavering reader too."""
+    grids = caption_quality._to_rephrase(dataset.test)
+    x = np.random.default_rng(0).uniform(size=(len(grids), 8, 8, 1))
+    moved = [0.0, 0.0, 0.1, 0.02]
+    read, drawn = [], []
+
+    def draw(c, seed=0):
+        drawn.append(x * (1 + moved[len(drawn) % 4]))
+        return drawn[-1]
+
+    def reader_of(reader, pictures):
+        read.append(pictures)
+        shown = grids.copy()
+        shown[:, 0] += (np.abs(pictures - x).sum(axis=(1, 2, 3)) > 0.05 * x.sum(axis=(1, 2, 3))).astype(int)
+        return shown
+
+    monkeypatch.setattr(caption_quality, "_read", reader_of)
+    record = caption_quality._under_rewording(None, draw, grids)
+    assert record["same_digits_under_rewording"] == record["same_digits_under_shift"] == 0
+    assert record["most_ink_moved_by_rewording"] == pytest.approx(0.1)
+    np.testing.assert_array_equal(read[4], x)
+    for i, share in ((5, 0.1), (6, 0.02)):
+        np.testing.assert_allclose(np.abs(read[i] - x).sum(axis=(1, 2, 3)), share * x.sum(axis=(1, 2, 3)))
 
 
 def test_the_reader_is_judged_on_real_scenes(dataset, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 
 from cvae_jax.arrangements import Digit, to_grid
 from cvae_jax.caption_parser import parse
-from cvae_jax.caption_scores import Share, consistency, right, shares
+from cvae_jax.caption_scores import Share, consistency, right, shares, shifted_as_far
 
 ASKED = "a large seven above a small two"
 
@@ -58,3 +58,19 @@ def test_consistency_is_the_share_that_reads_the_same_under_every_phrasing():
     read = np.zeros((3, 4, 18), int)
     read[1, 2, 5] = 3
     assert consistency(read) == Share(2 / 3, 3)
+
+
+@pytest.mark.parametrize(("axis", "pixels"), [(1, 1), (2, 1), (2, -1), (1, -2)])
+def test_a_shift_moves_as_much_ink_as_another_picture(axis, pixels):
+    rng = np.random.default_rng(0)
+    x = np.pad(rng.uniform(size=(3, 6, 7, 1)), ((0, 0), (2, 2), (2, 2), (0, 0)))
+    x[2] = 0.0
+    other = x * np.array([1.0, 0.9, 1.0])[:, None, None, None]
+    shifted = shifted_as_far(x, other, axis=axis, pixels=pixels)
+    moved = np.abs(shifted - x).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(moved, [0, 0.1 * x[1].sum(), 0])
+    np.testing.assert_allclose(shifted.sum(axis=(1, 2, 3)), x.sum(axis=(1, 2, 3)))
+    # Nothing is shifted by more than all of it, and what leaves the picture is gone.
+    np.testing.assert_allclose(shifted_as_far(x, x + 9, axis=axis, pixels=pixels), np.roll(x, pixels, axis))
+    edge = shifted_as_far(np.ones((1, 3, 3, 1)), np.zeros((1, 3, 3, 1)), axis=axis, pixels=pixels)
+    assert edge.sum() == 9 - 3 * abs(pixels)
