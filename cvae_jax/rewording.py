@@ -24,7 +24,7 @@ def tied(
 ) -> tuple[Embeddings, Float[Array, ""]]:
     """What the parts of the model are told of conditions, some in two wordings, and how far apart their priors are.
 
-    λ ½ [KL(p(z|c) ‖ p(z|c′)) + KL(p(z|c′) ‖ p(z|c))],  λ the `rewording_weight`
+    λ ½ [KL(p(z|c) ‖ p(z|c′)) + KL(p(z|c′) ‖ p(z|c))],  λ the `rewording_weight` of the step
 
     Of every fourth example, those first in the batch, encoder and prior are told c, the decoder c′: what z means of a
     picture may not depend on the wording. The priors are compared part by part, see

@@ -115,6 +115,9 @@ def scheduled(config: Config, hparams: Hparams, epoch: Int[Array, ""]) -> Hparam
     Constant; with `cosine` the rate times ½ (1 + cos(π t/T)) in epoch t of T; or with `iwae` the rate times 10^(−i/7)
     in stage i = 0, …, 7, which lasts 3ⁱ epochs; the last goes on.
 
+    With `cosine` a weight of rewording rises as the rate falls, to ½ (1 − cos(π t/T)) of it: what a condition says is
+    learned first, and then held fast against its wording.
+
     Args:
       config: `learning_rate_schedule` and `epochs` (T) are read.
       hparams: one member's settings.
@@ -132,7 +135,10 @@ def scheduled(config: Config, hparams: Hparams, epoch: Int[Array, ""]) -> Hparam
     if config.learning_rate_schedule == "cosine":
         share = jnp.minimum(epoch.astype(jnp.float32) / config.epochs, 1.0)
         falling = 0.5 * (1.0 + jnp.cos(jnp.pi * share))
-        return dataclasses.replace(hparams, learning_rate=hparams.learning_rate * falling)
+        hparams = dataclasses.replace(hparams, learning_rate=hparams.learning_rate * falling)
+        if hparams.rewording_weight is None:
+            return hparams
+        return dataclasses.replace(hparams, rewording_weight=hparams.rewording_weight * (1.0 - falling))
     # Stage i starts after 1 + 3 + … + 3^(i−1) epochs.
     starts = jnp.array([(3**i - 1) // 2 for i in range(1, 8)])
     stage = jnp.sum(epoch >= starts, dtype=jnp.float32)

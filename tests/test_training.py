@@ -229,6 +229,18 @@ def test_the_learning_rate_falls_along_a_cosine():
     np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-10)
 
 
+def test_a_weight_of_rewording_rises_as_the_learning_rate_falls():
+    h = hparams(Member(rewording_weight=50.0), capacity=16, steps_per_epoch=10)
+    config = Config(learning_rate_schedule="cosine", epochs=20)
+    epochs = np.array([0, 5, 10, 19, 20, 25])
+    weights = [training.scheduled(config, h, jnp.int32(epoch)).rewording_weight for epoch in epochs]
+    expected = 25 * (1 - np.cos(np.pi * np.minimum(epochs, 20) / 20))
+    np.testing.assert_allclose(weights, expected, rtol=1e-5, atol=1e-10)
+    for schedule in ("constant", "iwae"):
+        kept = training.scheduled(Config(learning_rate_schedule=schedule), h, jnp.int32(5)).rewording_weight
+        assert kept == 50
+
+
 # Likelihoods
 
 
