@@ -37,7 +37,7 @@ class Pictures:
     """A member's pictures as PNG data addresses.
 
     Attributes:
-      samples: from the prior, a row per class.
+      samples: from the prior, a row for each condition of `_shown`.
       reconstructions: test images above their reconstructions.
     """
 
@@ -45,14 +45,19 @@ class Pictures:
     reconstructions: str
 
 
-def member_pictures(session: Session, trained: Trained) -> Pictures:
-    """Draw one member's pictures, the same noise and test images for all members."""
-    dataset, mask = session.dataset, trained.hparams.latent_mask
-    chosen = shown.conditions(
+def _shown(session: Session) -> shown.Shown:
+    """The conditions that samples are drawn of."""
+    return shown.conditions(
         session,
         most_classes=_MAX_CLASSES,
         most_others=4 if session.run.config.condition == "none" else _MAX_CLASSES,
     )
+
+
+def member_pictures(session: Session, trained: Trained) -> Pictures:
+    """Draw one member's pictures, the same noise and test images for all members."""
+    dataset, mask = session.dataset, trained.hparams.latent_mask
+    chosen = _shown(session)
     c = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), _SAMPLES_PER_CLASS, axis=0), chosen.c)
     key = stream(jax.random.key(0), Stream.SAMPLES)
     samples = sampling.generate(session.model, trained.best.params, key, c, mask)
@@ -102,10 +107,12 @@ def _page(
     pictures: list[Pictures],
     metrics: list[dict[str, Any]],
 ) -> str:
-    config = session.run.config
+    config, chosen = session.run.config, _shown(session)
+    what = ", ".join(filter(None, ("samples from the prior", chosen.title)))
     content = {
         "title": f"{session.dataset.name}: {len(rows)} conditional VAEs, {config.network}",
         "rows": rows,
+        "samples": f"{what}: {'; '.join(chosen.names)}" if chosen.names else what,
         "pictures": [dataclasses.asdict(p) for p in pictures],
         "rate_distortion": _rate_distortion_figure(alive).to_plotly_json(),
         "curves": _curves_figure(rows, metrics).to_plotly_json(),

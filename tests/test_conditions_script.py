@@ -99,7 +99,9 @@ def test_conditions_of_any_kind_are_swept(scripts, dataset, tmp_path):
     rows = read_json(tmp_path / "results.json")
     assert [(row["beta"], row["latent_dim"]) for row in rows] == [(0.5, 1), (0.5, 2), (2, 1), (2, 2)]
     assert len({row["test_elbo"] for row in rows}) == 4
-    assert (tmp_path / "report.html").stat().st_size > 100_000
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert len(page) > 100_000
+    assert '"samples": "samples from the prior, a row per test condition: ' in page
 
 
 def test_completions_are_compared(scripts, tmp_path):

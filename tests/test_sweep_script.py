@@ -377,6 +377,7 @@ def test_a_browser_shows_a_row_and_a_mark_per_member(swept, browser):
     )
     for row in shown:
         assert float(row["test_elbo"]) == pytest.approx(rows[int(row["member"])]["test_elbo"], rel=1e-3)
+    assert 'Above: <span id="samples">samples from the prior, a row per class: 0; 1; 2;' in dom
     plot = dom[dom.index('<div id="rate-distortion"') : dom.index('<div id="pointed"')]
     assert len(re.findall(r'<path class="point[ "]', plot)) == 3
     curves = dom[dom.index('<div id="curves"') :]
