@@ -110,13 +110,13 @@ def optimizers(hparams: Hparams) -> dict[str, optax.GradientTransformation]:
 
 
 def scheduled(config: Config, hparams: Hparams, epoch: Int[Array, ""]) -> Hparams:
-    """The settings with the learning rate of an epoch.
+    """The settings of an epoch: its learning rate, and its weight of rewording.
 
-    Constant; with `cosine` the rate times ½ (1 + cos(π t/T)) in epoch t of T; or with `iwae` the rate times 10^(−i/7)
-    in stage i = 0, …, 7, which lasts 3ⁱ epochs; the last goes on.
+    The rate is constant; with `cosine` it is multiplied by ½ (1 + cos(π t/T)) in epoch t = 0, …, T − 1; with `iwae` by
+    10^(−i/7) in stage i = 0, …, 7, which lasts 3ⁱ epochs; the last goes on.
 
-    With `cosine` a weight of rewording rises as the rate falls, to ½ (1 − cos(π t/T)) of it: what a condition says is
-    learned first, and then held fast against its wording.
+    With `cosine` the weight of rewording is multiplied by ½ (1 − cos(π t/T)), nothing in the first epoch: what a
+    condition says is learned first, and then held fast against its wording.
 
     Args:
       config: `learning_rate_schedule` and `epochs` (T) are read.

@@ -37,7 +37,7 @@ class Pictures:
     """A member's pictures as PNG data addresses.
 
     Attributes:
-      samples: from the prior, a row for each condition of `_shown`.
+      samples: from the prior, a row for each condition of `_conditions`.
       reconstructions: test images above their reconstructions.
     """
 
@@ -45,7 +45,7 @@ class Pictures:
     reconstructions: str
 
 
-def _shown(session: Session) -> shown.Shown:
+def _conditions(session: Session) -> shown.Shown:
     """The conditions that samples are drawn of."""
     return shown.conditions(
         session,
@@ -57,7 +57,7 @@ def _shown(session: Session) -> shown.Shown:
 def member_pictures(session: Session, trained: Trained) -> Pictures:
     """Draw one member's pictures, the same noise and test images for all members."""
     dataset, mask = session.dataset, trained.hparams.latent_mask
-    chosen = _shown(session)
+    chosen = _conditions(session)
     c = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), _SAMPLES_PER_CLASS, axis=0), chosen.c)
     key = stream(jax.random.key(0), Stream.SAMPLES)
     samples = sampling.generate(session.model, trained.best.params, key, c, mask)
@@ -107,7 +107,7 @@ def _page(
     pictures: list[Pictures],
     metrics: list[dict[str, Any]],
 ) -> str:
-    config, chosen = session.run.config, _shown(session)
+    config, chosen = session.run.config, _conditions(session)
     what = ", ".join(filter(None, ("samples from the prior", chosen.title)))
     content = {
         "title": f"{session.dataset.name}: {len(rows)} conditional VAEs, {config.network}",
