@@ -257,7 +257,7 @@ class Member:
       condition_dropout: probability that an example's condition is withheld in a training step, 0 ≤
         condition_dropout < 1; guidance needs it.
       rewording_weight: of the divergence between the priors of two wordings of a condition, ≥ 0; with the `cosine`
-        it is 0 in the first epoch and rises as the learning rate falls.
+        it is 0 in the first epoch and rises as the learning rate falls, see `training.scheduled`.
       weight_decay: decoupled, as in AdamW; 0 is Adam.
       clip_norm: largest global norm of the gradient; inf does not clip.
       dropout: probability that a hidden unit is dropped in a training step, 0 ≤ dropout < 1.

@@ -27,7 +27,7 @@ from cvae_jax.networks import (
     pyramid,
 )
 from cvae_jax.places import Places, TextMap
-from cvae_jax.priors import ConditionalPrior, FlowPrior, StandardPrior, masked, sampled_rate
+from cvae_jax.priors import Apart, ConditionalPrior, FlowPrior, StandardPrior, masked, sampled_rate
 from cvae_jax.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
@@ -239,12 +239,10 @@ class CVAE(nn.Module):
             return self.prior.rate(q, told, latent_mask)
         return sampled_rate(q, z, self.prior.log_prob(z[:, None], told, latent_mask), latent_mask)
 
-    def divergence_of_priors(
-        self, c: PyTree, other: PyTree, latent_mask: Bool[Array, " z"]
-    ) -> Float[Array, " b"]:
-        """The mean of both directions' KL between p(z|c) and p(z|other), part by part, per condition, nats."""
+    def priors_apart(self, c: PyTree, other: PyTree, latent_mask: Bool[Array, " z"]) -> Apart:
+        """How far apart p(z|c) and p(z|other) are, per condition."""
         assert isinstance(self.prior, ConditionalPrior | MixturePrior)
-        return self.prior.divergence(self._told_prior(c), self._told_prior(other), latent_mask)
+        return self.prior.apart(self._told_prior(c), self._told_prior(other), latent_mask)
 
     def _told_prior(self, c: PyTree) -> Any:
         told = self.embed(c).prior

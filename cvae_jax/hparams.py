@@ -25,6 +25,8 @@ class Hparams:
       condition_first_steps, dropout, condition_dropout, rewording_weight, ema_decay: None where they are 0 for every
         member of the sweep, so that a program without them has no part for them.
       warmup_steps, condition_first_steps: a member's epochs counted in steps, scalars, float32.
+      tipping_weight: of draws of another part under another wording, scalar, float32: 0 until `training.scheduled` says
+        otherwise, None without a rewording_weight.
       latent_mask: the latents in use, shape (capacity,), bool.
       key: the member's root key.
       the others: as in `Member`, scalars, float32.
@@ -54,6 +56,7 @@ class Hparams:
     dropout: Float[Array, ""] | None
     condition_dropout: Float[Array, ""] | None
     rewording_weight: Float[Array, ""] | None
+    tipping_weight: Float[Array, ""] | None
     ema_decay: Float[Array, ""] | None
 
 
@@ -94,6 +97,7 @@ def hparams(
         "condition_first_steps": jnp.float32(member.condition_first_epochs * steps_per_epoch)
         if "condition_first_epochs" in used
         else None,
+        "tipping_weight": jnp.float32(0.0) if "rewording_weight" in used else None,
         "latent_mask": jnp.arange(capacity) < member.latent_dim,
         "key": jax.random.key(member.seed),
     }

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from cvae_jax.latent_maps import Gaussian, ToLatents
 from cvae_jax.losses import gaussian_kl
 from cvae_jax.networks import Context
-from cvae_jax.priors import masked, masked_log_density, symmetric
+from cvae_jax.priors import Apart, masked, masked_log_density, symmetric
 from cvae_jax.products import Dense
 
 if TYPE_CHECKING:
@@ -85,6 +85,28 @@ def matched_divergence(p: Mixture, q: Mixture) -> Float[Array, ""]:
     """
     of_parts = jax.vmap(gaussian_kl)(*p.parts, *q.parts)
     return jnp.sum(jnp.exp(p.log_weights) * (p.log_weights - q.log_weights + of_parts))
+
+
+def total_variation(p: Mixture, q: Mixture) -> Float[Array, ""]:
+    """½ Σₖ |wₖ − vₖ|: the least share of draws that come from another part of q than of p, whatever the draws share.
+
+    Args:
+      p: with weights w, of K Gaussians.
+      q: with weights v, likewise.
+
+    Returns:
+      Scalar, from 0 to 1.
+
+    Example:
+      >>> parts = Gaussian(jnp.zeros((2, 1)), jnp.zeros((2, 1)))
+      >>> p, q = Mixture(jnp.log(jnp.array([0.5, 0.5])), parts), Mixture(jnp.log(jnp.array([0.2, 0.8])), parts)
+      >>> round(float(total_variation(p, q)), 4)
+      0.3
+
+    References:
+      Levin & Peres, Markov Chains and Mixing Times, 2017, proposition 4.7.
+    """
+    return 0.5 * jnp.sum(jnp.abs(jnp.exp(p.log_weights) - jnp.exp(q.log_weights)))
 
 
 def draw_from(
@@ -241,8 +263,12 @@ class MixturePrior(nn.Module):
         """z of standard normal noise, see `stretched`."""
         return jax.vmap(stretched)(noise, self(e, latent_mask))
 
-    def divergence(
+    def apart(
         self, e: Float[Array, "b e"], other: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
-    ) -> Float[Array, " b"]:
-        """The mean of both directions' `matched_divergence` between the priors of two embeddings, nats."""
-        return symmetric(jax.vmap(matched_divergence), self, e, other, latent_mask)
+    ) -> Apart:
+        """How far apart the priors of two embeddings are: by `matched_divergence`, and by `total_variation`."""
+
+        def apart(p: Mixture, q: Mixture) -> Apart:
+            return Apart(matched_divergence(p, q), total_variation(p, q))
+
+        return symmetric(jax.vmap(apart), self, e, other, latent_mask)

@@ -7,7 +7,7 @@ closed form have `rate`; what the condition says arrives as its embedding.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -61,18 +61,30 @@ def sampled_rate(
     return (log_density_of_draws(z[:, None], q, latent_mask) - log_prior)[:, 0]
 
 
+class Apart(NamedTuple):
+    """How far apart a batch of priors and another are.
+
+    Attributes:
+      divergence: part by part, shape (b,), nats.
+      tipped: the least share of draws that come from another part, 0 where there is but one, shape (b,).
+    """
+
+    divergence: Float[Array, " b"]
+    tipped: Float[Array, " b"]
+
+
 def symmetric(
-    divergence: Callable[[Any, Any], Float[Array, " b"]],
+    apart: Callable[[Any, Any], Apart],
     prior: Callable[[Array, Array], Any],
     e: Float[Array, "b e"],
     other: Float[Array, "b e"],
     latent_mask: Bool[Array, " z"],
-) -> Float[Array, " b"]:
-    """The mean of both directions' divergence between what a prior makes of two embeddings."""
+) -> Apart:
+    """How far apart a prior puts two embeddings, the mean of both directions."""
     # One call, on twice the batch: a step has half the products, each twice the size.
     both = prior(jnp.concatenate([e, other]), latent_mask)
     p, q = (jax.tree.map(lambda a, i=i: jnp.split(a, 2)[i], both) for i in (0, 1))
-    return 0.5 * (divergence(p, q) + divergence(q, p))
+    return jax.tree.map(lambda a, b: 0.5 * (a + b), apart(p, q), apart(q, p))
 
 
 class StandardPrior(nn.Module):
@@ -160,11 +172,15 @@ class ConditionalPrior(nn.Module):
         """KL(q ‖ p), exact, nats."""
         return jax.vmap(gaussian_kl)(*q, *self(e, latent_mask))
 
-    def divergence(
+    def apart(
         self, e: Float[Array, "b e"], other: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
-    ) -> Float[Array, " b"]:
-        """The mean of both directions' KL between the priors of two embeddings, exact, nats."""
-        return symmetric(jax.vmap(lambda p, q: gaussian_kl(*p, *q)), self, e, other, latent_mask)
+    ) -> Apart:
+        """How far apart the priors of two embeddings are, by the exact KL."""
+
+        def apart(p: Gaussian, q: Gaussian) -> Apart:
+            return Apart(gaussian_kl(*p, *q), jnp.zeros(()))
+
+        return symmetric(jax.vmap(apart), self, e, other, latent_mask)
 
 
 class Coupling(nn.Module):

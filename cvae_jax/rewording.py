@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from cvae_jax.cvae import CVAE, embed
 from cvae_jax.embeddings import Embeddings
 from cvae_jax.hparams import Hparams
+from cvae_jax.priors import Apart
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, PyTree
@@ -24,21 +25,24 @@ def tied(
 ) -> tuple[Embeddings, Float[Array, ""]]:
     """What the parts of the model are told of conditions, some in two wordings, and how far apart their priors are.
 
-    λ ½ [KL(p(z|c) ‖ p(z|c′)) + KL(p(z|c′) ‖ p(z|c))],  λ the `rewording_weight` of the step
+    λ ½ [KL(p(z|c) ‖ p(z|c′)) + KL(p(z|c′) ‖ p(z|c))] + μ ½ Σₖ |wₖ − wₖ′|,  λ the `rewording_weight` of the step, μ its
+    `tipping_weight`, and w the weights of a mixture's parts.
 
     Of every fourth example, those first in the batch, encoder and prior are told c, the decoder c′: what z means of a
     picture may not depend on the wording. The priors are compared part by part, see
-    `mixture_priors.matched_divergence`, so that at 0 the same noise is the same z.
+    `mixture_priors.matched_divergence`, so that at 0 the same noise is the same z. That is of second order in small
+    differences, and pulls ever less, while every difference of the weights tips draws from one part to another, which
+    is another picture: the second term, of first order, is of these.
 
     Args:
-      model: with a prior that has a `divergence`.
+      model: with a prior that can tell how far `apart` two are.
       params: its variables.
       c: a batch of conditions, or a `Given`.
       reworded: c′, which say the same in other words, likewise.
       hparams: with a `rewording_weight`; at 0 nothing is told in other words.
 
     Returns:
-      What takes the place of c, and λ times the mean divergence, scalar, nats.
+      What takes the place of c, and the mean of the terms, scalar, nats.
 
     References:
       Xie et al., Unsupervised Data Augmentation for Consistency Training, 2020, equation 1, of a classifier that is to
@@ -56,9 +60,10 @@ def tied(
     both = embed(model, params, joined(c, rows(reworded, 0, some)))
     told, other = rows(both, 0, batch_size), rows(both, batch_size, batch_size + some)
     as_told = rows(told, 0, some)
-    weight = cast("Array", hparams.rewording_weight)
+    weight, tipping = (cast("Array", w) for w in (hparams.rewording_weight, hparams.tipping_weight))
     # A member without it is to equal its solo run, which has no part for it: no other wording, and no 0 times infinity.
     other = jax.tree.map(lambda a, b: jnp.where(weight > 0, a, b), other, as_told)
-    divergence = model.apply(params, as_told, other, hparams.latent_mask, method="divergence_of_priors")
+    apart = model.apply(params, as_told, other, hparams.latent_mask, method="priors_apart")
+    divergence, tipped = jax.tree.map(jnp.mean, cast("Apart", apart))
     decoder = joined(other.decoder, rows(told.decoder, some, batch_size))
-    return told._replace(decoder=decoder), weight * jnp.mean(cast("Float[Array, ' b']", divergence))
+    return told._replace(decoder=decoder), weight * divergence + tipping * tipped

@@ -116,7 +116,8 @@ def scheduled(config: Config, hparams: Hparams, epoch: Int[Array, ""]) -> Hparam
     10^(−i/7) in stage i = 0, …, 7, which lasts 3ⁱ epochs; the last goes on.
 
     With `cosine` the weight of rewording is multiplied by ½ (1 − cos(π t/T)), nothing in the first epoch: what a
-    condition says is learned first, and then held fast against its wording.
+    condition says is learned first, and then held fast against its wording. In the last fifth of the epochs it is the
+    weight of draws that tip, too: earlier, all conditions would come to share the weights of a mixture's parts.
 
     Args:
       config: `learning_rate_schedule` and `epochs` (T) are read.
@@ -138,7 +139,11 @@ def scheduled(config: Config, hparams: Hparams, epoch: Int[Array, ""]) -> Hparam
         hparams = dataclasses.replace(hparams, learning_rate=hparams.learning_rate * falling)
         if hparams.rewording_weight is None:
             return hparams
-        return dataclasses.replace(hparams, rewording_weight=hparams.rewording_weight * (1.0 - falling))
+        weight = hparams.rewording_weight * (1.0 - falling)
+        ends = 5 * (epoch + 1) > 4 * config.epochs
+        return dataclasses.replace(
+            hparams, rewording_weight=weight, tipping_weight=jnp.where(ends, weight, 0.0)
+        )
     # Stage i starts after 1 + 3 + … + 3^(i−1) epochs.
     starts = jnp.array([(3**i - 1) // 2 for i in range(1, 8)])
     stage = jnp.sum(epoch >= starts, dtype=jnp.float32)

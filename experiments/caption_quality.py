@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _READER_VERSION = 2
 _REPHRASED = 600
 _PHRASINGS = 4
+# Of a picture's ink, what a wording may move and leave it the same picture: about what a shift by half a pixel moves.
+_SAME_INK = 0.25
 # By axis and pixels: right, down and left, one for each phrasing but the first.
 _SHIFTS = ((2, 1), (1, 1), (2, -1))
 _COUNTS = ("one_digit", "two_digits", "three_digits")
@@ -149,7 +151,7 @@ def _under_rewording(reader: PyTree, draw: Callable[..., np.ndarray], grids: np.
     the other of those that show them in the same sizes, too. A third is of the draws that are right under the first
     phrasing: those that are so under all. And how far the pictures themselves move, which no reader judges: the sum of
     their pixels' changes over that of their pixels, of all and of the pair that moves most, beside what other noise in
-    place of other words moves.
+    place of other words moves; and the share of scenes of which no phrasing moves more than a quarter of the ink.
 
     Pictures between two digits are read now as one, now as the other, whatever moves them: beside the share that is
     read alike under all phrasings stands that of the first picture and of the same shifted, a part of a pixel, three
@@ -179,14 +181,15 @@ def _under_rewording(reader: PyTree, draw: Callable[..., np.ndarray], grids: np.
 
     # Of a picture with hardly any ink, a pixel's.
     ink = np.maximum(of_each(drawn[0]), 1.0)
-    most = max(np.max(of_each(x - drawn[0]) / ink) for x in drawn[1:])
+    most = np.max([of_each(x - drawn[0]) / ink for x in drawn[1:]], axis=0)
     return {
         **_same_digits("same_digits_under_rewording", read, grids),
         **_same_digits("same_digits_under_shift", read_shifted, grids),
         "same_under_rewording": caption_scores.consistency(read).value,
         "stays_right_under_rewording": caption_scores.stays_right(right).value,
+        "same_picture_under_rewording": float(np.mean(most <= _SAME_INK)),
         "ink_moved_by_rewording": ink_moved(drawn[1:]),
-        "most_ink_moved_by_rewording": float(most),
+        "most_ink_moved_by_rewording": float(most.max()),
         "ink_moved_by_new_noise": ink_moved([draw(by_phrasing[0], 1)]),
     }
 

@@ -176,7 +176,8 @@ _MEMBER_HELP = {
     "condition_dropout": "Probability that an example's condition is withheld in a step; --guidance needs it.",
     "rewording_weight": "Weight of the divergence between the priors of two wordings of a condition, of a dataset that "
     "has a second wording: captions, or an .npz with c_reworded; with --learning_rate_schedule=cosine it is 0 in "
-    "the first epoch and rises towards this as the learning rate falls.",
+    "the first epoch and rises towards this as the learning rate falls, and in the last fifth of the epochs it weighs "
+    "draws that come from another part of a mixture, too.",
     "weight_decay": "Decoupled weight decay, as in AdamW.",
     "clip_norm": "Largest global norm of the gradient; inf does not clip.",
     "dropout": "Probability that a hidden unit is dropped in a step.",

@@ -70,7 +70,7 @@ def test_one_who_draws_only_what_was_trained_fails_on_the_rest(judged):
 
 def test_one_who_minds_the_wording_is_found_out(judged):
     record = judged(lambda caption: as_asked(caption) * (1 + ("draw" in caption)))
-    assert record["same_under_rewording"] < 0.5
+    assert record["same_under_rewording"] == record["same_picture_under_rewording"] < 0.5
     # Twice the ink, or half of it, of every second picture.
     assert 0.2 < record["ink_moved_by_rewording"] < 0.8
     assert record["most_ink_moved_by_rewording"] == 1
@@ -123,6 +123,7 @@ def test_a_shift_moves_as_much_ink_as_the_wording(dataset, monkeypatch):
     record = caption_quality._under_rewording(None, draw, grids)
     assert record["same_digits_under_rewording"] == record["same_digits_under_shift"] == 0
     assert record["most_ink_moved_by_rewording"] == pytest.approx(0.1)
+    assert record["same_picture_under_rewording"] == 1
     np.testing.assert_array_equal(read[4], x)
     for i, share in ((5, 0.1), (6, 0.02)):
         np.testing.assert_allclose(np.abs(read[i] - x).sum(axis=(1, 2, 3)), share * x.sum(axis=(1, 2, 3)))

@@ -22,7 +22,13 @@ from cvae_jax.dataset import Dataset, Split
 from cvae_jax.hparams import hparams
 from cvae_jax.latent_maps import Gaussian
 from cvae_jax.losses import gaussian_kl
-from cvae_jax.mixture_priors import Mixture, matched_divergence, mixture_log_density
+from cvae_jax.mixture_priors import (
+    Mixture,
+    draw_from,
+    matched_divergence,
+    mixture_log_density,
+    total_variation,
+)
 from cvae_jax.objectives import negative_beta_elbo
 
 SHAPE, Z, LENGTH = (8, 8, 1), 2, 12
@@ -47,8 +53,9 @@ def settings(**fields):
     return hparams(Member(latent_dim=Z, **fields), capacity=Z, steps_per_epoch=10, used=frozenset(fields))
 
 
-def tied(model, params, c, other, weight):
-    return jax.jit(partial(rewording.tied, model))(params, c, other, settings(rewording_weight=weight))
+def tied(model, params, c, other, weight, tipping=0.0):
+    h = dataclasses.replace(settings(rewording_weight=weight), tipping_weight=jnp.float32(tipping))
+    return jax.jit(partial(rewording.tied, model))(params, c, other, h)
 
 
 def mixture(*parts):
@@ -74,22 +81,39 @@ def test_the_divergence_by_parts_bounds_that_of_the_mixtures(swapped):
     assert float(matched_divergence(p, p)) == pytest.approx(0, abs=1e-6)
 
 
+def test_the_total_variation_is_how_often_the_same_noise_draws_another_part():
+    """At least so often, and by this sampler less than twice; the divergence does not see small differences so."""
+    p = mixture((0.3, -9.0, -9.0), (0.3, 0.0, -9.0), (0.4, 9.0, -9.0))
+    q = mixture((0.32, -9.0, -9.0), (0.27, 0.0, -9.0), (0.41, 9.0, -9.0))
+    least = float(total_variation(p, q))
+    assert least == pytest.approx(0.03)
+    keys = jax.random.split(jax.random.key(0), 100_000)
+    one, other = (jax.vmap(draw_from, (0, None, None))(keys, each, 1.0) for each in (p, q))
+    tipped = float(jnp.mean(jnp.abs(one - other) > 4))
+    assert least < tipped + 3 * (least / len(keys)) ** 0.5 < 2 * least
+    # Pinsker's inequality.
+    assert 2 * least**2 < float(matched_divergence(p, q)) < 0.1 * least
+
+
 @pytest.mark.parametrize("prior", ["conditional", "mixture"])
 def test_priors_are_compared_both_ways(prior):
     model, params = make(prior, network="mlp")
     of = lambda c: model.apply(params, c, MASK, method=lambda m, c, k: m.prior(m.embed(c).prior.e, k))  # noqa: E731
     p, q = of(C), of(OTHER)
     if prior == "conditional":
-        kl = jax.vmap(lambda a, b: gaussian_kl(*a, *b))
+        kl, tipped = jax.vmap(lambda a, b: gaussian_kl(*a, *b)), np.zeros(len(TEXTS))
     else:
-        kl = jax.vmap(matched_divergence)
+        kl, tipped = jax.vmap(matched_divergence), jax.vmap(total_variation)(p, q)
+        assert (tipped > 0).all()
     expected = 0.5 * (kl(p, q) + kl(q, p))
     assert (expected > 0).all()
-    found = model.apply(params, embed(model, params, C), embed(model, params, OTHER), MASK,
-                        method="divergence_of_priors")  # fmt: skip
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
-    _, tie = tied(model, params, C, OTHER, 3.0)
-    np.testing.assert_allclose(tie, 3 * expected[:SOME].mean(), rtol=1e-4)
+    found = model.apply(
+        params, embed(model, params, C), embed(model, params, OTHER), MASK, method="priors_apart"
+    )
+    np.testing.assert_allclose(found.divergence, expected, rtol=1e-4)
+    np.testing.assert_allclose(found.tipped, tipped, rtol=1e-4)
+    _, tie = tied(model, params, C, OTHER, 3.0, 5.0)
+    np.testing.assert_allclose(tie, 3 * expected[:SOME].mean() + 5 * tipped[:SOME].mean(), rtol=1e-4)
 
 
 def test_the_same_wording_ties_nothing_and_changes_nothing():

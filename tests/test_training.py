@@ -237,8 +237,23 @@ def test_a_weight_of_rewording_rises_as_the_learning_rate_falls():
     expected = 25 * (1 - np.cos(np.pi * np.minimum(epochs, 20) / 20))
     np.testing.assert_allclose(weights, expected, rtol=1e-5, atol=1e-10)
     for schedule in ("constant", "iwae"):
-        kept = training.scheduled(Config(learning_rate_schedule=schedule), h, jnp.int32(5)).rewording_weight
-        assert kept == 50
+        kept = training.scheduled(Config(learning_rate_schedule=schedule), h, jnp.int32(5))
+        assert (kept.rewording_weight, kept.tipping_weight) == (50, 0)
+
+
+@pytest.mark.parametrize(("num_epochs", "first"), [(1, 0), (3, 2), (5, 4), (20, 16)])
+def test_draws_that_tip_are_weighed_in_the_last_fifth_of_a_cosine(num_epochs, first):
+    h = hparams(Member(rewording_weight=50.0), capacity=16, steps_per_epoch=10)
+    config = Config(learning_rate_schedule="cosine", epochs=num_epochs)
+    each = [training.scheduled(config, h, jnp.int32(epoch)) for epoch in range(num_epochs + 2)]
+    assert [float(one.tipping_weight) for one in each[:first]] == [0.0] * first
+    assert [one.tipping_weight for one in each[first:]] == [one.rewording_weight for one in each[first:]]
+    assert (
+        training.scheduled(
+            config, hparams(Member(), capacity=16, steps_per_epoch=10), jnp.int32(9)
+        ).tipping_weight
+        is None
+    )
 
 
 # Likelihoods
