@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _READER_VERSION = 2
 _REPHRASED = 600
 _PHRASINGS = 4
-# Of a picture's ink, what a wording may move and leave it the same picture: about what a shift by half a pixel moves.
+# Of a picture's ink, what a wording may move and leave it the same picture: another size of one digit moves more.
 _SAME_INK = 0.25
 # By axis and pixels: right, down and left, one for each phrasing but the first.
 _SHIFTS = ((2, 1), (1, 1), (2, -1))

@@ -81,8 +81,8 @@ def test_the_divergence_by_parts_bounds_that_of_the_mixtures(swapped):
     assert float(matched_divergence(p, p)) == pytest.approx(0, abs=1e-6)
 
 
-def test_the_total_variation_is_how_often_the_same_noise_draws_another_part():
-    """At least so often, and by this sampler less than twice; the divergence does not see small differences so."""
+def test_the_total_variation_bounds_how_often_the_same_noise_draws_another_part():
+    """From below, and this sampler draws it less than twice as often; the divergence is far smaller."""
     p = mixture((0.3, -9.0, -9.0), (0.3, 0.0, -9.0), (0.4, 9.0, -9.0))
     q = mixture((0.32, -9.0, -9.0), (0.27, 0.0, -9.0), (0.41, 9.0, -9.0))
     least = float(total_variation(p, q))
@@ -118,7 +118,7 @@ def test_priors_are_compared_both_ways(prior):
 
 def test_the_same_wording_ties_nothing_and_changes_nothing():
     model, params = make()
-    told, tie = tied(model, params, C, C, 1.0)
+    told, tie = tied(model, params, C, C, 1.0, 1.0)
     assert tie == pytest.approx(0, abs=1e-5)
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), told, embed(model, params, C))
 

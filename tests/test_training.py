@@ -248,12 +248,8 @@ def test_draws_that_tip_are_weighed_in_the_last_fifth_of_a_cosine(num_epochs, fi
     each = [training.scheduled(config, h, jnp.int32(epoch)) for epoch in range(num_epochs + 2)]
     assert [float(one.tipping_weight) for one in each[:first]] == [0.0] * first
     assert [one.tipping_weight for one in each[first:]] == [one.rewording_weight for one in each[first:]]
-    assert (
-        training.scheduled(
-            config, hparams(Member(), capacity=16, steps_per_epoch=10), jnp.int32(9)
-        ).tipping_weight
-        is None
-    )
+    untied = hparams(Member(), capacity=16, steps_per_epoch=10)
+    assert training.scheduled(config, untied, jnp.int32(9)).tipping_weight is None
 
 
 # Likelihoods
