@@ -12,6 +12,8 @@ from cvae_jax.arrangements import Arrangement, from_grid, held_out
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
+# Of what a reader is so certain that it counts as sure.
+SURE = 0.9
 _COUNTS = ("one digit", "two digits", "three digits")
 
 
@@ -100,35 +102,31 @@ def stays_right(right: Bool[np.ndarray, "n k"]) -> Share:
     return _share(np.logical_and.reduce(right[right[:, 0]], axis=1))
 
 
-def shifted_as_far(
-    x: Float[np.ndarray, "n H W 1"], other: Float[np.ndarray, "n H W 1"], *, axis: int, pixels: int
-) -> Float[np.ndarray, "n H W 1"]:
-    """Pictures shifted by the part of a shift that moves as much of their ink as others differ from them by.
+def surely_another(
+    digits: Int[np.ndarray, "n k 9"], certainty: Float[np.ndarray, "n k 9"]
+) -> Bool[np.ndarray, " n"]:
+    """Whether the reader is sure that some of k pictures shows another digit in some cell than the first of them.
 
-    What they show does not change by it: how often they are read otherwise tells a reader who wavers from a picture
-    that changed.
+    A picture between two digits is read now as one, now as the other, whatever moves it: so both readings of the cell
+    must be certain, by at least 0.9.
 
     Args:
-      x: pictures, shape (n, H, W, 1).
-      other: of the same shape.
-      axis: 1 to shift down, 2 to the right.
-      pixels: of the whole shift, up or to the left where negative; no picture is shifted by more.
+      digits: what is read in each cell, 0 where it is empty.
+      certainty: the probability of it.
 
     Returns:
-      (1 - t) x + t shifted(x) with the t of each picture, zeros beyond the edge.
+      Of each of n, shape (n,).
 
     Example:
-      >>> x = np.zeros((1, 1, 3, 1))
-      >>> x[0, 0, 0] = 1.0
-      >>> shifted_as_far(x, 0.5 * x, axis=2, pixels=1).ravel().tolist()
-      [0.75, 0.25, 0.0]
+      >>> digits = np.zeros((3, 2, 9), int)
+      >>> digits[:, 1, 4] = 7
+      >>> certainty = np.ones((3, 2, 9))
+      >>> certainty[1, 0, 4] = certainty[2, 1, 4] = 0.6
+      >>> surely_another(digits, certainty).tolist()
+      [True, False, False]
     """
-    beyond = np.arange(x.shape[axis]) - pixels
-    shifted = np.take(x, beyond.clip(0, x.shape[axis] - 1), axis)
-    inside = np.expand_dims((beyond >= 0) & (beyond < x.shape[axis]), tuple({0, 1, 2, 3} - {axis}))
-    change = shifted * inside - x
-    differs, most = (np.abs(a).sum(axis=(1, 2, 3), keepdims=True) for a in (other - x, change))
-    return x + np.minimum(differs / np.where(most > 0, most, 1.0), 1.0) * change
+    sure = certainty >= SURE
+    return ((digits != digits[:, :1]) & sure & sure[:, :1]).any(axis=(1, 2))
 
 
 def _share(right: Bool[np.ndarray, " n"]) -> Share:

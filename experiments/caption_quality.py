@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvae_jax import caption_parser, caption_scores, captions, data, sampling, scene_reader, scenes, sources
-from cvae_jax.arrangements import CELLS, Arrangement, from_grid, held_out_rows
+from cvae_jax.arrangements import CELLS, CLASSES, Arrangement, from_grid, held_out_rows
 from cvae_jax.captioned_scenes import LENGTH
 from cvae_jax.condition_kinds import decode_text, encode_text
 from cvae_jax.randomness import Stream, stream
@@ -29,13 +29,11 @@ if TYPE_CHECKING:
     from experiments.results import Trained
 
 # Part of the name of a cached reader: to be raised with every change of how it is built or trained.
-_READER_VERSION = 2
+_READER_VERSION = 3
 _REPHRASED = 600
 _PHRASINGS = 4
 # Of a picture's ink, what a wording may move and leave it the same picture: another size of one digit moves more.
 _SAME_INK = 0.25
-# By axis and pixels: right, down and left, one for each phrasing but the first.
-_SHIFTS = ((2, 1), (1, 1), (2, -1))
 _COUNTS = ("one_digit", "two_digits", "three_digits")
 
 
@@ -77,7 +75,7 @@ def _shares_right(reader: PyTree, draw: Callable[..., np.ndarray], test: Split) 
     assert test.factors is not None
     assert isinstance(test.c, np.ndarray)
     asked = _asked(test.c)
-    right = _right(_read(reader, draw(test.c)), asked)
+    right = _right(_read(reader, draw(test.c)).grids, asked)
     shares = {
         name.replace(", ", "_").replace(" ", "_"): share.value
         for name, share in caption_scores.shares(right, asked).items()
@@ -92,25 +90,29 @@ def _shares_right(reader: PyTree, draw: Callable[..., np.ndarray], test: Split) 
 def _real_quality(reader: PyTree, dataset: Dataset, digits: Split) -> Record:
     """How good the reader is on real scenes.
 
-    Shares of test scenes read right as a whole, also where they are softened as drawn pictures are; of those found to
-    be as captioned; and of scenes read alike each time they are composed. The last is no limit of what rewording may
-    leave unchanged: each time has other scans, while pictures that rewording left alone would be one picture, read
-    alike always.
+    Shares of test scenes read right as a whole, also where they are softened as drawn pictures are; of digits of the
+    softened ones that it is sure of, and of those that it is then right about; of scenes found to be as captioned; and
+    of scenes read alike each time they are composed. The last is no limit of what rewording may leave unchanged: each
+    time has other scans, while pictures that rewording left alone would be one picture, read alike always.
     """
     test = dataset.test
     assert test.factors is not None
     assert isinstance(test.c, np.ndarray)
-    read = scene_reader.read(reader, jnp.asarray(test.x), x_max=dataset.x_max)
-    softened = scene_reader.soften(jnp.asarray(test.x, jnp.float32), 1.0)
-    read_softened = scene_reader.read(reader, softened, x_max=dataset.x_max)
+    read = partial(scene_reader.read, reader, x_max=dataset.x_max)
+    sharp = read(jnp.asarray(test.x)).grids
+    softened = read(scene_reader.soften(jnp.asarray(test.x, jnp.float32), 1.0))
+    drawn, shown = test.factors[:, :CELLS] > 0, softened.grids[:, :CELLS] == test.factors[:, :CELLS]
+    sure = softened.certainty >= caption_scores.SURE
     rng, grids = np.random.default_rng(0), _to_rephrase(test)
     composed = [scenes.compose(rng, grids, digits) for _ in range(_PHRASINGS)]
-    again = [scene_reader.read(reader, jnp.asarray(x), x_max=dataset.x_max) for x in composed]
+    again = np.stack([read(jnp.asarray(x)).grids for x in composed], axis=1)
     return {
-        "reader_accuracy": float(scene_reader.whole_right(read, test.factors).mean()),
-        "reader_accuracy_softened": float(scene_reader.whole_right(read_softened, test.factors).mean()),
-        "real_right": float(_right(read, _asked(test.c)).mean()),
-        **_same_digits("real_same_digits", np.stack(again, axis=1), grids),
+        "reader_accuracy": float(scene_reader.whole_right(sharp, test.factors).mean()),
+        "reader_accuracy_softened": float(scene_reader.whole_right(softened.grids, test.factors).mean()),
+        "reader_sure": float(sure[drawn].mean()),
+        "reader_right_where_sure": float(shown[drawn & sure].mean()),
+        "real_right": float(_right(sharp, _asked(test.c)).mean()),
+        **_same_digits("real_same_digits", again, grids),
     }
 
 
@@ -134,7 +136,7 @@ def _draw(session: Session, trained: Trained, temperature: float, c: np.ndarray,
     return np.asarray(x)
 
 
-def _read(reader: PyTree, x: np.ndarray) -> np.ndarray:
+def _read(reader: PyTree, x: np.ndarray) -> scene_reader.Reading:
     return scene_reader.read(reader, jnp.asarray(x), x_max=1.0)
 
 
@@ -142,6 +144,24 @@ def _to_rephrase(test: Split) -> np.ndarray:
     """Grids of scenes of trained combinations."""
     assert test.factors is not None
     return test.factors[~held_out_rows(test.factors)][:_REPHRASED]
+
+
+def _phrased(rng: np.random.Generator, grids: np.ndarray, n: int) -> list[np.ndarray]:
+    """The digits and places of each scene in n phrasings, which leave sizes open: n batches of captions."""
+    texts = [
+        rng.choice(captions.phrasings(captions.meanings(from_grid(grid))[0]), n, replace=False)
+        for grid in grids
+    ]
+    return [encode_text(list(each), LENGTH) for each in zip(*texts, strict=True)]
+
+
+def _with_another_digit(rng: np.random.Generator, grids: np.ndarray) -> np.ndarray:
+    """Scenes of which one digit is another."""
+    changed = grids.copy()
+    for grid in changed:
+        cell = rng.choice(np.flatnonzero(grid[:CELLS]))
+        grid[cell] = 1 + (grid[cell] - 1 + rng.integers(1, CLASSES)) % CLASSES
+    return changed
 
 
 def _under_rewording(reader: PyTree, draw: Callable[..., np.ndarray], grids: np.ndarray) -> Record:
@@ -153,25 +173,25 @@ def _under_rewording(reader: PyTree, draw: Callable[..., np.ndarray], grids: np.
     their pixels' changes over that of their pixels, of all and of the pair that moves most, beside what other noise in
     place of other words moves; and the share of scenes of which no phrasing moves more than a quarter of the ink.
 
-    Pictures between two digits are read now as one, now as the other, whatever moves them: beside the share that is
-    read alike under all phrasings stands that of the first picture and of the same shifted, a part of a pixel, three
-    ways, as far as each of the other phrasings moves it.
+    A picture between two digits is read now as one, now as the other, whatever moves it: another share is of scenes
+    in which the reader is sure of another digit, see `caption_scores.surely_another`, beside the share of those in
+    which it is so where the caption does ask for another one.
     """
     rng = np.random.default_rng(0)
-    texts = [
-        rng.choice(captions.phrasings(captions.meanings(from_grid(grid))[0]), _PHRASINGS, replace=False)
-        for grid in grids
-    ]
-    by_phrasing = [encode_text(list(each), LENGTH) for each in zip(*texts, strict=True)]
+    by_phrasing = _phrased(rng, grids, _PHRASINGS)
     drawn = [draw(c) for c in by_phrasing]
-    read = np.stack([_read(reader, x) for x in drawn], axis=1)
+    readings = [_read(reader, x) for x in drawn]
+    read = np.stack([each.grids for each in readings], axis=1)
     right = (read[..., :CELLS] == grids[:, None, :CELLS]).all(axis=2)
+    [changed] = _phrased(rng, _with_another_digit(rng, grids), 1)
+    of_changed = _read(reader, draw(changed))
 
-    shifts = [
-        caption_scores.shifted_as_far(drawn[0], x, axis=axis, pixels=pixels)
-        for x, (axis, pixels) in zip(drawn[1:], _SHIFTS, strict=True)
-    ]
-    read_shifted = np.stack([read[:, 0], *(_read(reader, x) for x in shifts)], axis=1)
+    def surely_another(*others: scene_reader.Reading) -> float:
+        digits, certainty = (
+            np.stack(each, axis=1)
+            for each in zip(*((r.grids[:, :CELLS], r.certainty) for r in (readings[0], *others)), strict=True)
+        )
+        return float(np.mean(caption_scores.surely_another(digits, certainty)))
 
     def ink_moved(others: list[np.ndarray]) -> float:
         return float(np.mean([np.abs(x - drawn[0]).sum() for x in others]) / drawn[0].sum())
@@ -184,7 +204,8 @@ def _under_rewording(reader: PyTree, draw: Callable[..., np.ndarray], grids: np.
     most = np.max([of_each(x - drawn[0]) / ink for x in drawn[1:]], axis=0)
     return {
         **_same_digits("same_digits_under_rewording", read, grids),
-        **_same_digits("same_digits_under_shift", read_shifted, grids),
+        "another_digit_under_rewording": surely_another(*readings[1:]),
+        "another_digit_where_asked": surely_another(of_changed),
         "same_under_rewording": caption_scores.consistency(read).value,
         "stays_right_under_rewording": caption_scores.stays_right(right).value,
         "same_picture_under_rewording": float(np.mean(most <= _SAME_INK)),

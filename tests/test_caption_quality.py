@@ -8,11 +8,12 @@ import pytest
 from scans import glyphs
 
 from cvae_jax import scenes
-from cvae_jax.arrangements import held_out, to_grid
+from cvae_jax.arrangements import Digit, held_out, to_grid
 from cvae_jax.caption_parser import parse
 from cvae_jax.captioned_scenes import FACTORS, LENGTH, scene_split
 from cvae_jax.condition_kinds import Text, decode_text
 from cvae_jax.dataset import Dataset, Split
+from cvae_jax.scene_reader import Reading
 from experiments import caption_quality, quality
 
 COUNTS = (12, 10, 8)
@@ -26,10 +27,14 @@ def dataset():
     return Dataset("captions", test, test, test, 255.0, (), FACTORS, Text(LENGTH))
 
 
+def certain(grids, certainty=1.0):
+    return Reading(grids, np.full((len(grids), 9), certainty))
+
+
 @pytest.fixture
 def judged(monkeypatch, dataset):
     """A function from who draws a caption, as a grid, to the record of its quality."""
-    monkeypatch.setattr(caption_quality, "_read", lambda reader, x: x.reshape(len(x), -1))
+    monkeypatch.setattr(caption_quality, "_read", lambda reader, x: certain(x.reshape(len(x), -1)))
 
     def judge(drawer):
         def draw(c, seed=0):
@@ -58,6 +63,7 @@ def test_what_is_asked_for_is_right(judged):
     assert record["stays_right_under_rewording"] == 1
     assert (record["ink_moved_by_rewording"], record["ink_moved_by_new_noise"]) == (0, 1)
     assert record["most_ink_moved_by_rewording"] == 0
+    assert (record["another_digit_under_rewording"], record["another_digit_where_asked"]) == (0, 1)
     assert record["pictures"] == 60
 
 
@@ -102,31 +108,47 @@ def test_one_who_minds_the_wording_of_two_digits_only_is_found_out_there(judged)
     assert record["same_digits_under_rewording"] == pytest.approx(expected)
 
 
-def test_a_shift_moves_as_much_ink_as_the_wording(dataset, monkeypatch):
-    """One who draws another picture under the last phrasing is seen in what is read, and a wavering reader too."""
+def test_one_who_draws_the_same_whatever_is_asked_is_found_out(judged):
+    record = judged(lambda caption: to_grid((Digit(4, 7, True),)))
+    assert record["same_digits_under_rewording"] == 1
+    assert record["another_digit_under_rewording"] == record["another_digit_where_asked"] == 0
+
+
+@pytest.mark.parametrize(("certainty", "expected"), [(0.89, 0.0), (0.9, 1.0)])
+def test_another_digit_counts_where_the_reader_is_certain(monkeypatch, dataset, certainty, expected):
+    """Of one who draws another digit under the last phrasing, in pictures of the same ink."""
     grids = caption_quality._to_rephrase(dataset.test)
-    x = np.random.default_rng(0).uniform(size=(len(grids), 8, 8, 1))
-    moved = [0.0, 0.0, 0.1, 0.02]
-    read, drawn = [], []
+    calls = []
+
+    def read(reader, x):
+        calls.append(x)
+        shown = grids.copy()
+        shown[:, 0] += len(calls) == 4
+        return certain(shown, certainty)
+
+    monkeypatch.setattr(caption_quality, "_read", read)
+    moved = np.array([0.0, 0.0, 0.1, 0.02])
+    drawn = []
 
     def draw(c, seed=0):
-        drawn.append(x * (1 + moved[len(drawn) % 4]))
+        drawn.append(np.full((len(c), 4, 4, 1), 1 + moved[len(drawn) % 4]))
         return drawn[-1]
 
-    def reader_of(reader, pictures):
-        read.append(pictures)
-        shown = grids.copy()
-        shown[:, 0] += (np.abs(pictures - x).sum(axis=(1, 2, 3)) > 0.05 * x.sum(axis=(1, 2, 3))).astype(int)
-        return shown
-
-    monkeypatch.setattr(caption_quality, "_read", reader_of)
     record = caption_quality._under_rewording(None, draw, grids)
-    assert record["same_digits_under_rewording"] == record["same_digits_under_shift"] == 0
+    assert record["same_digits_under_rewording"] == 0
+    assert record["another_digit_under_rewording"] == expected
+    assert record["another_digit_where_asked"] == 0
     assert record["most_ink_moved_by_rewording"] == pytest.approx(0.1)
     assert record["same_picture_under_rewording"] == 1
-    np.testing.assert_array_equal(read[4], x)
-    for i, share in ((5, 0.1), (6, 0.02)):
-        np.testing.assert_allclose(np.abs(read[i] - x).sum(axis=(1, 2, 3)), share * x.sum(axis=(1, 2, 3)))
+
+
+def test_another_digit_is_asked_for_in_the_same_place():
+    grids = caption_quality._to_rephrase(scene_split(np.random.default_rng(0), glyphs(), (200, 200, 200)))
+    changed = caption_quality._with_another_digit(np.random.default_rng(0), grids)
+    np.testing.assert_array_equal(changed[:, 9:], grids[:, 9:])
+    np.testing.assert_array_equal(changed > 0, grids > 0)
+    np.testing.assert_array_equal((changed != grids).sum(axis=1), 1)
+    assert set(changed[:, :9].ravel()) == set(range(11))
 
 
 def test_the_reader_is_judged_on_real_scenes(dataset, monkeypatch):
@@ -138,12 +160,18 @@ def test_the_reader_is_judged_on_real_scenes(dataset, monkeypatch):
         wrong[:15] = 0
         if len(seen) == 4:
             wrong[20] = 0
-        return wrong
+        reading = certain(wrong)
+        # It is certain of what it reads right, and of the last of what it reads wrong.
+        reading.certainty[:14] = 0.5
+        return reading
 
     monkeypatch.setattr(caption_quality.scene_reader, "read", read)
     record = caption_quality._real_quality(None, dataset, glyphs())
     names = ("reader_accuracy", "reader_accuracy_softened", "real_right")
     assert [record[name] for name in names] == [0.75] * 3
+    digits = np.count_nonzero(dataset.test.factors[:, :9], axis=1)
+    assert record["reader_sure"] == pytest.approx(digits[14:].sum() / digits.sum())
+    assert record["reader_right_where_sure"] == pytest.approx(digits[15:].sum() / digits[14:].sum())
     assert record["real_same_digits"] == pytest.approx(29 / 30)
     (x, _), (soft, _), *composed = seen
     np.testing.assert_array_equal(x, dataset.test.x)

@@ -30,29 +30,47 @@ def fitted():
 
 def test_it_learns(fitted):
     x, grids = easy(500, 1)
-    read = scene_reader.read(fitted, jnp.asarray(x), x_max=255.0)
+    read, certainty = scene_reader.read(fitted, jnp.asarray(x), x_max=255.0)
     assert read.shape == grids.shape
-    assert np.mean(scene_reader.whole_right(read, grids)) > 0.95
+    right = scene_reader.whole_right(read, grids)
+    assert np.mean(right) > 0.95
+    assert certainty.shape == (len(x), 9)
+    assert certainty[right].mean() > 0.95 > certainty[~right].min(axis=1).mean()
 
 
 def test_what_it_reads_does_not_depend_on_the_other_pictures_or_their_scale(fitted):
     x, _ = easy(501, 1)
-    read = scene_reader.read(fitted, jnp.asarray(x), x_max=255.0)
-    few = scene_reader.read(fitted, jnp.asarray(x[-3:].astype(np.float32) / 255.0), x_max=1.0)
+    read, certainty = scene_reader.read(fitted, jnp.asarray(x), x_max=255.0)
+    few, of_few = scene_reader.read(fitted, jnp.asarray(x[-3:].astype(np.float32) / 255.0), x_max=1.0)
     np.testing.assert_array_equal(few, read[-3:])
+    np.testing.assert_allclose(of_few, certainty[-3:], atol=1e-5)
+
+
+def test_a_reading_is_the_mean_of_those_of_the_picture_moved_by_a_pixel(fitted):
+    x, _ = easy(20, 3)
+    x = jnp.asarray(x, jnp.float32) / 255.0
+    around = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    moved = [around[:, 1 - i : 33 - i, 1 - j : 33 - j] for i, j in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))]
+    each = [scene_reader.Reader().apply(fitted, one) for one in moved]
+    probabilities = np.mean([jax.nn.softmax(logits.digits) for logits in each], axis=0)
+    grids, certainty = scene_reader.read(fitted, x, x_max=1.0)
+    np.testing.assert_array_equal(grids[:, :9], probabilities.argmax(axis=-1))
+    np.testing.assert_allclose(certainty, probabilities.max(axis=-1), rtol=1e-5)
+    assert np.abs(probabilities - jax.nn.softmax(each[0].digits)).max() > 0.01
 
 
 def test_soft_pictures_are_read_as_sharp_ones(fitted):
     x, grids = easy(500, 1)
     soft = scene_reader.soften(jnp.asarray(x, jnp.float32), 1.0)
     np.testing.assert_allclose(soft[:, 8:24, 8:24].sum(), x[:, 8:24, 8:24].sum(), rtol=0.05)
-    assert np.mean(scene_reader.whole_right(scene_reader.read(fitted, soft, x_max=255.0), grids)) > 0.95
+    read = scene_reader.read(fitted, soft, x_max=255.0).grids
+    assert np.mean(scene_reader.whole_right(read, grids)) > 0.95
     np.testing.assert_array_equal(scene_reader.soften(jnp.asarray(x, jnp.float32), 0.0), x)
 
 
 def test_empty_cells_have_no_size(fitted):
     x, _ = easy(200, 2)
-    read = scene_reader.read(fitted, jnp.asarray(x), x_max=255.0)
+    read = scene_reader.read(fitted, jnp.asarray(x), x_max=255.0).grids
     np.testing.assert_array_equal(read[:, :9] == 0, read[:, 9:] == 0)
 
 
