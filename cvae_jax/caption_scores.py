@@ -111,11 +111,11 @@ def surely_another(
     must be certain, by at least 0.9.
 
     Args:
-      digits: what is read in each cell, 0 where it is empty.
-      certainty: the probability of it.
+      digits: what is read in each cell of k pictures of each of n scenes, 0 where it is empty, shape (n, k, 9), int.
+      certainty: the probability of it, shape (n, k, 9).
 
     Returns:
-      Of each of n, shape (n,).
+      One for each scene, shape (n,), bool.
 
     Example:
       >>> digits = np.zeros((3, 2, 9), int)
@@ -127,6 +127,37 @@ def surely_another(
     """
     sure = certainty >= SURE
     return ((digits != digits[:, :1]) & sure & sure[:, :1]).any(axis=(1, 2))
+
+
+def shifted_as_far(
+    x: Float[np.ndarray, "n H W 1"], other: Float[np.ndarray, "n H W 1"], *, axis: int, pixels: int
+) -> Float[np.ndarray, "n H W 1"]:
+    """Pictures shifted by the part of a shift that moves as much of their ink as others differ from them by.
+
+    What they show does not change by it: how often they are read otherwise tells a reader who wavers from a picture
+    that changed.
+
+    Args:
+      x: pictures, shape (n, H, W, 1).
+      other: of the same shape.
+      axis: 1 to shift down, 2 to the right.
+      pixels: of the whole shift, up or to the left where negative; no picture is shifted by more.
+
+    Returns:
+      (1 - t) x + t shifted(x) with the t of each picture, zeros beyond the edge.
+
+    Example:
+      >>> x = np.zeros((1, 1, 3, 1))
+      >>> x[0, 0, 0] = 1.0
+      >>> shifted_as_far(x, 0.5 * x, axis=2, pixels=1).ravel().tolist()
+      [0.75, 0.25, 0.0]
+    """
+    beyond = np.arange(x.shape[axis]) - pixels
+    shifted = np.take(x, beyond.clip(0, x.shape[axis] - 1), axis)
+    inside = np.expand_dims((beyond >= 0) & (beyond < x.shape[axis]), tuple({0, 1, 2, 3} - {axis}))
+    change = shifted * inside - x
+    differs, most = (np.abs(a).sum(axis=(1, 2, 3), keepdims=True) for a in (other - x, change))
+    return x + np.minimum(differs / np.where(most > 0, most, 1.0), 1.0) * change
 
 
 def _share(right: Bool[np.ndarray, " n"]) -> Share:

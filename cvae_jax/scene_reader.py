@@ -61,12 +61,12 @@ class Reading(NamedTuple):
     """What pictures show.
 
     Attributes:
-      grids: see `arrangements.to_grid`, shape (n, 18), int32.
-      certainty: probability of what each cell is read as, its digit or none, shape (n, 9), float32.
+      grids: see `arrangements.to_grid`, shape (n, 18), int32; of several pictures of each scene (n, k, 18).
+      certainty: probability of what each cell is read as, its digit or none, shape (n, 9) or (n, k, 9), float32.
     """
 
-    grids: Int[np.ndarray, "n 18"]
-    certainty: Float[np.ndarray, "n 9"]
+    grids: Int[np.ndarray, "*n 18"]
+    certainty: Float[np.ndarray, "*n 9"]
 
 
 class Reader(nn.Module):

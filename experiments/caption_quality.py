@@ -34,6 +34,8 @@ _REPHRASED = 600
 _PHRASINGS = 4
 # Of a picture's ink, what a wording may move and leave it the same picture: another size of one digit moves more.
 _SAME_INK = 0.25
+# By axis and pixels: right, down and left, one for each phrasing but the first.
+_SHIFTS = ((2, 1), (1, 1), (2, -1))
 _COUNTS = ("one_digit", "two_digits", "three_digits")
 
 
@@ -169,49 +171,67 @@ def _under_rewording(reader: PyTree, draw: Callable[..., np.ndarray], grids: np.
 
     The phrasings leave sizes open: one share is of draws that show the same digits in the same places, by their number,
     the other of those that show them in the same sizes, too. A third is of the draws that are right under the first
-    phrasing: those that are so under all. And how far the pictures themselves move, which no reader judges: the sum of
-    their pixels' changes over that of their pixels, of all and of the pair that moves most, beside what other noise in
-    place of other words moves; and the share of scenes of which no phrasing moves more than a quarter of the ink.
+    phrasing: those that are so under all. And how far the pictures themselves move, see `_ink_moved`.
 
-    A picture between two digits is read now as one, now as the other, whatever moves it: another share is of scenes
-    in which the reader is sure of another digit, see `caption_scores.surely_another`, beside the share of those in
-    which it is so where the caption does ask for another one.
+    A picture between two digits is read now as one, now as the other, whatever moves it: beside the share that is read
+    alike under all phrasings stands that of the first picture and of the same shifted, a part of a pixel, three ways,
+    as far as each of the other phrasings moves it. Another share is of scenes in which the reader is sure of another
+    digit, see `caption_scores.surely_another`, beside that where the caption does ask for another one.
     """
     rng = np.random.default_rng(0)
     by_phrasing = _phrased(rng, grids, _PHRASINGS)
     drawn = [draw(c) for c in by_phrasing]
-    readings = [_read(reader, x) for x in drawn]
-    read = np.stack([each.grids for each in readings], axis=1)
-    right = (read[..., :CELLS] == grids[:, None, :CELLS]).all(axis=2)
+    shifts = [
+        caption_scores.shifted_as_far(drawn[0], x, axis=axis, pixels=pixels)
+        for x, (axis, pixels) in zip(drawn[1:], _SHIFTS, strict=True)
+    ]
     [changed] = _phrased(rng, _with_another_digit(rng, grids), 1)
-    of_changed = _read(reader, draw(changed))
+    first, *others = (_read(reader, x) for x in drawn)
+    reworded = _stacked([first, *others])
+    shifted = _stacked([first, *(_read(reader, x) for x in shifts)])
+    asked = _stacked([first, _read(reader, draw(changed))])
+    right = (reworded.grids[..., :CELLS] == grids[:, None, :CELLS]).all(axis=2)
 
-    def surely_another(*others: scene_reader.Reading) -> float:
-        digits, certainty = (
-            np.stack(each, axis=1)
-            for each in zip(*((r.grids[:, :CELLS], r.certainty) for r in (readings[0], *others)), strict=True)
-        )
-        return float(np.mean(caption_scores.surely_another(digits, certainty)))
+    def another_digit(read: scene_reader.Reading) -> float:
+        return float(np.mean(caption_scores.surely_another(read.grids[..., :CELLS], read.certainty)))
 
-    def ink_moved(others: list[np.ndarray]) -> float:
-        return float(np.mean([np.abs(x - drawn[0]).sum() for x in others]) / drawn[0].sum())
+    return {
+        **_same_digits("same_digits_under_rewording", reworded.grids, grids),
+        **_same_digits("same_digits_under_shift", shifted.grids, grids),
+        "another_digit_under_rewording": another_digit(reworded),
+        "another_digit_where_asked": another_digit(asked),
+        "same_under_rewording": caption_scores.consistency(reworded.grids).value,
+        "stays_right_under_rewording": caption_scores.stays_right(right).value,
+        **_ink_moved(drawn[0], drawn[1:], draw(by_phrasing[0], 1)),
+    }
+
+
+def _stacked(readings: list[scene_reader.Reading]) -> scene_reader.Reading:
+    """What k pictures of each of n scenes show, and how certainly, shapes (n, k, 18) and (n, k, 9)."""
+    return scene_reader.Reading(*(np.stack(each, axis=1) for each in zip(*readings, strict=True)))
+
+
+def _ink_moved(first: np.ndarray, reworded: list[np.ndarray], new_noise: np.ndarray) -> Record:
+    """How far pictures move, which no reader judges: the sum of their pixels' changes over that of their pixels.
+
+    Of all, and of the pair that moves most, beside what other noise in place of other words moves; and the share of
+    scenes of which no phrasing moves more than a quarter of the ink.
+    """
+
+    def of_all(others: list[np.ndarray]) -> float:
+        return float(np.mean([np.abs(x - first).sum() for x in others]) / first.sum())
 
     def of_each(x: np.ndarray) -> np.ndarray:
         return np.abs(x).sum(axis=(1, 2, 3))
 
     # Of a picture with hardly any ink, a pixel's.
-    ink = np.maximum(of_each(drawn[0]), 1.0)
-    most = np.max([of_each(x - drawn[0]) / ink for x in drawn[1:]], axis=0)
+    ink = np.maximum(of_each(first), 1.0)
+    most = np.max([of_each(x - first) / ink for x in reworded], axis=0)
     return {
-        **_same_digits("same_digits_under_rewording", read, grids),
-        "another_digit_under_rewording": surely_another(*readings[1:]),
-        "another_digit_where_asked": surely_another(of_changed),
-        "same_under_rewording": caption_scores.consistency(read).value,
-        "stays_right_under_rewording": caption_scores.stays_right(right).value,
         "same_picture_under_rewording": float(np.mean(most <= _SAME_INK)),
-        "ink_moved_by_rewording": ink_moved(drawn[1:]),
+        "ink_moved_by_rewording": of_all(reworded),
         "most_ink_moved_by_rewording": float(most.max()),
-        "ink_moved_by_new_noise": ink_moved([draw(by_phrasing[0], 1)]),
+        "ink_moved_by_new_noise": of_all([new_noise]),
     }
 
 

@@ -142,6 +142,33 @@ def test_another_digit_counts_where_the_reader_is_certain(monkeypatch, dataset, 
     assert record["same_picture_under_rewording"] == 1
 
 
+def test_a_shift_moves_as_much_ink_as_the_wording(dataset, monkeypatch):
+    """One who draws another picture under the last phrasing is seen in what is read, and a wavering reader too."""
+    grids = caption_quality._to_rephrase(dataset.test)
+    x = np.random.default_rng(0).uniform(size=(len(grids), 8, 8, 1))
+    moved = [0.0, 0.0, 0.1, 0.02]
+    read, drawn = [], []
+
+    def draw(c, seed=0):
+        drawn.append(x * (1 + moved[len(drawn) % 4]))
+        return drawn[-1]
+
+    def reader_of(reader, pictures):
+        read.append(pictures)
+        shown = grids.copy()
+        shown[:, 0] += (np.abs(pictures - x).sum(axis=(1, 2, 3)) > 0.05 * x.sum(axis=(1, 2, 3))).astype(int)
+        return certain(shown)
+
+    monkeypatch.setattr(caption_quality, "_read", reader_of)
+    record = caption_quality._under_rewording(None, draw, grids)
+    assert record["same_digits_under_rewording"] == record["same_digits_under_shift"] == 0
+    assert record["most_ink_moved_by_rewording"] == pytest.approx(0.1)
+    assert record["same_picture_under_rewording"] == 1
+    np.testing.assert_array_equal(read[4], x)
+    for i, share in ((5, 0.1), (6, 0.02)):
+        np.testing.assert_allclose(np.abs(read[i] - x).sum(axis=(1, 2, 3)), share * x.sum(axis=(1, 2, 3)))
+
+
 def test_another_digit_is_asked_for_in_the_same_place():
     grids = caption_quality._to_rephrase(scene_split(np.random.default_rng(0), glyphs(), (200, 200, 200)))
     changed = caption_quality._with_another_digit(np.random.default_rng(0), grids)

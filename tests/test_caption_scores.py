@@ -5,7 +5,7 @@ import pytest
 
 from cvae_jax.arrangements import Digit, to_grid
 from cvae_jax.caption_parser import parse
-from cvae_jax.caption_scores import Share, consistency, right, shares, surely_another
+from cvae_jax.caption_scores import Share, consistency, right, shares, shifted_as_far, surely_another
 
 ASKED = "a large seven above a small two"
 
@@ -72,3 +72,19 @@ def test_another_digit_counts_where_both_readings_are_certain():
     digits[4, 1:, 3] = [1, 2]
     certainty[4, 0, 3] = 0.5
     assert not surely_another(digits, certainty)[4]
+
+
+@pytest.mark.parametrize(("axis", "pixels"), [(1, 1), (2, 1), (2, -1), (1, -2)])
+def test_a_shift_moves_as_much_ink_as_another_picture(axis, pixels):
+    rng = np.random.default_rng(0)
+    x = np.pad(rng.uniform(size=(3, 6, 7, 1)), ((0, 0), (2, 2), (2, 2), (0, 0)))
+    x[2] = 0.0
+    other = x * np.array([1.0, 0.9, 1.0])[:, None, None, None]
+    shifted = shifted_as_far(x, other, axis=axis, pixels=pixels)
+    moved = np.abs(shifted - x).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(moved, [0, 0.1 * x[1].sum(), 0])
+    np.testing.assert_allclose(shifted.sum(axis=(1, 2, 3)), x.sum(axis=(1, 2, 3)))
+    # Nothing is shifted by more than all of it, and what leaves the picture is gone.
+    np.testing.assert_allclose(shifted_as_far(x, x + 9, axis=axis, pixels=pixels), np.roll(x, pixels, axis))
+    edge = shifted_as_far(np.ones((1, 3, 3, 1)), np.zeros((1, 3, 3, 1)), axis=axis, pixels=pixels)
+    assert edge.sum() == 9 - 3 * abs(pixels)
