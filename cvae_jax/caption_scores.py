@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +28,11 @@ class Share(NamedTuple):
 
     value: float
     pictures: int
+
+    @property
+    def standard_error(self) -> float:
+        """Of the value, for pictures drawn independently: √(p (1 − p) / n); NaN of none."""
+        return math.sqrt(self.value * (1.0 - self.value) / self.pictures) if self.pictures else math.nan
 
 
 def right(read: Int[np.ndarray, " 18"], asked: Collection[Arrangement]) -> bool:
@@ -161,4 +167,4 @@ def shifted_as_far(
 
 
 def _share(right: Bool[np.ndarray, " n"]) -> Share:
-    return Share(float(np.mean(right)) if len(right) else float("nan"), len(right))
+    return Share(float(np.mean(right)) if len(right) else math.nan, len(right))

@@ -79,11 +79,12 @@ def _shares_right(reader: PyTree, draw: Callable[..., np.ndarray], test: Split) 
     asked = _asked(test.c)
     right = _right(_read(reader, draw(test.c)).grids, asked)
     shares = {
-        name.replace(", ", "_").replace(" ", "_"): share.value
+        f"right_{name}".replace(", ", "_").replace(" ", "_"): share
         for name, share in caption_scores.shares(right, asked).items()
     }
     return {
-        **{f"right_{name}": value for name, value in shares.items()},
+        **{name: share.value for name, share in shares.items()},
+        **{f"{name}_standard_error": share.standard_error for name, share in shares.items()},
         **_under_rewording(reader, draw, _to_rephrase(test)),
         "pictures": len(right),
     }

@@ -1,7 +1,7 @@
 """Repeat a published result: `python -m experiments.reproduce --experiment=iwae-k5 --stages=4`.
 
-The networks, data and training of the paper, its full schedule unless fewer stages of it are asked for. A run of
-fewer stages continues to more of them, and ends as one that was never stopped.
+The network, data and schedule of the paper, or the first stages of that schedule. A run of fewer stages continues to
+more of them, and ends as one that was never stopped. README names what differs from the paper's code.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class Published:
 def _iwae(num_samples: int, nll: float) -> Published:
     """A one-layer row of table 1 of Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016.
 
-    The paper's Adam adds 1e-4 to the gradient of a loss summed over a batch of 20; of the mean, that is 1e-4/20.
+    The paper's Adam adds 1e-4 to the gradient of a loss summed over a batch of 20; of the mean, that is 1e-4/20. Its
+    code also has β₁ = 0.99, second moments that begin at 1, updates by the moments of the step before, output biases at
+    the log-odds of the mean image, and 59,600 training images; none of that is repeated here.
     """
     batch_size = 20
     config = Config(

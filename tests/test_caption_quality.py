@@ -52,12 +52,13 @@ def as_asked(caption):
 
 def test_what_is_asked_for_is_right(judged):
     record = judged(as_asked)
-    shares = {name: share for name, share in record.items() if name.startswith("right_")}
-    assert set(shares) == {
-        "right_all", *(f"right_{n}_{part}" for n in ("one_digit", "two_digits", "three_digits")
-                       for part in ("seen", "held_out")),
-    }  # fmt: skip
-    assert set(shares.values()) == {1.0}
+    names = ["right_all"]
+    names += [f"right_{n}_{part}" for n in ("one_digit", "two_digits", "three_digits")
+              for part in ("seen", "held_out")]  # fmt: skip
+    errors = [f"{name}_standard_error" for name in names]
+    assert {name for name in record if name.startswith("right_")} == {*names, *errors}
+    assert {record[name] for name in names} == {1.0}
+    assert {record[name] for name in errors} == {0.0}
     same = {share for name, share in record.items() if name.startswith("same_")}
     assert same == {1.0}
     assert record["stays_right_under_rewording"] == 1
@@ -72,6 +73,10 @@ def test_one_who_draws_only_what_was_trained_fails_on_the_rest(judged):
     for count in ("one_digit", "two_digits", "three_digits"):
         assert record[f"right_{count}_held_out"] == 0.0
     assert record["right_one_digit_seen"] > 0
+    right = record["right_all"]
+    expected = np.sqrt(right * (1 - right) / record["pictures"])
+    assert record["right_all_standard_error"] == pytest.approx(expected)
+    assert expected > 0
 
 
 def test_one_who_minds_the_wording_is_found_out(judged):

@@ -37,6 +37,13 @@ def test_what_is_not_said_is_free():
             assert right(read, parse("an eight in the middle")) is (cell == 4)
 
 
+def test_the_standard_error_of_a_share_is_that_of_a_mean_of_zeros_and_ones():
+    hits = np.array([1.0, 0.0, 0.0, 1.0, 1.0])
+    share = Share(float(hits.mean()), len(hits))
+    assert share.standard_error == pytest.approx(np.std(hits) / np.sqrt(len(hits)))
+    assert np.isnan(Share(float("nan"), 0).standard_error)
+
+
 def test_shares_are_by_count_and_by_what_training_saw():
     captions = ["a 7", "a 7 top left", "a 5 top left", "4 left of 7", "7 left of 4", "1, 2 and 6 in a row"]
     found = shares(np.array([True, False, True, False, True, True]), [parse(one) for one in captions])

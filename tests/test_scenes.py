@@ -165,8 +165,22 @@ def test_it_is_composed_once_and_anew_when_what_it_holds_changes(built, monkeypa
     with monkeypatch.context() as broken:
         broken.delattr(captioned_scenes, "_composed")
         np.testing.assert_array_equal(built().train.x, first.train.x)
-    monkeypatch.setattr(captioned_scenes, "_SEED", 1)
+    monkeypatch.setattr(captioned_scenes, "_SEED", 2)
     assert (built().train.factors != first.train.factors).any()
+
+
+def test_a_fresh_test_split_leaves_what_a_model_was_trained_and_chosen_on(built, monkeypatch):
+    first = built()
+    monkeypatch.setattr(captioned_scenes, "_TEST_SEED", 2)
+    fresh = built()
+    for name in ("train", "validation"):
+        for field in ("x", "c", "factors"):
+            np.testing.assert_array_equal(
+                getattr(getattr(fresh, name), field), getattr(getattr(first, name), field)
+            )
+    np.testing.assert_array_equal(fresh.train.reworded, first.train.reworded)
+    for half in (slice(0, 150), slice(150, 300)):
+        assert (fresh.test.factors[half] != first.test.factors[half]).any()
 
 
 def test_half_of_the_test_split_is_held_out_and_nothing_else(built):
