@@ -102,6 +102,22 @@ def test_members_equal_their_solo_runs(make_sweep, trained):
             assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(b), jax.tree_util.keystr(path)
 
 
+def test_a_member_is_the_same_to_the_last_bit_whatever_stands_beside_it(mlp):
+    model, h, data, settings = mlp
+    others = settings([MEMBERS["mlp"][0], Member(latent_dim=1, seed=7), Member(latent_dim=3, beta=0.1, seed=8)])
+    one, two = (steps(model, sweep.init(model, each), each, data, 20).members for each in (h, others))
+    assert_same_bits(member_of(one, 0), member_of(two, 0))
+
+
+@pytest.mark.parametrize("order", [(2, 1, 0), (2, 0)], ids=["another order", "fewer members"])
+def test_a_member_elsewhere_in_a_population_differs_by_rounding_alone(mlp, order):
+    model, h, data, _ = mlp
+    here = steps(model, sweep.init(model, h), h, data, 20).members.sums.loss
+    some = jax.tree.map(lambda leaf: leaf[jnp.array(order)], h)
+    there = steps(model, sweep.init(model, some), some, data, 20).members.sums.loss
+    np.testing.assert_allclose(there, here[jnp.array(order)], rtol=1e-6)
+
+
 def test_the_loss_falls(trained):
     _, together = trained
     first, last = together.losses[1] / 5, (together.losses[3] - together.losses[2]) / 5
