@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.spatial.distance import pdist
+from scipy.spatial.distance import cdist, pdist
 
 from cvae_jax import classifier as classifiers
 from cvae_jax import evaluation, sampling
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 _NUM_IMAGES = 10_000
 _MOST_TRAINING_IMAGES = 60_000
-_KERNEL_ROWS = 1_000
+_ROWS_AT_ONCE = 1_000
+# The k of precision and recall that the paper chose.
+_NEIGHBOUR = 3
 
 
 def frechet_distance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> float:
@@ -94,8 +97,103 @@ def kernel_distance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) ->
 
 def _kernel_sum(x: np.ndarray, y: np.ndarray) -> float:
     """The cubic kernel summed over all pairs, so many rows at a time."""
-    blocks = (x[i : i + _KERNEL_ROWS] for i in range(0, len(x), _KERNEL_ROWS))
-    return sum(float(np.sum((block @ y.T / x.shape[1] + 1.0) ** 3)) for block in blocks)
+    return sum(float(np.sum((rows @ y.T / x.shape[1] + 1.0) ** 3)) for rows in _blocks(x))
+
+
+class PrecisionRecall(NamedTuple):
+    """Two shares of images, from 0 to 1.
+
+    Attributes:
+      precision: of the generated images, those that lie among the real ones: are samples realistic?
+      recall: of the real images, those that lie among the generated ones: are all kinds of images generated?
+    """
+
+    precision: float
+    recall: float
+
+
+def precision_recall(
+    real: Float[np.ndarray, "n d"], generated: Float[np.ndarray, "n d"], *, k: int = _NEIGHBOUR
+) -> PrecisionRecall:
+    """Improved precision and recall.
+
+    A point lies among a set if its distance to some member is at most the distance of this member to its k-th nearest
+    neighbour within the set.
+
+    Args:
+      real: features of real images, n > k.
+      generated: features of as many generated images: both shares depend on n.
+      k: which neighbour's distance is the radius.
+
+    Returns:
+      Precision and recall.
+
+    Raises:
+      ValueError: if the two sets differ in size, or n ≤ k.
+
+    Example:
+      >>> real = np.array([[0.0], [1.0], [2.0], [9.0]])
+      >>> precision_recall(real, np.array([[0.5], [1.5], [1.6], [1.7]]), k=1)  # real radii 1, 1, 1, 7
+      PrecisionRecall(precision=1.0, recall=0.5)
+
+    References:
+      Kynkäänniemi et al., Improved Precision and Recall Metric for Assessing Generative Models, 2019, section 2.
+    """
+    if len(real) != len(generated) or len(real) <= k:
+        raise ValueError(
+            f"expected as many real as generated images, > {k}, got {len(real)} and {len(generated)}"
+        )
+    real, generated = real.astype(np.float64), generated.astype(np.float64)
+
+    def share_among(points: np.ndarray, others: np.ndarray) -> float:
+        # A point's own distance is the first, 0.
+        radii = np.concatenate(
+            [np.partition(cdist(rows, others), k, axis=1)[:, k] for rows in _blocks(others)]
+        )
+        return float(
+            np.mean(np.concatenate([(cdist(rows, others) <= radii).any(1) for rows in _blocks(points)]))
+        )
+
+    return PrecisionRecall(share_among(generated, real), share_among(real, generated))
+
+
+def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
+    return (x[i : i + _ROWS_AT_ONCE] for i in range(0, len(x), _ROWS_AT_ONCE))
+
+
+class Comparison(NamedTuple):
+    """How two sets of equally many images differ in the judge's features.
+
+    Attributes:
+      frechet: see `frechet_distance`.
+      kernel: see `kernel_distance`.
+      precision, recall: see `precision_recall`.
+    """
+
+    frechet: float
+    kernel: float
+    precision: float
+    recall: float
+
+
+def compare(real: Float[np.ndarray, "n d"], others: Float[np.ndarray, "n d"]) -> Comparison:
+    """Compare features of real images with those of as many others.
+
+    All four depend on n: the Fréchet distance of two sets from one distribution is about proportional to d/n. Only
+    comparisons of equal n can stand beside each other.
+
+    Args:
+      real: features of real images.
+      others: features of as many other images, generated or real.
+
+    Returns:
+      Distances, and precision and recall of the others.
+
+    Raises:
+      ValueError: if the two sets differ in size.
+    """
+    shares = precision_recall(real, others)
+    return Comparison(frechet_distance(real, others), kernel_distance(real, others), *shares)
 
 
 def diversity(
@@ -140,7 +238,9 @@ class Judge:
       accuracy: on the test split, share of images.
       features: of at most 10,000 test images, shape (n, 64).
       c: their labels, shape (n,).
-      real_distance: Fréchet distance between test and validation images: what real images score.
+      compared: features of the test images that others are compared with, as many as `others_c`, shape (m, 64).
+      others_c: labels of m validation images.
+      real: these validation images compared with the test images: what a perfect model would score.
     """
 
     dataset: Dataset
@@ -149,19 +249,27 @@ class Judge:
     accuracy: float
     features: Float[np.ndarray, "n f"]
     c: Int[np.ndarray, " n"]
-    real_distance: float
+    compared: Float[np.ndarray, "m f"]
+    others_c: Int[np.ndarray, " m"]
+    real: Comparison
 
 
 def require_classes(dataset: Dataset) -> None:
-    """Refuse a dataset that has nothing to tell apart.
+    """Refuse a dataset whose samples cannot be judged by their class.
 
     Raises:
-      DataError: if all labels are the same.
+      DataError: if all labels are the same, or validation or test are too small to be compared.
     """
     if len(np.unique(dataset.train.labels)) < 2:
         raise DataError(
             f"{dataset.name}: c_train has one label only, expected at least 2 to judge samples by their class"
         )
+    for name, split in (("validation", dataset.validation), ("test", dataset.test)):
+        if len(split) <= _NEIGHBOUR:
+            raise DataError(
+                f"{dataset.name}: the {name} split holds {len(split)} images, expected at least {_NEIGHBOUR + 1} to "
+                "compare samples with"
+            )
 
 
 def abstract_classifier(dataset: Dataset) -> PyTree:
@@ -196,10 +304,12 @@ def appoint_judge(dataset: Dataset, params: PyTree) -> Judge:
 
     rows = _some(len(dataset.test), _NUM_IMAGES)
     features, accuracy = look_at(dataset.test)
-    others, _ = look_at(dataset.validation.take(_some(len(dataset.validation), _NUM_IMAGES)))
+    m = min(len(dataset.validation), len(rows))
+    others = dataset.validation.take(_some(len(dataset.validation), m))
+    compared = features[_some(len(dataset.test), m)]
     return Judge(
-        dataset, classifier, params, accuracy, features[rows], dataset.test.labels[rows],
-        frechet_distance(features[rows], others),
+        dataset, classifier, params, accuracy, features[rows], dataset.test.labels[rows], compared, others.labels,
+        compare(compared, look_at(others)[0]),
     )  # fmt: skip
 
 
@@ -217,7 +327,7 @@ def sample_quality(
     *,
     temperature: float = 1.0,
     num_steps: int = classifiers.NUM_STEPS,
-) -> dict[str, float | str]:
+) -> dict[str, float | int | str]:
     """Judge samples from the prior.
 
     The judge has learned from images as they are stored, and sees means of p(x|z,c): under `dynamic` and `static`
@@ -240,13 +350,15 @@ def sample_quality(
       - `classification_accuracy_score`: accuracy on real test images of a classifier that differs from the judge in
         having been trained, and chosen, on samples only; as many of each class as the training split has, at most
         60,000.
-      - `classifier_frechet_distance`, `classifier_kernel_distance`: between 10,000 samples and test images, classes in
-        the same shares, in the judge's features; `real_frechet_distance` is the first between validation and
-        test images.
+      - `classifier_frechet_distance`, `classifier_kernel_distance`, `precision`, `recall`: of samples compared with
+        test images, in the judge's features; `real_frechet_distance` and so on are those of validation images in
+        place of the samples, which have the same labels. `compared_images` is the number of each: all of the smaller
+        of the two splits, at most 10,000. `precision_recall_k` is which neighbour's distance counts.
       - `judged`: what the judge was shown.
 
     References:
-      Ravuri & Vinyals, Classification Accuracy Score for Conditional Generative Models, 2019.
+      Ravuri & Vinyals, Classification Accuracy Score for Conditional Generative Models, 2019; and those of
+      `frechet_distance`, `kernel_distance` and `precision_recall`.
     """
     dataset, classifier = judge.dataset, judge.classifier
     keys = jax.random.split(stream(jax.random.key(0), Stream.QUALITY), 4)
@@ -266,8 +378,9 @@ def sample_quality(
     hits = np.asarray(classifiers.correct(scores, balanced.c)).reshape(len(classes), -1)
     spreads = diversity(np.asarray(scores.features), np.asarray(balanced.c), judge.features, judge.c)
 
-    like_test = samples(keys[1], np.resize(judge.c, _NUM_IMAGES))
-    features = np.asarray(classifiers.scores(classifier, judge.params, like_test).features)
+    like_real = samples(keys[1], judge.others_c)
+    features = np.asarray(classifiers.scores(classifier, judge.params, like_real).features)
+    generated = compare(judge.compared, features)
 
     train_c, validation_c = (
         split.labels[_some(len(split), _MOST_TRAINING_IMAGES)]
@@ -290,9 +403,16 @@ def sample_quality(
         "classification_accuracy_score": _share(
             classifiers.correct(classifiers.scores(classifier, taught, test), test.c)
         ),
-        "classifier_frechet_distance": frechet_distance(judge.features, features),
-        "real_frechet_distance": judge.real_distance,
-        "classifier_kernel_distance": kernel_distance(judge.features, features),
+        "classifier_frechet_distance": generated.frechet,
+        "real_frechet_distance": judge.real.frechet,
+        "classifier_kernel_distance": generated.kernel,
+        "real_kernel_distance": judge.real.kernel,
+        "precision": generated.precision,
+        "real_precision": judge.real.precision,
+        "recall": generated.recall,
+        "real_recall": judge.real.recall,
+        "precision_recall_k": _NEIGHBOUR,
+        "compared_images": len(judge.compared),
         "judged": "draws of p(x|z,c)" if draws else "means of p(x|z,c)",
     }
 

@@ -39,6 +39,7 @@ def main() -> int:
         record["at_beta"] = scores.at_betas(session, trained, curve)
     if features is not None:
         record["fid"] = frechet_distance(*features)
+        record["fid_real_images"], record["fid_generated_images"] = map(len, features)
     results.warn_of_collapse(run, {member: record["test"]})
     print(json.dumps(record | {"best_epoch": int(trained.best.epoch)}, indent=2))
     return 0

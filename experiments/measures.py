@@ -52,7 +52,7 @@ def define_flags() -> None:
         "sample_quality", False,
         "Judge samples from the prior by a classifier of the real images (trained once per dataset, then kept in the "
         "cache folder): conditional accuracy, classification accuracy score, classifier Fréchet and kernel distance, "
-        "diversity.",
+        "precision and recall, diversity.",
     )  # fmt: skip
     flags.DEFINE_bool(
         "disentanglement", False,

@@ -71,7 +71,7 @@ def test_frechet_distance_of_what_is_not_finite_is_nan():
 
 
 def test_kernel_distance_agrees_with_a_loop_over_pairs(monkeypatch):
-    monkeypatch.setattr(quality, "_KERNEL_ROWS", 4)
+    monkeypatch.setattr(quality, "_ROWS_AT_ONCE", 4)
     x, y = RNG.normal(size=(9, 3)), RNG.normal(size=(6, 3)) + 0.5
 
     def k(a, b):
@@ -91,6 +91,44 @@ def test_kernel_distance_has_no_bias():
     assert abs(np.mean(same)) < 4 * np.std(same) / np.sqrt(len(same))
     # k(x, y) = (xᵀy/d + 1)³ of points at 0 and at 1: 1 + 8 − 2.
     np.testing.assert_allclose(quality.kernel_distance(np.zeros((5, 4)), np.ones((3, 4))), 7.0)
+
+
+# Precision and recall
+
+
+def test_precision_and_recall_agree_with_their_definition(monkeypatch):
+    monkeypatch.setattr(quality, "_ROWS_AT_ONCE", 4)
+    real, generated = RNG.normal(size=(9, 2)), 0.7 * RNG.normal(size=(9, 2)) + 0.4
+
+    def among(point, others):
+        radii = [sorted(np.linalg.norm(other - others, axis=1))[2] for other in others]
+        return any(np.linalg.norm(point - o) <= r for o, r in zip(others, radii, strict=True))
+
+    expected = (
+        np.mean([among(point, real) for point in generated]),
+        np.mean([among(point, generated) for point in real]),
+    )
+    assert 0 < min(expected) < max(expected) < 1
+    np.testing.assert_allclose(quality.precision_recall(real, generated, k=2), expected, rtol=1e-12)
+
+
+def test_what_is_dropped_costs_recall_and_what_is_invented_precision():
+    modes = np.repeat([[0.0, 0.0], [50.0, 0.0]], 100, axis=0)
+    real = modes + RNG.normal(size=(200, 2))
+    dropped = quality.precision_recall(real, RNG.normal(size=(200, 2)))
+    assert dropped.precision > 0.9
+    assert dropped.recall <= 0.5
+    invented = modes + RNG.normal(size=(200, 2))
+    invented[100:] += 50.0
+    assert quality.precision_recall(real, invented).precision <= 0.5
+    assert quality.precision_recall(real, real) == (1.0, 1.0)
+    assert quality.precision_recall(real, np.repeat(real[:1], 200, axis=0)) == (1.0, 1 / 200)
+
+
+def test_sets_of_different_size_are_not_compared():
+    for n, m in ((10, 9), (3, 3)):
+        with pytest.raises(ValueError, match=f"as many real as generated images, > 3, got {n} and {m}"):
+            quality.compare(np.zeros((n, 2)), np.zeros((m, 2)))
 
 
 # Diversity
@@ -156,18 +194,37 @@ def judged(judge, grey):
         "collapsed": np.broadcast_to(images[:, :1], images.shape),
         "wrong": np.roll(images, 1, axis=0),
     }
-    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quality, "_NUM_IMAGES", 1000)
-        return {
-            name: quality.sample_quality(
-                judge,
-                Memory(images.shape),
-                {"params": {"images": jnp.asarray(images)}},
-                jnp.ones(2, bool),
-                num_steps=STEPS,
-            )
-            for name, images in decoders.items()
-        }
+        return {name: quality_of(judge, images, STEPS) for name, images in decoders.items()}
+
+
+def quality_of(judge, images, num_steps):
+    with jax.numpy_dtype_promotion("standard"):
+        return quality.sample_quality(
+            judge,
+            Memory(images.shape),
+            {"params": {"images": jnp.asarray(images)}},
+            jnp.ones(2, bool),
+            num_steps=num_steps,
+        )
+
+
+def test_a_perfect_model_scores_what_real_images_score(grey, monkeypatch):
+    """Of a judge that has learned nothing: distances of equally many images are alike, whatever the features."""
+    monkeypatch.setattr(quality, "_NUM_IMAGES", 1000)
+    classifier = quality.Classifier(grey.num_classes)
+    params = classifier.init(jax.random.key(0), jnp.zeros((1, *grey.shape)))
+    judge = quality.appoint_judge(grey, params)
+    n = min(len(grey.validation), len(grey.test))
+    assert len(grey.validation) != len(grey.test)
+    assert len(judge.compared) == len(judge.others_c) == n
+    scores = quality_of(judge, np.stack([grey.train.x[grey.train.c == k][:100] for k in range(10)]), 1)
+    assert scores["compared_images"] == n
+    assert scores["precision_recall_k"] == 3
+    assert scores["classifier_frechet_distance"] == pytest.approx(scores["real_frechet_distance"], rel=0.5)
+    for name in ("precision", "recall"):
+        assert scores[name] == pytest.approx(scores[f"real_{name}"], abs=0.1)
 
 
 @pytest.mark.slow
@@ -182,7 +239,9 @@ def test_real_images_score_as_real(judged, judge):
     assert real["conditional_accuracy"] >= 0.95
     assert real["classification_accuracy_score"] >= 0.93
     assert 0.85 < real["lowest_class_diversity"] <= real["diversity"] < 1.15
-    assert real["classifier_frechet_distance"] < 2 * real["real_frechet_distance"]
+    assert real["classifier_frechet_distance"] == pytest.approx(real["real_frechet_distance"], rel=0.5)
+    assert real["precision"] > 0.7
+    assert real["recall"] > 0.7
     assert real["judged"] == "means of p(x|z,c)"
 
 
@@ -194,6 +253,7 @@ def test_a_collapsed_decoder_does_not_score_well(judged):
     assert collapsed["classification_accuracy_score"] < real["classification_accuracy_score"] - 0.1
     for name in ("classifier_frechet_distance", "classifier_kernel_distance"):
         assert collapsed[name] > 3 * abs(real[name])
+    assert collapsed["recall"] < 0.2
 
 
 @pytest.mark.slow

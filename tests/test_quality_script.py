@@ -10,7 +10,8 @@ from scripts import Scripts, read_json
 NAMES = {
     "classifier_test_accuracy", "conditional_accuracy", "lowest_class_accuracy", "diversity",
     "lowest_class_diversity", "classification_accuracy_score", "classifier_frechet_distance",
-    "real_frechet_distance", "classifier_kernel_distance", "judged", "temperature",
+    "real_frechet_distance", "classifier_kernel_distance", "real_kernel_distance", "precision", "real_precision",
+    "recall", "real_recall", "precision_recall_k", "compared_images", "judged", "temperature",
 }  # fmt: skip
 
 
@@ -76,6 +77,7 @@ def test_an_evaluation_says_the_same_without_training_the_judge_again(results):
         )
     # The covariances are the same, the means 2 apart along each of 2048 axes.
     assert record["fid"] == pytest.approx(4 * 2048, rel=1e-9)
+    assert (record["fid_real_images"], record["fid_generated_images"]) == (5, 5)
 
 
 def test_samples_are_judged_at_a_temperature(results):

@@ -100,4 +100,4 @@ print(*sorted(new - {"cvae_jax"} - set(sys.stdlib_module_names)))
 
 @pytest.mark.parametrize("path", sorted((ROOT / "cvae_jax").glob("*.py")), ids=lambda p: p.name)
 def test_files_stay_short(path):
-    assert len(path.read_text().splitlines()) <= 350
+    assert len(path.read_text().splitlines()) <= 500
