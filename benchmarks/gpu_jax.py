@@ -18,6 +18,7 @@ from benchmarks.workers import synthetic_data
 from cvae_jax import feed, sweep
 from cvae_jax.config import ComputeDtype, Config, Member, NetworkName
 from cvae_jax.dataset import Dataset, Split
+from cvae_jax.randomness import root_key
 
 _COMPILERS = 4  # programs that are compiled at a time, all before the first is measured
 _FIRST = (1, 64)  # numbers of members that are measured before the others, should time run out
@@ -41,7 +42,7 @@ def jax_peaks(on_gpu: bool) -> Record:
 
     tflops = {}
     for dtype in DTYPES:
-        a, b = (jax.random.normal(jax.random.key(i), (side, side), dtype) for i in range(2))
+        a, b = (jax.random.normal(root_key(i), (side, side), dtype) for i in range(2))
         tflops[dtype] = 2 * side**3 / seconds_of(jnp.matmul, a, b) / 1e12
     a = jnp.ones(words)
     copy = 2 * a.nbytes / seconds_of(lambda a: a + 1, a) / 1e9

@@ -13,7 +13,7 @@ from cvae_jax import captioned_scenes, npz, shapes, sources, spoken_digit
 from cvae_jax.condition_kinds import Observed, names_of
 from cvae_jax.config import Config
 from cvae_jax.dataset import DataError, Dataset, Split, unit
-from cvae_jax.randomness import Stream, stream
+from cvae_jax.randomness import Stream, root_key, stream
 from cvae_jax.raw_conditions import standardized
 from cvae_jax.tfds_features import from_features
 
@@ -136,7 +136,7 @@ def _binarize_once(dataset: Dataset, config: Config) -> Dataset:
     """Draw the binary pixels that stay the same all through a run, from `data_seed`."""
     if config.binarize == "none":
         return dataset
-    root = stream(jax.random.key(config.data_seed), Stream.FIXED_BINARIZE)
+    root = stream(root_key(config.data_seed), Stream.FIXED_BINARIZE)
 
     def binary(index: int, split: Split) -> Split:
         if np.isin(split.x, (0, dataset.x_max)).all():

@@ -17,7 +17,7 @@ from cvae_jax.dataset import Split
 from cvae_jax.draws import draw, log_likelihood_of, log_likelihood_of_each, log_weights, sample_prior
 from cvae_jax.latent_maps import Gaussian
 from cvae_jax.losses import reparameterize
-from cvae_jax.randomness import Stream, stream
+from cvae_jax.randomness import Stream, root_key, stream
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, Key, Num, PyTree
@@ -71,7 +71,7 @@ class ElboTerms(NamedTuple):
 
 def evaluation_key() -> Key[Array, ""]:
     """The one key that all evaluations draw from, so that two models meet the same noise."""
-    return stream(jax.random.key(0), Stream.EVALUATION)
+    return stream(root_key(0), Stream.EVALUATION)
 
 
 def elbo_terms(

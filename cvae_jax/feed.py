@@ -19,7 +19,7 @@ from cvae_jax.config import Config
 from cvae_jax.cvae import CVAE
 from cvae_jax.dataset import Dataset
 from cvae_jax.evaluation import Examples
-from cvae_jax.randomness import Stream, stream
+from cvae_jax.randomness import Stream, root_key, stream
 from cvae_jax.training import Batch
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def steps_per_epoch(config: Config, dataset: Dataset) -> int:
 
 def training_data(config: Config, dataset: Dataset, mesh: Mesh | None = None) -> TrainingData:
     """Put the training split on the device, or on every device of a mesh."""
-    key = jax.random.key(config.data_seed)
+    key = root_key(config.data_seed)
     data = TrainingData(
         evaluation.on_device(dataset.train, dataset.x_max),
         jax.tree.map(jnp.asarray, dataset.train.reworded),

@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
 from cvae_jax.checks import SettingError
 from cvae_jax.config import Member
+from cvae_jax.randomness import root_key
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Key
@@ -99,7 +99,7 @@ def hparams(
         else None,
         "tipping_weight": jnp.float32(0.0) if "rewording_weight" in used else None,
         "latent_mask": jnp.arange(capacity) < member.latent_dim,
-        "key": jax.random.key(member.seed),
+        "key": root_key(member.seed),
     }
     same: dict[str, Any] = {
         field.name: jnp.float32(getattr(member, field.name))

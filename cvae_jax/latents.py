@@ -16,7 +16,7 @@ from cvae_jax.cvae import CVAE, encode
 from cvae_jax.evaluation import Examples
 from cvae_jax.latent_maps import Gaussian
 from cvae_jax.losses import reparameterize
-from cvae_jax.randomness import Stream, stream
+from cvae_jax.randomness import Stream, root_key, stream
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, Key, PyTree
@@ -117,7 +117,7 @@ def members_latent_terms(
     model: CVAE, params: PyTree, examples: Examples, latent_masks: Bool[Array, "m z"]
 ) -> LatentTerms:
     """`latent_terms` of stacked members, under the same noise; shapes (m, N) and (m, z)."""
-    key = stream(jax.random.key(0), Stream.LATENTS)
+    key = stream(root_key(0), Stream.LATENTS)
     return jax.vmap(lambda params, mask: latent_terms(model, params, examples, mask, key))(
         params, latent_masks
     )

@@ -18,7 +18,7 @@ from cvae_jax.config import Config
 from cvae_jax.cvae import CVAE
 from cvae_jax.dataset import DataError, Dataset, Split
 from cvae_jax.evaluation import Examples
-from cvae_jax.randomness import Stream, stream
+from cvae_jax.randomness import Stream, root_key, stream
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, Key, PyTree
@@ -361,7 +361,7 @@ def sample_quality(
       `frechet_distance`, `kernel_distance` and `precision_recall`.
     """
     dataset, classifier = judge.dataset, judge.classifier
-    keys = jax.random.split(stream(jax.random.key(0), Stream.QUALITY), 4)
+    keys = jax.random.split(stream(root_key(0), Stream.QUALITY), 4)
     draws = judges_draws(dataset, model.config)
 
     def samples(key: Key[Array, ""], c: Int[np.ndarray, " n"]) -> Examples:
@@ -419,7 +419,7 @@ def sample_quality(
 
 def _classifier_key() -> Key[Array, ""]:
     """One key for all classifiers, so that two of them differ by what they were trained on alone."""
-    return stream(jax.random.key(0), Stream.CLASSIFIER)
+    return stream(root_key(0), Stream.CLASSIFIER)
 
 
 def _some(n: int, most: int) -> Int[np.ndarray, " m"]:

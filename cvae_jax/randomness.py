@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING
 
 import jax
 
+from cvae_jax.checks import SettingError
+
 if TYPE_CHECKING:
     from jaxtyping import Array, Key
+
+
+# The generator of every random number, recorded with each run.
+GENERATOR = "threefry2x32, partitionable"
+# What JAX may be set to by a caller or the environment, and must be for a seed to give the numbers it gave before.
+_EXPECTED = {"jax_enable_x64": False, "jax_threefry_partitionable": True, "jax_random_seed_offset": 0}
 
 
 class Stream(enum.IntEnum):
@@ -30,6 +38,29 @@ class Stream(enum.IntEnum):
     DROPOUT = 13
     AUGMENT = 14
     CONDITION = 15
+
+
+def root_key(seed: int) -> Key[Array, ""]:
+    """The key of a seed, from the same generator whatever JAX's default is.
+
+    Args:
+      seed: a whole number, 0 ≤ seed < 2³².
+
+    Raises:
+      SettingError: if JAX is set to draw other numbers from a key, or in 64 bits.
+    """
+    for name, expected in _EXPECTED.items():
+        if (found := getattr(jax.config, name)) != expected:
+            raise SettingError(
+                f"{name} is {found}, expected {expected}: another value changes every random number"
+            )
+    return jax.random.key(seed, impl="threefry2x32")
+
+
+def pin_generator() -> None:
+    """Set JAX, for the whole process, to what `root_key` expects, whatever the environment says."""
+    for name, expected in _EXPECTED.items():
+        jax.config.update(name, expected)
 
 
 def stream(key: Key[Array, ""], name: Stream) -> Key[Array, ""]:

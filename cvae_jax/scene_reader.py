@@ -18,6 +18,7 @@ from cvae_jax.batches import in_batches
 from cvae_jax.convolutions import Downsample
 from cvae_jax.dataset import Split
 from cvae_jax.products import Dense
+from cvae_jax.randomness import root_key
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, Key, Num, PyTree, UInt8
@@ -169,7 +170,7 @@ def fit(
 def abstract_params() -> PyTree:
     """Shapes of the reader's variables."""
     return jax.eval_shape(
-        Reader().init, jax.random.key(0), jax.eval_shape(lambda: jnp.zeros((1, scenes.SIDE, scenes.SIDE, 1)))
+        Reader().init, root_key(0), jax.eval_shape(lambda: jnp.zeros((1, scenes.SIDE, scenes.SIDE, 1)))
     )
 
 

@@ -16,7 +16,7 @@ from cvae_jax import speech
 from cvae_jax.classifier import Classifier
 from cvae_jax.dataset import Dataset, Split
 from cvae_jax.evaluation import Examples
-from cvae_jax.randomness import Stream, stream
+from cvae_jax.randomness import Stream, root_key, stream
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, Key, PyTree
@@ -51,7 +51,7 @@ def abstract_params(dataset: Dataset) -> dict[str, PyTree]:
     """Shapes of a judge's variables, by question."""
     x = jax.eval_shape(lambda: jnp.zeros((1, speech.FRAMES // 2, speech.BANDS, 1)))
     return {
-        question: jax.eval_shape(network.init, jax.random.key(0), x)
+        question: jax.eval_shape(network.init, root_key(0), x)
         for question, network in classifiers_of(dataset).items()
     }
 
@@ -232,4 +232,4 @@ def _examples(split: Split, question: str) -> Examples:
 
 
 def _key(question: int) -> Key[Array, ""]:
-    return jax.random.fold_in(stream(jax.random.key(0), Stream.CLASSIFIER), question)
+    return jax.random.fold_in(stream(root_key(0), Stream.CLASSIFIER), question)

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,7 +15,7 @@ from cvae_jax import caption_parser, caption_scores, captions, data, sampling, s
 from cvae_jax.arrangements import CELLS, CLASSES, Arrangement, from_grid, held_out_rows
 from cvae_jax.captioned_scenes import LENGTH
 from cvae_jax.condition_kinds import decode_text, encode_text
-from cvae_jax.randomness import Stream, stream
+from cvae_jax.randomness import Stream, root_key, stream
 from experiments import quality
 from experiments.workdir import Run
 
@@ -56,7 +55,7 @@ def find_judge(run: Run, cache: Path, temperature: float) -> Callable[[Session, 
 
 
 def _reader(digits: Dataset, cache: Path) -> PyTree:
-    key = stream(jax.random.key(0), Stream.CLASSIFIER)
+    key = stream(root_key(0), Stream.CLASSIFIER)
     depends_on = quality.fingerprint(
         _READER_VERSION,
         scene_reader.NUM_EXAMPLES,
@@ -131,7 +130,7 @@ def _right(read: np.ndarray, asked: list[frozenset[Arrangement]]) -> np.ndarray:
 
 def _draw(session: Session, trained: Trained, temperature: float, c: np.ndarray, seed: int = 0) -> np.ndarray:
     """One picture of each caption, from the seed's noise whatever the captions."""
-    key = stream(jax.random.key(seed), Stream.QUALITY)
+    key = stream(root_key(seed), Stream.QUALITY)
     mask = trained.hparams.latent_mask
     x = sampling.generate(
         session.model, trained.best.params, key, jnp.asarray(c), mask, temperature=temperature

@@ -41,9 +41,12 @@ def define_cache_flags() -> None:
 
 
 def use_cache() -> Path:
-    """The cache folder the flags name, JAX's compiled programs among what it keeps."""
+    """Set JAX up for the script; the cache folder the flags name, which keeps JAX's compiled programs too."""
     import jax
 
+    from cvae_jax.randomness import pin_generator
+
+    pin_generator()
     folder = Path(flags.FLAGS.cache_dir) if flags.FLAGS.cache_dir else cache_dir()
     if flags.FLAGS.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", os.fspath(folder / "compiled"))

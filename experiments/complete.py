@@ -84,21 +84,20 @@ def _hidden_pixels(objective: str, workdir: Path) -> dict[str, dict[str, float]]
 
 def completions(session: Session, trained: Trained) -> Any:
     """Test images: what is given of them, completions drawn from the prior, and the truth."""
-    import jax
     import jax.numpy as jnp
     import numpy as np
 
     from cvae_jax import plots, sampling
     from cvae_jax.condition_kinds import Observed
     from cvae_jax.dataset import unit
-    from cvae_jax.randomness import Stream, stream
+    from cvae_jax.randomness import Stream, root_key, stream
 
     dataset = session.dataset
     some = dataset.test.take(np.linspace(0, len(dataset.test) - 1, _ROWS).astype(int))
     truth = unit(some.x, dataset.x_max)
     c = jnp.repeat(jnp.asarray(some.c), _COMPLETIONS, axis=0)
     drawn = sampling.generate(
-        session.model, trained.best.params, stream(jax.random.key(0), Stream.SAMPLES), c,
+        session.model, trained.best.params, stream(root_key(0), Stream.SAMPLES), c,
         trained.hparams.latent_mask,
     )  # fmt: skip
     drawn = np.asarray(drawn).reshape(_ROWS, _COMPLETIONS, *dataset.shape)

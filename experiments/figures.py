@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from cvae_jax import evaluation, latent_plots, plots, posteriors, sampling
 from cvae_jax.dataset import stratified_split, unit
 from cvae_jax.latent_maps import Gaussian
-from cvae_jax.randomness import Stream, stream
+from cvae_jax.randomness import Stream, root_key, stream
 from experiments import shown
 from experiments.loop import Session
 
@@ -32,7 +32,7 @@ def samples_figure(session: Session, trained: Trained) -> Figure:
     """Draws from the prior, a row per class, or per condition of some test examples."""
     chosen = shown.conditions(session, most_classes=session.dataset.num_classes, most_others=_OTHERS)
     c = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), _COLUMNS, axis=0), chosen.c)
-    key = stream(jax.random.key(0), Stream.SAMPLES)
+    key = stream(root_key(0), Stream.SAMPLES)
     images = sampling.generate(session.model, trained.best.params, key, c, trained.hparams.latent_mask)
     return plots.image_grid(
         np.asarray(images).reshape(chosen.rows, _COLUMNS, *session.dataset.shape),

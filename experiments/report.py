@@ -21,7 +21,7 @@ from tensorboardX import SummaryWriter
 
 from cvae_jax import plots, sampling
 from cvae_jax.dataset import unit
-from cvae_jax.randomness import Stream, stream
+from cvae_jax.randomness import Stream, root_key, stream
 from experiments import shown
 from experiments.loop import Session
 from experiments.results import Trained
@@ -59,7 +59,7 @@ def member_pictures(session: Session, trained: Trained) -> Pictures:
     dataset, mask = session.dataset, trained.hparams.latent_mask
     chosen = _conditions(session)
     c = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), _SAMPLES_PER_CLASS, axis=0), chosen.c)
-    key = stream(jax.random.key(0), Stream.SAMPLES)
+    key = stream(root_key(0), Stream.SAMPLES)
     samples = sampling.generate(session.model, trained.best.params, key, c, mask)
 
     test = dataset.test

@@ -46,6 +46,7 @@ def main() -> int:
 
     from cvae_jax import sampling
     from cvae_jax.multirate import at_beta
+    from cvae_jax.randomness import root_key
     from experiments import loop, results
 
     session = loop.open_session(run, cli.use_cache())
@@ -54,7 +55,7 @@ def main() -> int:
     trained = results.trained_member(part, results.load_population(session, part, workdir), member)
     params = trained.best.params if beta is None else at_beta(trained.best.params, beta)
     x = sampling.generate(
-        session.model, params, jax.random.key(FLAGS.seed), jax.tree.map(jnp.asarray, wanted.c),
+        session.model, params, root_key(FLAGS.seed), jax.tree.map(jnp.asarray, wanted.c),
         trained.hparams.latent_mask, FLAGS.guidance, temperature,
     )  # fmt: skip
     _write(output, np.asarray(x), wanted)

@@ -12,7 +12,7 @@ import numpy as np
 from cvae_jax import disentanglement, evaluation
 from cvae_jax.dataset import Dataset
 from cvae_jax.multirate import at_beta
-from cvae_jax.randomness import Stream, stream
+from cvae_jax.randomness import Stream, root_key, stream
 from experiments.cli import UserError
 from experiments.loop import Session
 from experiments.results import Trained
@@ -28,7 +28,7 @@ def nll_of_test(
 ) -> np.ndarray:
     """Negative log-likelihoods of the test split, from draws of the posterior or the prior; nats, shape (n,)."""
     examples = evaluation.on_device(session.dataset.test, session.dataset.x_max)
-    key = stream(jax.random.key(0), Stream.IMPORTANCE)
+    key = stream(root_key(0), Stream.IMPORTANCE)
     nll = evaluation.importance_nll(
         session.model,
         trained.best.params,

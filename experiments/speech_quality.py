@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvae_jax import data, sampling, speech, speech_judge
-from cvae_jax.randomness import Stream, stream
+from cvae_jax.randomness import Stream, root_key, stream
 from experiments import quality
 from experiments.workdir import Run
 
@@ -48,7 +48,7 @@ def _quality(judge: SpeechJudge, session: Session, trained: Trained, temperature
     """What is heard of a word for each test recording, of its text and speaker."""
     test = session.dataset.test
     assert test.factors is not None
-    key = stream(jax.random.key(0), Stream.QUALITY)
+    key = stream(root_key(0), Stream.QUALITY)
     c = jax.tree.map(jnp.asarray, test.c)
     mask = trained.hparams.latent_mask
     x = sampling.generate(session.model, trained.best.params, key, c, mask, temperature=temperature)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from absl import flags
 
 from cvae_jax.config import Config, Member
+from cvae_jax.randomness import GENERATOR
 from experiments.cli import UserError
 
 _KINDS = {"train": "run of experiments.train", "sweep": "run of experiments.sweep"}
@@ -94,6 +95,9 @@ def read_run(workdir: Path) -> Run:
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is no JSON: {error}") from None
     try:
+        # Runs of earlier versions record none: they had this one.
+        if (generator := record.get("random_generator", GENERATOR)) != GENERATOR:
+            raise UserError(f"{path} has random_generator {generator!r}, expected {GENERATOR!r}")
         # JSON has lists alone.
         settings: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in record["config"].items()
@@ -138,7 +142,7 @@ def claim(workdir: Path, run: Run) -> None:
     require_same_run(workdir, run)
     write_json(
         workdir / "config.json",
-        dataclasses.asdict(run),
+        dataclasses.asdict(run) | {"random_generator": GENERATOR},
     )
 
 
