@@ -235,6 +235,7 @@ class Judge:
     Attributes:
       dataset: the three splits as they are stored, not binarized.
       classifier, params: trained on the training split, chosen on validation.
+      seed: of its training, and of the classifiers that learn from samples.
       accuracy: on the test split, share of images.
       features: of at most 10,000 test images, shape (n, 64).
       c: their labels, shape (n,).
@@ -246,6 +247,7 @@ class Judge:
     dataset: Dataset
     classifier: Classifier
     params: PyTree
+    seed: int
     accuracy: float
     features: Float[np.ndarray, "n f"]
     c: Int[np.ndarray, " n"]
@@ -275,22 +277,23 @@ def require_classes(dataset: Dataset) -> None:
 def abstract_classifier(dataset: Dataset) -> PyTree:
     """Shapes and types of the variables of a dataset's classifier."""
     init = Classifier(dataset.num_classes).init
-    return jax.eval_shape(init, _classifier_key(), jnp.zeros((1, *dataset.shape)))
+    return jax.eval_shape(init, _classifier_key(0), jnp.zeros((1, *dataset.shape)))
 
 
-def train_classifier(dataset: Dataset, *, num_steps: int = classifiers.NUM_STEPS) -> PyTree:
+def train_classifier(dataset: Dataset, *, seed: int = 0, num_steps: int = classifiers.NUM_STEPS) -> PyTree:
     """The variables of a classifier of a dataset's real images, chosen on validation."""
     train, validation = (evaluation.on_device(s, dataset.x_max) for s in (dataset.train, dataset.validation))
     classifier = Classifier(dataset.num_classes)
-    return classifiers.fit(classifier, train, validation, _classifier_key(), num_steps=num_steps)
+    return classifiers.fit(classifier, train, validation, _classifier_key(seed), num_steps=num_steps)
 
 
-def appoint_judge(dataset: Dataset, params: PyTree) -> Judge:
+def appoint_judge(dataset: Dataset, params: PyTree, *, seed: int = 0) -> Judge:
     """Look at the real images once, for all models that will be judged.
 
     Args:
       dataset: its splits as they are stored, not binarized.
       params: the classifier's, see `train_classifier`.
+      seed: that it was trained with.
 
     Returns:
       The judge.
@@ -308,8 +311,8 @@ def appoint_judge(dataset: Dataset, params: PyTree) -> Judge:
     others = dataset.validation.take(_some(len(dataset.validation), m))
     compared = features[_some(len(dataset.test), m)]
     return Judge(
-        dataset, classifier, params, accuracy, features[rows], dataset.test.labels[rows], compared, others.labels,
-        compare(compared, look_at(others)[0]),
+        dataset, classifier, params, seed, accuracy, features[rows], dataset.test.labels[rows], compared,
+        others.labels, compare(compared, look_at(others)[0]),
     )  # fmt: skip
 
 
@@ -390,7 +393,7 @@ def sample_quality(
         classifier,
         samples(keys[2], train_c),
         samples(keys[3], validation_c),
-        _classifier_key(),
+        _classifier_key(judge.seed),
         num_steps=num_steps,
     )
     test = evaluation.on_device(dataset.test, dataset.x_max)
@@ -417,9 +420,9 @@ def sample_quality(
     }
 
 
-def _classifier_key() -> Key[Array, ""]:
-    """One key for all classifiers, so that two of them differ by what they were trained on alone."""
-    return stream(root_key(0), Stream.CLASSIFIER)
+def _classifier_key(seed: int) -> Key[Array, ""]:
+    """One key for a judge and the classifiers of samples beside it: they differ by what they were trained on alone."""
+    return stream(root_key(seed), Stream.CLASSIFIER)
 
 
 def _some(n: int, most: int) -> Int[np.ndarray, " m"]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 
-# Negative conditional log-likelihood of the hidden pixels of MNIST, 1, 2 and 3 quadrants observed, nats, by Monte Carlo.
+# −log p(hidden pixels) of MNIST by Monte Carlo, with 1, 2 and 3 quadrants observed, nats.
 PUBLISHED = {"Sohn, Lee & Yan 2015, conditional VAE, as widely quoted": (68.62, 45.57, 20.97)}
 MODELS = {"nn": "deterministic network", "gsnn": "Gaussian stochastic network", "elbo": "conditional VAE"}
 _COMPLETIONS = 10

@@ -33,12 +33,14 @@ class Wanted:
       sample_quality: whether a classifier judges samples from the prior.
       disentanglement: whether latents are compared with the test split's factors.
       temperature: of the samples that are judged.
+      judges: classifiers that judge them.
     """
 
     nll_samples: int | None = None
     sample_quality: bool = False
     disentanglement: bool = False
     temperature: float = 1.0
+    judges: int = 1
 
 
 def define_flags() -> None:
@@ -53,6 +55,11 @@ def define_flags() -> None:
         "Judge samples from the prior by a classifier of the real images (trained once per dataset, then kept in the "
         "cache folder): conditional accuracy, classification accuracy score, classifier Fréchet and kernel distance, "
         "precision and recall, diversity.",
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "judges", 1,
+        "With --sample_quality and the condition label: so many classifiers, of different seeds, judge the samples; "
+        "their means are reported, and the standard deviations between them.",
     )  # fmt: skip
     flags.DEFINE_bool(
         "disentanglement", False,
@@ -101,6 +108,10 @@ def wanted(run: Run) -> Wanted:
         )
     if each.temperature != 1 and not each.sample_quality:
         raise UserError(f"temperature is {each.temperature:g}, expected none without --sample_quality")
+    if each.judges < 1:
+        raise UserError(f"judges is {each.judges}, expected a whole number ≥ 1")
+    if each.judges != 1 and not each.sample_quality:
+        raise UserError(f"judges is {each.judges}, expected none without --sample_quality")
     return each
 
 
@@ -124,7 +135,10 @@ def holds(row: Record, each: Wanted) -> bool:
     """Whether a row has all the measures asked for."""
     return (
         each.nll_samples in (None, row.get("test_nll_samples"))
-        and (not each.sample_quality or row.get("temperature") == each.temperature)
+        and (
+            not each.sample_quality
+            or (row.get("temperature"), row.get("judges")) == (each.temperature, each.judges)
+        )
         and (not each.disentanglement or "mig" in row)
     )
 
@@ -151,7 +165,9 @@ def prepare(
 
     if each.disentanglement:
         scores.require_factors(session.dataset)
-    judge = quality.find_judge(session.run, cache, each.temperature) if each.sample_quality else None
+    judge = (
+        quality.find_judge(session.run, cache, each.temperature, each.judges) if each.sample_quality else None
+    )
 
     def measure(trained: Trained, record: Record) -> Record:
         record = dict(record)
@@ -164,7 +180,11 @@ def prepare(
                 arrays |= c if isinstance(c, dict) else {"c": c}
                 write_atomically(nll_output, lambda file: np.savez(file, **arrays))
         if judge is not None:
-            record["sample_quality"] = {**judge(session, trained), "temperature": each.temperature}
+            record["sample_quality"] = {
+                **judge(session, trained),
+                "judges": each.judges,
+                "temperature": each.temperature,
+            }
         if each.disentanglement:
             record["disentanglement"] = scores.disentanglement_scores(session, trained)
         return record

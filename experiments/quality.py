@@ -27,29 +27,39 @@ if TYPE_CHECKING:
 # What numpy raises for a file that is no .npz of plain arrays, or is damaged.
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 # Part of the name of a cached classifier: to be raised with every change of how it is built or trained.
-_CLASSIFIER_VERSION = 2
+_CLASSIFIER_VERSION = 3
 _INCEPTION_FEATURES = 2048
 
 
-def find_judge(run: Run, cache: Path, temperature: float) -> Callable[[Session, Trained], Record]:
-    """A function from a trained member to how good its samples are, by the judge of the run's dataset.
+def find_judge(
+    run: Run, cache: Path, temperature: float, judges: int = 1
+) -> Callable[[Session, Trained], Record]:
+    """A function from a trained member to how good its samples are, by the judges of the run's dataset.
 
-    The judge is trained if the cache has none.
+    A judge is trained if the cache has none.
 
     Args:
       run: what was trained.
       cache: where judges are kept.
       temperature: of the samples.
+      judges: how many judge the samples, each trained with a seed of its own, see `over_judges`.
 
     Raises:
-      UserError: if there is no judge of samples under the run's condition.
+      UserError: if there is no judge of samples under the run's condition, or there are not several.
     """
     from experiments import caption_quality, speech_quality
 
+    if judges > 1 and run.config.condition != "label":
+        raise UserError(
+            f"judges is {judges}, expected 1 with the condition {run.config.condition}: only classifiers of labels "
+            "are trained with several seeds"
+        )
     match run.config.dataset, run.config.condition:
         case _, "label":
-            judge = label_judge(run, cache)
-            return lambda session, trained: quality_of_labels(judge, session, trained, temperature)
+            each = [label_judge(run, cache, seed) for seed in range(judges)]
+            return lambda session, trained: over_judges(
+                [quality_of_labels(judge, session, trained, temperature) for judge in each]
+            )
         case "captions", "text":
             return caption_quality.find_judge(run, cache, temperature)
         case "spoken_digit", "text,label":
@@ -69,8 +79,32 @@ def quality_of_labels(judge: Judge, session: Session, trained: Trained, temperat
     return sample_quality(judge, session.model, trained.best.params, mask, temperature=temperature)
 
 
-def label_judge(run: Run, cache: Path) -> Judge:
-    """The judge of a dataset with labels."""
+def over_judges(records: list[Record]) -> Record:
+    """What several judges say of the same samples, as one record.
+
+    Args:
+      records: each judge's, of the same names.
+
+    Returns:
+      Means over judges where numbers differ between them, and of two judges or more the standard deviation between
+      them, under the name with `_judge_sd`; all else is the same for each judge and stays as it is.
+
+    Example:
+      >>> over_judges([{"precision": 0.25, "judged": "means"}, {"precision": 0.75, "judged": "means"}])
+      {'precision': 0.5, 'judged': 'means', 'precision_judge_sd': 0.3535533905932738}
+    """
+    first = records[0]
+    judged = [name for name, value in first.items() if isinstance(value, float)] if len(records) > 1 else []
+    values = {name: np.array([record[name] for record in records]) for name in judged}
+    return (
+        first
+        | {name: float(of_judges.mean()) for name, of_judges in values.items()}
+        | {f"{name}_judge_sd": float(of_judges.std(ddof=1)) for name, of_judges in values.items()}
+    )
+
+
+def label_judge(run: Run, cache: Path, seed: int = 0) -> Judge:
+    """The judge of a dataset with labels, trained with a seed."""
     from cvae_jax import data, quality
 
     # The judge sees images as they are stored.
@@ -81,6 +115,7 @@ def label_judge(run: Run, cache: Path) -> Judge:
     train, validation = dataset.train, dataset.validation
     depends_on = fingerprint(
         _CLASSIFIER_VERSION,
+        seed,
         dataset.num_classes,
         dataset.x_max,
         train.x,
@@ -89,8 +124,10 @@ def label_judge(run: Run, cache: Path) -> Judge:
         validation.labels,
     )
     like = quality.abstract_classifier(dataset)
-    params = trained_once(cache, dataset.name, depends_on, like, lambda: quality.train_classifier(dataset))
-    return quality.appoint_judge(dataset, params)
+    params = trained_once(
+        cache, dataset.name, depends_on, like, lambda: quality.train_classifier(dataset, seed=seed)
+    )
+    return quality.appoint_judge(dataset, params, seed=seed)
 
 
 def trained_once(

@@ -289,13 +289,13 @@ def trained_classifiers(monkeypatch):
     """The datasets that a classifier has been trained for; the classifiers themselves have learned nothing."""
     datasets = []
 
-    def init(dataset):
+    def init(dataset, *, seed):
         datasets.append(dataset)
         key = jax.random.key(len(datasets))
         return jax.tree.map(lambda a: jax.random.normal(key, a.shape), quality.abstract_classifier(dataset))
 
     monkeypatch.setattr(quality, "train_classifier", init)
-    monkeypatch.setattr(quality, "appoint_judge", lambda dataset, params: (dataset, params))
+    monkeypatch.setattr(quality, "appoint_judge", lambda dataset, params, *, seed: (dataset, params))
     return datasets
 
 
@@ -319,6 +319,33 @@ def test_a_classifier_is_trained_once_per_dataset(trained_classifiers, tmp_path)
     other, _ = judging.label_judge(run_of(Config(dataset=str(file))), tmp_path)
     assert len(trained_classifiers) == 2
     assert trained_classifiers[1] is other
+
+
+def test_judges_of_several_seeds_are_kept_side_by_side(trained_classifiers, tmp_path):
+    judges = [judging.label_judge(run_of(Config()), tmp_path, seed)[1] for seed in (0, 1, 0)]
+    assert len(trained_classifiers) == 2
+    first, second, again = (jax.tree.leaves(judge)[0] for judge in judges)
+    np.testing.assert_array_equal(first, again)
+    assert (first != second).any()
+
+
+def test_several_judges_are_reported_by_mean_and_spread():
+    records = [{"recall": recall, "compared_images": 5, "judged": "means"} for recall in (0.1, 0.4, 0.5)]
+    record = judging.over_judges(records)
+    assert record == {
+        "recall": pytest.approx(1 / 3), "recall_judge_sd": pytest.approx(np.std([0.1, 0.4, 0.5], ddof=1)),
+        "compared_images": 5, "judged": "means",
+    }  # fmt: skip
+    assert judging.over_judges(records[:1]) == records[0]
+
+
+def test_judges_of_different_seeds_differ(grey):
+    first, again, second = (
+        quality.train_classifier(grey, seed=seed, num_steps=1)["params"]["Dense_0"]["kernel"]
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first != second).mean() > 0.9
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "another shape"])

@@ -11,7 +11,7 @@ NAMES = {
     "classifier_test_accuracy", "conditional_accuracy", "lowest_class_accuracy", "diversity",
     "lowest_class_diversity", "classification_accuracy_score", "classifier_frechet_distance",
     "real_frechet_distance", "classifier_kernel_distance", "real_kernel_distance", "precision", "real_precision",
-    "recall", "real_recall", "precision_recall_k", "compared_images", "judged", "temperature",
+    "recall", "real_recall", "precision_recall_k", "compared_images", "judged", "judges", "temperature",
 }  # fmt: skip
 
 
@@ -49,6 +49,9 @@ def results(dataset, tmp_path_factory):
         "middle": ("evaluate", f"--workdir={folder / 'one'}", "--sample_quality", "--temperature=0"),
         "temperature alone": ("evaluate", f"--workdir={folder / 'one'}", "--temperature=0.5"),
         "cold": ("evaluate", f"--workdir={folder / 'one'}", "--sample_quality", "--temperature=-1"),
+        "two judges": ("evaluate", f"--workdir={folder / 'one'}", "--sample_quality", "--judges=2"),
+        "judges alone": ("evaluate", f"--workdir={folder / 'one'}", "--judges=2"),
+        "no judge": ("evaluate", f"--workdir={folder / 'one'}", "--sample_quality", "--judges=0"),
         "no condition": ("train", *settings, "--condition=none", f"--workdir={folder / 'none'}"),
     }  # fmt: skip
     with ThreadPoolExecutor(2) as pool:
@@ -90,6 +93,19 @@ def test_samples_are_judged_at_a_temperature(results):
     assert usual["diversity"] > 1e-4
     assert "temperature is 0.5, expected none without --sample_quality" in said["temperature alone"].err
     assert "temperature is -1, expected a number ≥ 0" in said["cold"].err
+
+
+def test_two_judges_say_how_far_they_differ(results):
+    said, folder = results
+    two = json.loads(said["two judges"].out)["sample_quality"]
+    one = read_json(folder / "one" / "summary.json")["sample_quality"]
+    measured = {name for name, value in one.items() if isinstance(value, float)} - {"temperature"}
+    assert set(two) == NAMES | {f"{name}_judge_sd" for name in measured}
+    assert two["judges"] == 2
+    name = "classifier_frechet_distance"
+    assert two[f"{name}_judge_sd"] == pytest.approx(abs(two[name] - one[name]) * np.sqrt(2), rel=1e-4)
+    assert "judges is 2, expected none without --sample_quality" in said["judges alone"].err
+    assert "judges is 0, expected a whole number ≥ 1" in said["no judge"].err
 
 
 def test_a_judged_run_is_finished(results):

@@ -104,7 +104,9 @@ def test_members_equal_their_solo_runs(make_sweep, trained):
 
 def test_a_member_is_the_same_to_the_last_bit_whatever_stands_beside_it(mlp):
     model, h, data, settings = mlp
-    others = settings([MEMBERS["mlp"][0], Member(latent_dim=1, seed=7), Member(latent_dim=3, beta=0.1, seed=8)])
+    others = settings(
+        [MEMBERS["mlp"][0], Member(latent_dim=1, seed=7), Member(latent_dim=3, beta=0.1, seed=8)]
+    )
     one, two = (steps(model, sweep.init(model, each), each, data, 20).members for each in (h, others))
     assert_same_bits(member_of(one, 0), member_of(two, 0))
 
