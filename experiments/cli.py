@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from logging import getLogger
 from pathlib import Path
@@ -84,6 +85,11 @@ def _report_unraisable(what: Any) -> None:
         sys.__unraisablehook__(what)
 
 
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """A warning as a line; the place in the code says something to programmers alone."""
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Parse the flags, run `main`, and turn errors a person can mend into one line and exit status 1."""
 
@@ -93,6 +99,7 @@ def run(main: Callable[[], int | None]) -> None:
         for name in ("absl", "asyncio"):
             getLogger(name).setLevel("CRITICAL")
         sys.unraisablehook = _report_unraisable
+        warnings.showwarning = _show_warning
         if len(argv) > 1:
             print(f"error: unexpected argument {argv[1]!r}, expected flags only", file=sys.stderr)
             return 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from arrays import GREY, SPLITS, labels, load, pixels
 
-from cvae_jax.condition_kinds import decode_text
+from cvae_jax.condition_kinds import Text, Vector, decode_text
 from cvae_jax.dataset import DataError
 
 
@@ -256,6 +256,23 @@ def test_a_label_of_another_name_is_a_label(npz):
     [
         ({"c_train": np.zeros((60, 2, 2, 2))}, "vector", "expected numbers of shape"),
         ({"c_train": np.full((60, 2), np.nan)}, "vector", "has NaN or infinite values"),
+        ({"c_train": np.full((60, 2), 1e39)}, "vector", "or some too large for float32"),
+        ({"c_train": np.zeros((60, 0))}, "vector", r"expected numbers of shape \(n, k\)"),
+        ({"c_train": np.ones((60, 2))}, "vector", "has no column that varies in the training split"),
+        ({"c_train": np.ones((60, 8, 6))}, "audio", "is constant in the training split"),
+        (
+            {"c_train": np.ones((60, 6, 5), np.uint16)},
+            "image",
+            "is uint16 of shape .* expected uint8 or floating",
+        ),
+        ({"c_train": np.ones((60, 6, 5, 0))}, "image", "expected uint8 or floating images of shape"),
+        ({"c_train": np.array([b"a\xff"] * 60)}, "text", r"has the text .*a\\xff.*, expected one in UTF-8"),
+        ({"c_train": np.array(["a\ud800"] * 60)}, "text", r"has the text 'a\\ud800', expected one in UTF-8"),
+        (
+            {"c_train": None, "k_train": np.array([b"\xff"] * 60)},
+            "label",
+            r"has the text .*xff.*, expected one in UTF-8",
+        ),
         ({"c_train": np.arange(60)}, "text", "expected texts of shape"),
         ({"c_train": np.array([""] * 60)}, "text", "has a text of 0 bytes"),
         ({"c_train": np.zeros((60, 3, 3))}, "image", "at least 4 pixels a side"),
@@ -266,9 +283,87 @@ def test_a_label_of_another_name_is_a_label(npz):
     ],
 )
 def test_conditions_that_cannot_be_used_are_refused(npz, arrays, condition, message):
+    feature = ("k",) if "k_train" in arrays else ()
     with pytest.raises(DataError, match=message) as caught:
-        load(npz(**arrays), condition=condition, **GREY)
+        load(npz(**arrays), condition=condition, condition_feature=feature, **GREY)
     assert "\n" not in str(caught.value)
+
+
+TEST = {"x_test": pixels(9)}
+
+
+@pytest.mark.parametrize(
+    ("given", "of_test", "condition", "message"),
+    [
+        (np.eye(60), np.eye(9), "vector", "has shapes .* expected one"),
+        (
+            own_condition("image"),
+            np.ones((9, 6, 5)),
+            "image",
+            "is uint8 in one split and floating in another",
+        ),
+    ],
+)
+def test_conditions_are_alike_in_all_splits(npz, given, of_test, condition, message):
+    with pytest.raises(DataError, match=message):
+        load(npz(c_train=given, c_test=of_test, **TEST), condition=condition, **GREY)
+
+
+def nearly(value, spread):
+    return value + spread * np.random.default_rng(2).normal(size=N_OWN)
+
+
+@pytest.mark.parametrize(
+    ("column", "of_test"),
+    [
+        (np.zeros(N_OWN), 1.0),
+        (np.full(N_OWN, 5e6 + 0.1), 5e6),
+        (nearly(3, 1e-8), 3.1),
+        (nearly(0, 1e-9), 1.0),
+    ],
+    ids=["zero", "constant", "nearly constant", "noise beside the test split"],
+)
+def test_columns_that_do_not_vary_are_left_out_and_named(npz, column, of_test):
+    """They used to be divided by 1e-6, and another value in the test split made the bound infinite."""
+    vectors = own_condition("vector")
+    file = npz(c_train=vectors, c_test=vectors[:9], **TEST)
+    without = load(file, condition="vector", **GREY)
+    vectors = np.insert(vectors, 2, column, axis=1)
+    others = vectors[:9].copy()
+    others[:, 2] = of_test
+    with pytest.warns(
+        UserWarning, match="column 2 of 5 is constant in the training split, or nearly: left out"
+    ):
+        dataset = load(npz(c_train=vectors, c_test=others, **TEST), condition="vector", **GREY)
+    assert dataset.condition == without.condition == Vector(4)
+    for name in SPLITS:
+        np.testing.assert_array_equal(getattr(dataset, name).c, getattr(without, name).c)
+
+
+def test_columns_are_left_out_of_one_of_several_conditions_and_of_its_rewording(npz):
+    vectors = np.insert(own_condition("vector"), 0, 1.0, axis=1)
+    file = npz(c_train=None, vector_train=vectors, vector_reworded=vectors, text_train=own_condition("text"))
+    with pytest.warns(UserWarning, match="the condition vector: column 0 of 5"):
+        dataset = load(file, condition="vector,text", **GREY)
+    assert dataset.condition == (("vector", Vector(4)), ("text", Text(7)))
+    for c in (dataset.train.c, dataset.train.reworded):
+        np.testing.assert_allclose(c["vector"].std(axis=0), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e30])
+@pytest.mark.parametrize("shift", [0, 1e5])
+def test_columns_of_any_scale_are_standardized_alike(npz, scale, shift):
+    vectors = own_condition("vector")
+    expected = load(npz(c_train=vectors), condition="vector", **GREY)
+    dataset = load(npz(c_train=scale * (vectors + shift)), condition="vector", **GREY)
+    for name in SPLITS:
+        np.testing.assert_allclose(getattr(dataset, name).c, getattr(expected, name).c, atol=1e-6)
+
+
+def test_names_of_classes_may_be_bytes(npz):
+    names = np.array([b"blue", "zwölf".encode()])[np.arange(N_OWN) % 2]
+    dataset = load(npz(c_train=None, k_train=names), condition="label", condition_feature=("k",), **GREY)
+    assert dataset.class_names == ("blue", "zwölf")
 
 
 def test_another_condition_than_the_datasets_is_refused():
