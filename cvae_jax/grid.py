@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from cvae_jax.checks import SettingError
+from cvae_jax.checks import SettingError, as_float32, require_within
 from cvae_jax.config import Member
 
+# More are a mistake: making them would take all memory before the first one trains.
+MOST_MEMBERS = 100_000
 FIELDS = tuple(field.name for field in dataclasses.fields(Member))
 
 
@@ -61,6 +63,9 @@ def grid(**axes: Sequence[Any]) -> tuple[Member, ...]:
     for name, values in axes.items():
         if not len(values):
             raise SettingError(f"{name} has no values, expected at least one: the grid is empty")
+    count = math.prod(map(len, axes.values()))
+    if count > MOST_MEMBERS:
+        raise SettingError(f"the grid has {count:,} members, expected at most {MOST_MEMBERS:,}")
     combinations = itertools.product(*axes.values())
     return distinct(tuple(Member(**dict(zip(axes, values, strict=True))) for values in combinations))
 
@@ -82,10 +87,10 @@ def random_members(num: int, search_seed: int, /, **axes: Sequence[Any] | Unifor
     References:
       Bergstra & Bengio, Random Search for Hyper-Parameter Optimization, 2012.
     """
-    if num < 1:
-        raise SettingError(f"num_random is {num}, expected a whole number ≥ 1")
-    if search_seed < 0:
-        raise SettingError(f"search_seed is {search_seed}, expected a whole number ≥ 0")
+    require_within("num_random", num)
+    require_within("search_seed", search_seed)
+    if num > MOST_MEMBERS:
+        raise SettingError(f"num_random is {num}, expected at most {MOST_MEMBERS:,}")
     whole = {field.name: field.type == "int" for field in dataclasses.fields(Member)}
     rng = np.random.default_rng(search_seed)
 
@@ -94,12 +99,22 @@ def random_members(num: int, search_seed: int, /, **axes: Sequence[Any] | Unifor
             return axis.draw(rng, whole=whole[name])
         return axis[int(rng.integers(len(axis)))]
 
-    members: dict[Member, None] = {}
-    for _ in range(100 * num):
-        members.setdefault(Member(**{name: draw(name, axis) for name, axis in axes.items()}))
+    possible = math.prod(_how_many(axis, whole=whole[name]) for name, axis in axes.items())
+    members: dict[tuple[Any, ...], Member] = {}
+    for _ in range(100 * num if num <= possible else 0):
+        member = Member(**{name: draw(name, axis) for name, axis in axes.items()})
+        members.setdefault(_as_trained(member), member)
         if len(members) == num:
-            return tuple(members)
-    raise SettingError(f"num_random is {num}, but only {len(members)} different members were found")
+            return tuple(members.values())
+    found = min(possible, len(members) or possible)
+    raise SettingError(f"num_random is {num}, but only {found} different members were found")
+
+
+def _how_many(axis: Sequence[Any] | Uniform, *, whole: bool) -> float:
+    """How many different values an axis has."""
+    if not isinstance(axis, Uniform):
+        return len(set(axis))
+    return math.floor(axis.high) - math.ceil(axis.low) + 1 if whole else math.inf
 
 
 def distinct(members: tuple[Member, ...]) -> tuple[Member, ...]:
@@ -108,12 +123,17 @@ def distinct(members: tuple[Member, ...]) -> tuple[Member, ...]:
     Raises:
       SettingError: naming the first that comes twice.
     """
-    seen: dict[Member, int] = {}
+    seen: dict[tuple[Any, ...], int] = {}
     for i, member in enumerate(members):
-        if member in seen:
+        first = seen.setdefault(_as_trained(member), i)
+        if first != i:
             values = ", ".join(f"{k}={v}" for k, v in dataclasses.asdict(member).items())
-            raise SettingError(
-                f"member {i} is member {seen[member]} again ({values}), expected all different"
-            )
-        seen[member] = i
+            what = "again" if member == members[first] else "again in float32"
+            raise SettingError(f"member {i} is member {first} {what} ({values}), expected all different")
     return members
+
+
+def _as_trained(member: Member) -> tuple[Any, ...]:
+    """The member's settings in the precision that training has."""
+    values = (getattr(member, name) for name in FIELDS)
+    return tuple(as_float32(value) if isinstance(value, float) else value for value in values)

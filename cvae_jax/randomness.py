@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from cvae_jax.checks import SettingError
+from cvae_jax.checks import SettingError, require_within
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Key
@@ -47,8 +47,10 @@ def root_key(seed: int) -> Key[Array, ""]:
       seed: a whole number, 0 ≤ seed < 2³².
 
     Raises:
-      SettingError: if JAX is set to draw other numbers from a key, or in 64 bits.
+      SettingError: if JAX is set to draw other numbers from a key, or in 64 bits; for a seed that JAX would take for
+        another one.
     """
+    require_within("seed", seed)
     for name, expected in _EXPECTED.items():
         if (found := getattr(jax.config, name)) != expected:
             raise SettingError(

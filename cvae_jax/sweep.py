@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from cvae_jax import evaluation, objectives, training
-from cvae_jax.checks import SettingError
+from cvae_jax.checks import LARGEST_INT, SettingError
 from cvae_jax.config import Config, Member, require_compatible
 from cvae_jax.cvae import CVAE
 from cvae_jax.dataset import Dataset
@@ -52,6 +52,11 @@ def build_model(config: Config, dataset: Dataset, members: Sequence[Member]) -> 
                 f"rewording_weight is {member.rewording_weight}, expected 0 with the dataset {dataset.name}, which has "
                 "no second wording of its conditions: captions has, and an .npz by c_reworded"
             )
+    per_epoch = len(dataset.train) // config.batch_size
+    if config.epochs * per_epoch > LARGEST_INT:
+        raise SettingError(
+            f"epochs is {config.epochs}, expected at most {LARGEST_INT // per_epoch} of {per_epoch} steps each"
+        )
     capacity = max(member.latent_dim for member in members)
     return CVAE(config, dataset.shape, dataset.condition, capacity, levels=dataset.levels)
 

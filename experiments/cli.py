@@ -90,6 +90,19 @@ def _show_warning(message: Warning | str, category: type[Warning], *where: Any, 
     print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
+def require_flags_within_bounds() -> None:
+    """Refuse numbers that a program would not hold; those of flags with many values are checked where they are read.
+
+    Raises:
+      SettingError: naming the flag.
+    """
+    from cvae_jax.checks import BOUNDS, require_within
+
+    for name in BOUNDS:
+        if name in flags.FLAGS and isinstance(value := flags.FLAGS[name].value, (int, float)):
+            require_within(name, value)
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Parse the flags, run `main`, and turn errors a person can mend into one line and exit status 1."""
 
@@ -104,6 +117,7 @@ def run(main: Callable[[], int | None]) -> None:
             print(f"error: unexpected argument {argv[1]!r}, expected flags only", file=sys.stderr)
             return 1
         try:
+            require_flags_within_bounds()
             return main()
         except Interrupted as interrupted:
             print(interrupted)

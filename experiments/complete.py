@@ -14,7 +14,6 @@ from absl import flags
 
 from cvae_jax.config import Config, Member
 from experiments import cli
-from experiments.cli import UserError
 from experiments.measures import Wanted
 from experiments.train import train
 from experiments.workdir import Run, read_run, write_atomically, write_json
@@ -49,8 +48,6 @@ def runs() -> dict[str, Run]:
 
 
 def main() -> int:
-    if FLAGS.nll_samples < 1:
-        raise UserError(f"nll_samples is {FLAGS.nll_samples}, expected a whole number ≥ 1")
     folder = Path(FLAGS.workdir or f"runs/complete-{Path(FLAGS.dataset).stem}-{FLAGS.observed}")
     results = {}
     for objective, run in runs().items():

@@ -78,18 +78,6 @@ def define_temperature(what: str) -> None:
     )  # fmt: skip
 
 
-def temperature() -> float:
-    """What the flag says.
-
-    Raises:
-      UserError: if it is no number ≥ 0.
-    """
-    given = flags.FLAGS.temperature
-    if not 0 <= given < math.inf:
-        raise UserError(f"temperature is {given:g}, expected a number ≥ 0")
-    return given
-
-
 def wanted(run: Run) -> Wanted:
     """The measures that the flags ask for.
 
@@ -99,17 +87,13 @@ def wanted(run: Run) -> Wanted:
     given: dict[str, Any] = {
         field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Wanted)
     }
-    each = dataclasses.replace(Wanted(**given), temperature=temperature())
-    if each.nll_samples is not None and each.nll_samples < 1:
-        raise UserError(f"nll_samples is {each.nll_samples}, expected a whole number ≥ 1")
+    each = Wanted(**given)
     if each.sample_quality and run.config.condition == "none":
         raise UserError(
             "condition is none, expected label with --sample_quality: it judges samples by their class"
         )
     if each.temperature != 1 and not each.sample_quality:
         raise UserError(f"temperature is {each.temperature:g}, expected none without --sample_quality")
-    if each.judges < 1:
-        raise UserError(f"judges is {each.judges}, expected a whole number ≥ 1")
     if each.judges != 1 and not each.sample_quality:
         raise UserError(f"judges is {each.judges}, expected none without --sample_quality")
     return each

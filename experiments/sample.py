@@ -25,9 +25,6 @@ def main() -> int:
     workdir, output = Path(FLAGS.workdir), Path(FLAGS.output)
     if output.suffix not in (".png", ".npz", ".wav"):
         raise UserError(f"output is {output}, expected a name ending in .png, .npz or .wav")
-    if FLAGS.num < 1:
-        raise UserError(f"num is {FLAGS.num}, expected a whole number ≥ 1")
-    temperature = measures.temperature()
     run = read_run(workdir)
     if output.suffix == ".wav" and run.config.dataset != "spoken_digit":
         raise UserError(
@@ -38,7 +35,7 @@ def main() -> int:
         raise UserError(
             f"guidance is {FLAGS.guidance:g}, expected none of a model trained with --condition_dropout=0"
         )
-    beta = betas.chosen(run, member, f"{FLAGS.beta:g}")[0] if FLAGS.beta is not None else None
+    beta = betas.chosen(run, member, repr(FLAGS.beta))[0] if FLAGS.beta is not None else None
 
     import jax
     import jax.numpy as jnp
@@ -56,7 +53,7 @@ def main() -> int:
     params = trained.best.params if beta is None else at_beta(trained.best.params, beta)
     x = sampling.generate(
         session.model, params, root_key(FLAGS.seed), jax.tree.map(jnp.asarray, wanted.c),
-        trained.hparams.latent_mask, FLAGS.guidance, temperature,
+        trained.hparams.latent_mask, FLAGS.guidance, FLAGS.temperature,
     )  # fmt: skip
     _write(output, np.asarray(x), wanted)
     print(f"wrote {FLAGS.num} samples to {output}")

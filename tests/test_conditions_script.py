@@ -79,7 +79,7 @@ def test_guidance_goes_from_no_condition_to_it(halves):
         (("--label=ann",), "was trained with the condition text,label, expected no --label"),
         (("--example=48",), "example is 48, expected 0 to 47"),
         (("--output=drawn.wav",), "expected .png or .npz of"),
-        (("--temperature=nan",), "temperature is nan, expected a number ≥ 0"),
+        (("--temperature=nan",), "temperature is nan, expected a finite number ≥ 0"),
     ],
 )
 def test_what_cannot_be_drawn_is_told_in_one_line(scripts, trained, flags, message):

@@ -92,7 +92,7 @@ def test_samples_are_judged_at_a_temperature(results):
     assert middle["diversity"] == pytest.approx(0, abs=1e-6)
     assert usual["diversity"] > 1e-4
     assert "temperature is 0.5, expected none without --sample_quality" in said["temperature alone"].err
-    assert "temperature is -1, expected a number ≥ 0" in said["cold"].err
+    assert "temperature is -1.0, expected a finite number ≥ 0" in said["cold"].err
 
 
 def test_two_judges_say_how_far_they_differ(results):
