@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -121,6 +121,12 @@ class Dataset:
     def num_classes(self) -> int:
         """Number of labels."""
         return len(self.class_names)
+
+    def measured_on(self, split: Literal["validation", "test"]) -> Dataset:
+        """The dataset with a split in the place of test: for `validation`, the two change places."""
+        if split == "test":
+            return self
+        return dataclasses.replace(self, validation=self.test, test=self.validation)
 
 
 def unit(x: Num[np.ndarray, "*n"], x_max: float) -> Float[np.ndarray, "*n"]:

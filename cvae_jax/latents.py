@@ -136,17 +136,20 @@ def summarize(terms: LatentTerms, rates: Sequence[float], *, one_prior: bool = T
 
     Returns:
       For each member `mutual_information`, of the index n and z, at most ln N, and `aggregate_kl`, what is left of the
-      rate, both in nats; and `active_units`, the latents whose posterior mean has a variance above 0.01.
+      rate, both in nats; and `active_units`, the latents whose posterior mean has a variance above 0.01, None where
+      there is one example only.
 
     Example:
       >>> summarize(LatentTerms(np.full((1, 8), 1.5), np.array([[0.9, 0.0]])), [4.0])
       [{'mutual_information': 1.5, 'aggregate_kl': 2.5, 'active_units': 1}]
     """
     nats = np.asarray(terms.information, np.float64).mean(axis=1)
-    active = np.sum(np.asarray(terms.variance) > ACTIVE_VARIANCE, axis=1)
+    active = np.sum(np.asarray(terms.variance) > ACTIVE_VARIANCE, axis=1).tolist()
+    if terms.information.shape[1] < 2:  # Of one example there is no variance.
+        active = [None] * len(active)
     return [
         {"mutual_information": float(i)}
         | ({"aggregate_kl": float(rate - i)} if one_prior else {})
-        | {"active_units": int(units)}
+        | {"active_units": units}
         for i, rate, units in zip(nats, rates, active, strict=True)
     ]

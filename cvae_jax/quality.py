@@ -260,7 +260,8 @@ def require_classes(dataset: Dataset) -> None:
     """Refuse a dataset whose samples cannot be judged by their class.
 
     Raises:
-      DataError: if all labels are the same, or validation or test are too small to be compared.
+      DataError: if all labels are the same, or validation or test are too small to be compared, or the images of every
+        class of test are the same.
     """
     if len(np.unique(dataset.train.labels)) < 2:
         raise DataError(
@@ -272,6 +273,13 @@ def require_classes(dataset: Dataset) -> None:
                 f"{dataset.name}: the {name} split holds {len(split)} images, expected at least {_NEIGHBOUR + 1} to "
                 "compare samples with"
             )
+    test = dataset.test
+    classes = (test.x[test.labels == label] for label in np.unique(test.labels))
+    if not any((x != x[:1]).any() for x in classes):
+        raise DataError(
+            f"{dataset.name}: no class of the test split holds two images that differ, expected one that does, to "
+            "compare the diversity of samples with"
+        )
 
 
 def abstract_classifier(dataset: Dataset) -> PyTree:

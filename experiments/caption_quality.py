@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -38,14 +38,19 @@ _SHIFTS = ((2, 1), (1, 1), (2, -1))
 _COUNTS = ("one_digit", "two_digits", "three_digits")
 
 
-def find_judge(run: Run, cache: Path, temperature: float) -> Callable[[Session, Trained], Record]:
-    """A function from a trained member to the shares of its pictures that show what the test captions ask for."""
+def find_judge(
+    run: Run, cache: Path, temperature: float, split: Literal["validation", "test"] = "test"
+) -> Callable[[Session, Trained], Record]:
+    """A function from a trained member to the shares of its pictures that show what a split's captions ask for.
+
+    See `quality.find_judge`.
+    """
     data_dir = Path(run.data_dir) if run.data_dir else None
     digits = sources.from_tfds("mnist", data_dir, cache)
     reader = _reader(digits, cache)
     # The reader sees scenes as they are stored, though the run may binarize them.
     stored = data.load(dataclasses.replace(run.config, binarize="none"), data_dir=data_dir, cache_dir=cache)
-    real = _real_quality(reader, stored, digits.test)
+    real = _real_quality(reader, stored.measured_on(split), digits.measured_on(split).test)
 
     def measure(session: Session, trained: Trained) -> Record:
         draw = partial(_draw, session, trained, temperature)
@@ -200,8 +205,8 @@ def _under_rewording(reader: PyTree, draw: Callable[..., np.ndarray], grids: np.
         **_same_digits("same_digits_under_shift", shifted.grids, grids),
         "another_digit_under_rewording": another_digit(reworded),
         "another_digit_where_asked": another_digit(asked),
-        "same_under_rewording": caption_scores.consistency(reworded.grids).value,
-        "stays_right_under_rewording": caption_scores.stays_right(right).value,
+        "same_under_rewording": _value(caption_scores.consistency(reworded.grids)),
+        "stays_right_under_rewording": _value(caption_scores.stays_right(right)),
         **_ink_moved(drawn[0], drawn[1:], draw(by_phrasing[0], 1)),
     }
 
@@ -235,6 +240,11 @@ def _ink_moved(first: np.ndarray, reworded: list[np.ndarray], new_noise: np.ndar
     }
 
 
+def _value(share: caption_scores.Share) -> float | None:
+    """A share, None where there are no pictures: the validation split has no held-out combinations."""
+    return share.value if share.pictures else None
+
+
 def _same_digits(name: str, read: np.ndarray, grids: np.ndarray) -> Record:
     """Shares of scenes whose pictures all show the same digits in the same places: of all, and by how many they hold.
 
@@ -244,7 +254,7 @@ def _same_digits(name: str, read: np.ndarray, grids: np.ndarray) -> Record:
       grids: of the scenes, shape (n, 18).
     """
     counts = np.count_nonzero(grids[:, :CELLS], axis=1)
-    shares = {name: caption_scores.consistency(read[..., :CELLS]).value}
+    shares = {name: _value(caption_scores.consistency(read[..., :CELLS]))}
     for count, of_count in enumerate(_COUNTS, 1):
-        shares[f"{name}_{of_count}"] = caption_scores.consistency(read[counts == count][..., :CELLS]).value
+        shares[f"{name}_{of_count}"] = _value(caption_scores.consistency(read[counts == count][..., :CELLS]))
     return shares

@@ -64,7 +64,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     return (UserError, SettingError, DataError, CheckpointError, SpeechError)
 
 
-def _explain(error: Exception) -> str | None:
+def explain(error: Exception) -> str | None:
     """One line for an error that a person can mend, None for a fault of the program."""
     if isinstance(error, _expected_errors()):
         return str(error)
@@ -123,7 +123,7 @@ def run(main: Callable[[], int | None]) -> None:
             print(interrupted)
             return 128 + interrupted.number
         except Exception as error:
-            message = _explain(error)
+            message = explain(error)
             if message is None:
                 raise
             print(f"error: {' '.join(message.split())}", file=sys.stderr)

@@ -14,7 +14,7 @@ from absl import flags
 
 from cvae_jax.config import Config, Member
 from experiments import cli
-from experiments.measures import Wanted
+from experiments.measures import Wanted, require_no_error, with_error
 from experiments.train import train
 from experiments.workdir import Run, read_run, write_atomically, write_json
 
@@ -56,11 +56,12 @@ def main() -> int:
         results[objective] = _hidden_pixels(objective, folder / objective)
         write_json(folder / "results.json", {"nll_samples": FLAGS.nll_samples} | results)
     print(_table(results))
+    require_no_error(with_error(results, []))
     print(f"\nresults.json and completions.png in {folder}")
     return 0
 
 
-def _hidden_pixels(objective: str, workdir: Path) -> dict[str, dict[str, float]]:
+def _hidden_pixels(objective: str, workdir: Path) -> dict[str, dict[str, float | None]]:
     """What a trained model says of the test split's hidden pixels, by proposal; the CVAE's picture, too."""
     from experiments import loop, scores
     from experiments import results as finished
@@ -108,7 +109,7 @@ def completions(session: Session, trained: Trained) -> Any:
     )
 
 
-def _table(results: dict[str, dict[str, dict[str, float]]]) -> str:
+def _table(results: dict[str, dict[str, dict[str, float | None]]]) -> str:
     """The results by how they are estimated, each kind beside what was published of the same kind."""
     quadrants, samples = FLAGS.observed - 1, FLAGS.nll_samples
     lines = [f"−log p(hidden pixels | {FLAGS.observed} of 4 quadrants) of the test split, nats"]
@@ -119,7 +120,9 @@ def _table(results: dict[str, dict[str, dict[str, float]]]) -> str:
         lines.append(f"{how}:")
         for objective, by_proposal in results.items():
             if score := by_proposal.get(proposal):
-                lines.append(f"  {score['nll']:6.2f} ± {score['standard_error']:.2f}  {MODELS[objective]}")
+                error = score["standard_error"]
+                spread = "      " if error is None else f"± {error:.2f}"
+                lines.append(f"  {score['nll']:6.2f} {spread}  {MODELS[objective]}")
         if FLAGS.dataset == "mnist":
             published = PUBLISHED if proposal == "prior" else {}
             lines += [f"  {values[quadrants]:6.2f}         {who}" for who, values in published.items()]

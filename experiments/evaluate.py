@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from absl import flags
 
 from experiments import betas, cli, measures, quality
 from experiments.cli import UserError
-from experiments.workdir import chosen_member, define_member_choice, read_run
+from experiments.workdir import chosen_member, define_member_choice, json_text, read_run, require_writable
 
 
 def main() -> int:
@@ -18,6 +17,8 @@ def main() -> int:
     wanted = measures.wanted(run)
     if output is not None and (wanted.nll_samples is None or not output.endswith(".npz")):
         raise UserError(f"nll_output is {output}, expected a name ending in .npz, with --nll_samples")
+    if output is not None:
+        require_writable(Path(output))
     member = chosen_member(workdir, run)
     curve = betas.chosen(run, member, flags.FLAGS.beta) if flags.FLAGS.beta else []
     inception = flags.FLAGS.inception_features
@@ -34,14 +35,17 @@ def main() -> int:
     metrics = results.split_metrics(session, part, population.members.best)
     position = part.members.index(member)
     trained = results.trained_member(part, population, member)
-    record = measure(trained, {split: metrics[split][position] for split in measures.SPLITS})
+    faults = results.never_valid(population, position)
+    record = measure(trained, {split: metrics[split][position] for split in measures.SPLITS}, faults)
     if curve:
         record["at_beta"] = scores.at_betas(session, trained, curve)
     if features is not None:
         record["fid"] = frechet_distance(*features)
         record["fid_real_images"], record["fid_generated_images"] = map(len, features)
     results.warn_of_collapse(run, {member: record["test"]})
-    print(json.dumps(record | {"best_epoch": int(trained.best.epoch)}, indent=2))
+    record = measures.with_error(record | {"best_epoch": int(trained.best.epoch)}, faults)
+    print(json_text(record))
+    measures.require_no_error(record)
     return 0
 
 
@@ -58,7 +62,9 @@ if __name__ == "__main__":
         "beta", None,
         "Of a multirate model: also give the bound at these betas, values with commas between or logspace(a,b,n).",
     )  # fmt: skip
-    flags.DEFINE_string("nll_output", None, "Also write each test example's, and its label, to this .npz.")
+    flags.DEFINE_string(
+        "nll_output", None, "Also write that of each example, and its condition, to this .npz."
+    )
     define_member_choice()
     cli.define_cache_flags()
     cli.run(main)

@@ -55,6 +55,7 @@ def main() -> int:
     measure = measures.prepare(Wanted(), opened, cache)
     summary = results.finish(opened, alone, records[-1]["seconds"], output, measure)
     print(f"member {member} is an ordinary run in {output}: {test_line(summary)}")
+    measures.require_no_error(summary)
     return 0
 
 

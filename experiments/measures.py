@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from absl import flags
 
 from cvae_jax.config import Config
-from experiments import quality
+from experiments import cli, quality
 from experiments.cli import UserError
 from experiments.workdir import Run, write_atomically
 
@@ -29,11 +30,12 @@ class Wanted:
     """The measures asked for.
 
     Attributes:
-      nll_samples: draws of z per example for the test split's likelihood, None to leave it out.
+      nll_samples: draws of z per example for the likelihood, None to leave it out.
       sample_quality: whether a classifier judges samples from the prior.
-      disentanglement: whether latents are compared with the test split's factors.
+      disentanglement: whether latents are compared with known factors.
       temperature: of the samples that are judged.
       judges: classifiers that judge them.
+      split: whose examples are measured.
     """
 
     nll_samples: int | None = None
@@ -41,14 +43,19 @@ class Wanted:
     disentanglement: bool = False
     temperature: float = 1.0
     judges: int = 1
+    split: Literal["validation", "test"] = "test"
+
+    @property
+    def group(self) -> str:
+        """What the names of groups of measures begin with: nothing for the test split."""
+        return "" if self.split == "test" else f"{self.split}_"
 
 
 def define_flags() -> None:
     """A flag for each measure."""
     flags.DEFINE_integer(
         "nll_samples", None,
-        "Also estimate the test split's negative log-likelihood, by importance sampling with so many draws of z per "
-        "example.",
+        "Also estimate the negative log-likelihood, by importance sampling with so many draws of z per example.",
     )  # fmt: skip
     flags.DEFINE_bool(
         "sample_quality", False,
@@ -63,8 +70,13 @@ def define_flags() -> None:
     )  # fmt: skip
     flags.DEFINE_bool(
         "disentanglement", False,
-        "Also score how well single latents stand for single factors of the test split, for data whose factors are "
-        "known, such as shapes: MIG, SAP, DCI, FactorVAE and beta-VAE scores, modularity.",
+        "Also score how well single latents stand for single factors, for data whose factors are known, such as "
+        "shapes: MIG, SAP, DCI, FactorVAE and beta-VAE scores, modularity.",
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "split", "test", SPLITS,
+        "Split on which likelihood, sample quality and disentanglement are measured: validation to choose settings, "
+        "test to report the chosen ones.",
     )  # fmt: skip
     define_temperature("With --sample_quality: judge")
 
@@ -96,6 +108,10 @@ def wanted(run: Run) -> Wanted:
         raise UserError(f"temperature is {each.temperature:g}, expected none without --sample_quality")
     if each.judges != 1 and not each.sample_quality:
         raise UserError(f"judges is {each.judges}, expected none without --sample_quality")
+    if each == Wanted(split="validation"):
+        raise UserError(
+            "split is validation, expected it with --nll_samples, --sample_quality or --disentanglement"
+        )
     return each
 
 
@@ -105,72 +121,146 @@ def nll_name(config: Config) -> str:
 
 
 def flat(record: Record) -> Record:
-    """A record as one row of a table: metrics of a split after the split's name, groups of others dissolved."""
+    """A record as one row of a table: what is in groups is named after its split, but not after its group.
+
+    Example:
+      >>> flat({"test": {"elbo": -9.0}, "disentanglement": {"mig": 0.1}, "validation_disentanglement": {"mig": 0.2}})
+      {'test_elbo': -9.0, 'mig': 0.1, 'validation_mig': 0.2}
+    """
     row = {}
     for name, value in record.items():
         if isinstance(value, dict):
-            row |= {f"{name}_{k}" if name in SPLITS else k: v for k, v in value.items()}
+            prefix = f"{name}_" if name in SPLITS else "validation_" if name.startswith("validation_") else ""
+            row |= {prefix + k: v for k, v in value.items()}
         else:
             row[name] = value
     return row
 
 
 def holds(row: Record, each: Wanted) -> bool:
-    """Whether a row has all the measures asked for."""
+    """Whether a row has all the measures asked for, on the split asked for, and nothing of it failed."""
     return (
-        each.nll_samples in (None, row.get("test_nll_samples"))
+        row.get("error") is None
+        and each.nll_samples in (None, row.get(f"{each.split}_nll_samples"))
         and (
             not each.sample_quality
-            or (row.get("temperature"), row.get("judges")) == (each.temperature, each.judges)
+            or (row.get(f"{each.group}temperature"), row.get(f"{each.group}judges"))
+            == (each.temperature, each.judges)
         )
-        and (not each.disentanglement or "mig" in row)
+        and (not each.disentanglement or f"{each.group}mig" in row)
     )
+
+
+def attempt(faults: list[str], what: str, act: Callable[..., Any], *arguments: Any) -> Any:
+    """Do what may fail after training without costing its results.
+
+    Args:
+      faults: to which a failure is added, in words.
+      what: is done.
+      act: does it, given the arguments.
+
+    Returns:
+      What `act` returns, None if it fails. The traceback of a fault of the program is printed.
+    """
+    try:
+        return act(*arguments)
+    except Exception as error:
+        message = cli.explain(error)
+        if message is None:
+            traceback.print_exc()
+            message = f"{type(error).__name__}: {error}"
+        faults.append(f"{what} failed: {' '.join(message.split())}")
+        return None
+
+
+def not_finite(record: Record) -> list[str]:
+    """Names of the figures that are infinite or no number.
+
+    Example:
+      >>> not_finite({"test": {"elbo": math.nan, "rate": 2.0}, "at_beta": [{"beta": 1.0, "test": {"elbo": math.inf}}]})
+      ['test elbo', 'at_beta test elbo']
+    """
+
+    def walk(value: Any, path: tuple[str, ...]) -> list[str]:
+        if isinstance(value, dict):
+            return [name for k, v in value.items() for name in walk(v, (*path, k))]
+        if isinstance(value, list | tuple):
+            return [name for v in value for name in walk(v, path)]
+        return [" ".join(path)] if isinstance(value, float) and not math.isfinite(value) else []
+
+    return list(dict.fromkeys(walk(record, ())))
+
+
+def with_error(record: Record, faults: list[str]) -> Record:
+    """A record whose `error` says what failed and which figures are not finite; without it where all is well."""
+    faults = [*faults, *(f"{name} is not finite" for name in not_finite(record))]
+    return record | {"error": "; ".join(faults)} if faults else record
+
+
+def require_no_error(record: Record) -> None:
+    """End a script whose results are written, but not all are there.
+
+    Raises:
+      UserError: with the record's `error`.
+    """
+    if "error" in record:
+        raise UserError(f"{record['error']}; the other results are written")
 
 
 def prepare(
     each: Wanted, session: Session, cache: Path, nll_output: Path | None = None
-) -> Callable[[Trained, Record], Record]:
-    """Make ready what the measures need.
+) -> Callable[[Trained, Record, list[str]], Record]:
+    """Make ready what the measures need, and refuse what is known to fail.
 
     Args:
       each: the measures asked for.
       session: the run.
       cache: where the judge's classifier is kept.
-      nll_output: an `.npz` for the likelihood of each test example.
+      nll_output: an `.npz` for the likelihood of each example.
 
     Returns:
-      A function from a trained member, and what is known of it by split, to that with the measures added: likelihoods
-      among the test split's metrics, the others in groups of their own.
+      A function from a trained member, what is known of it by split, and a list of faults, to what is known with the
+      measures added: likelihoods among their split's metrics, the others in groups of their own. A measure that fails
+      is left out and added to the faults.
 
     Raises:
       UserError: if the dataset cannot be measured so.
     """
     from experiments import scores
 
+    run, split = session.run, each.split
+    measured = dataclasses.replace(session, dataset=session.dataset.measured_on(split))
     if each.disentanglement:
-        scores.require_factors(session.dataset)
+        scores.require_factors(measured.dataset, run.config.condition)
     judge = (
-        quality.find_judge(session.run, cache, each.temperature, each.judges) if each.sample_quality else None
+        quality.find_judge(run, cache, each.temperature, judges=each.judges, split=split)
+        if each.sample_quality
+        else None
     )
 
-    def measure(trained: Trained, record: Record) -> Record:
+    def likelihood(trained: Trained, num_samples: int) -> Record:
+        nll = scores.nll_of_test(measured, trained, num_samples)
+        if nll_output is not None:
+            c = measured.dataset.test.c
+            arrays: dict[str, Any] = {nll_name(run.config): nll}
+            arrays |= c if isinstance(c, dict) else {"c": c}
+            write_atomically(nll_output, lambda file: np.savez(file, **arrays))
+        return _nll_metrics(session, nll, num_samples)
+
+    def measure(trained: Trained, record: Record, faults: list[str]) -> Record:
         record = dict(record)
         if each.nll_samples is not None:
-            nll = scores.nll_of_test(session, trained, each.nll_samples)
-            record["test"] = record["test"] | _nll_metrics(session, nll, each.nll_samples)
-            if nll_output is not None:
-                c = session.dataset.test.c
-                arrays: dict[str, Any] = {nll_name(session.run.config): nll}
-                arrays |= c if isinstance(c, dict) else {"c": c}
-                write_atomically(nll_output, lambda file: np.savez(file, **arrays))
+            metrics = attempt(faults, "nll_samples", likelihood, trained, each.nll_samples)
+            record[split] = record[split] | (metrics or {})
         if judge is not None:
-            record["sample_quality"] = {
-                **judge(session, trained),
-                "judges": each.judges,
-                "temperature": each.temperature,
-            }
+            found = attempt(faults, "sample_quality", judge, measured, trained)
+            if found is not None:
+                how = {"judges": each.judges, "temperature": each.temperature}
+                record[f"{each.group}sample_quality"] = {**found, **how}
         if each.disentanglement:
-            record["disentanglement"] = scores.disentanglement_scores(session, trained)
+            found = attempt(faults, "disentanglement", scores.disentanglement_scores, measured, trained)
+            if found is not None:
+                record[f"{each.group}disentanglement"] = found
         return record
 
     return measure
@@ -179,11 +269,12 @@ def prepare(
 def _nll_metrics(session: Session, nll: np.ndarray, num_samples: int) -> Record:
     """The mean of a split's negative log-likelihoods, its standard error, and the draws behind each."""
     from cvae_jax.evaluation import bits_per_dim
+    from experiments.scores import standard_error
 
     name, mean = nll_name(session.run.config), float(np.mean(nll))
     metrics = {
         name: mean,
-        f"{name}_standard_error": float(np.std(nll, ddof=1) / np.sqrt(len(nll))),
+        f"{name}_standard_error": standard_error(nll),
         "nll_samples": num_samples,
     }
     if session.model.likelihood.bits:

@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -32,7 +32,12 @@ _INCEPTION_FEATURES = 2048
 
 
 def find_judge(
-    run: Run, cache: Path, temperature: float, judges: int = 1
+    run: Run,
+    cache: Path,
+    temperature: float,
+    *,
+    judges: int = 1,
+    split: Literal["validation", "test"] = "test",
 ) -> Callable[[Session, Trained], Record]:
     """A function from a trained member to how good its samples are, by the judges of the run's dataset.
 
@@ -43,6 +48,7 @@ def find_judge(
       cache: where judges are kept.
       temperature: of the samples.
       judges: how many judge the samples, each trained with a seed of its own, see `over_judges`.
+      split: the real examples that samples are compared with; the function takes a session whose test split they are.
 
     Raises:
       UserError: if there is no judge of samples under the run's condition, or there are not several.
@@ -56,14 +62,14 @@ def find_judge(
         )
     match run.config.dataset, run.config.condition:
         case _, "label":
-            each = [label_judge(run, cache, seed) for seed in range(judges)]
+            each = [label_judge(run, cache, seed, split) for seed in range(judges)]
             return lambda session, trained: over_judges(
                 [quality_of_labels(judge, session, trained, temperature) for judge in each]
             )
         case "captions", "text":
-            return caption_quality.find_judge(run, cache, temperature)
+            return caption_quality.find_judge(run, cache, temperature, split)
         case "spoken_digit", "text,label":
-            return speech_quality.find_judge(run, cache, temperature)
+            return speech_quality.find_judge(run, cache, temperature, split)
         case dataset, condition:
             raise UserError(
                 f"condition is {condition} of {dataset}, expected label, or text of captions, or text,label of "
@@ -103,15 +109,15 @@ def over_judges(records: list[Record]) -> Record:
     )
 
 
-def label_judge(run: Run, cache: Path, seed: int = 0) -> Judge:
-    """The judge of a dataset with labels, trained with a seed."""
+def label_judge(run: Run, cache: Path, seed: int = 0, split: Literal["validation", "test"] = "test") -> Judge:
+    """The judge of a dataset with labels, trained with a seed, which compares samples with a split's real images."""
     from cvae_jax import data, quality
 
     # The judge sees images as they are stored.
     config = dataclasses.replace(run.config, binarize="none")
     data_dir = Path(run.data_dir) if run.data_dir else None
     dataset = data.load(config, data_dir=data_dir, cache_dir=cache)
-    quality.require_classes(dataset)
+    quality.require_classes(dataset.measured_on(split))
     train, validation = dataset.train, dataset.validation
     depends_on = fingerprint(
         _CLASSIFIER_VERSION,
@@ -127,7 +133,7 @@ def label_judge(run: Run, cache: Path, seed: int = 0) -> Judge:
     params = trained_once(
         cache, dataset.name, depends_on, like, lambda: quality.train_classifier(dataset, seed=seed)
     )
-    return quality.appoint_judge(dataset, params, seed=seed)
+    return quality.appoint_judge(dataset.measured_on(split), params, seed=seed)
 
 
 def trained_once(

@@ -45,6 +45,10 @@ class Pictures:
     reconstructions: str
 
 
+# Where drawing them failed: an image of one transparent pixel.
+NO_PICTURES = Pictures(*["data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="] * 2)
+
+
 def _conditions(session: Session) -> shown.Shown:
     """The conditions that samples are drawn of."""
     return shown.conditions(

@@ -17,8 +17,8 @@ from cvae_jax.sweep import Population
 from cvae_jax.training import Best
 from experiments import figures
 from experiments.cli import UserError
-from experiments.loop import Part, Session, abstract_population, stopped_epoch
-from experiments.measures import SPLITS, Record
+from experiments.loop import Part, Session, abstract_population, diverged, stopped_epoch
+from experiments.measures import SPLITS, Record, attempt, with_error
 from experiments.workdir import Run, write_atomically, write_json
 
 # Below it, in nats, a posterior is the prior for all practical purposes.
@@ -89,10 +89,11 @@ def warn_of_collapse(run: Run, tests: dict[int, dict[str, Any]]) -> None:
     for i, test in tests.items():
         active, latent_dim = test["active_units"], run.members[i].latent_dim
         whose = f"member {i}: " if run.kind == "sweep" else ""
-        found = f"{whose}{active} of {latent_dim} active, rate {test['rate']:.2f}"
+        counted = "" if active is None else f"{active} of {latent_dim} active, "
+        found = f"{whose}{counted}rate {test['rate']:.2f}"
         if active == 0 or test["rate"] < _COLLAPSED_RATE:
             collapsed.append(found)
-        elif active < latent_dim:
+        elif active is not None and active < latent_dim:
             idle.append(found)
     for fault, members, remedy in (
         ("posterior collapse", collapsed, ": try a lower --beta, --warmup_epochs or --objective=free_bits"),
@@ -124,16 +125,21 @@ def finish(
     population: Population,
     seconds: float,
     workdir: Path,
-    measure: Callable[[Trained, Record], Record],
+    measure: Callable[[Trained, Record, list[str]], Record],
 ) -> Record:
-    """Write an ordinary run's pictures, then its `summary.json`, and return the summary."""
+    """Write an ordinary run's pictures, then its `summary.json`, and return the summary.
+
+    What fails is left out, and named by the summary's `error`.
+    """
     (part,) = session.parts
     trained = trained_member(part, population, 0)
     metrics = split_metrics(session, part, population.members.best)
-    write_pictures(session, trained, workdir)
+    faults = never_valid(population, 0)
+    attempt(faults, "drawing pictures", write_pictures, session, trained, workdir)
     steps = int(population.step)
+    record = measure(trained, {split: metrics[split][0] for split in SPLITS}, faults)
     summary = {
-        **measure(trained, {split: metrics[split][0] for split in SPLITS}),
+        **with_error(record, faults),
         "best_epoch": int(trained.best.epoch),
         "stopped_epoch": stopped_epoch(population, 0),
         "epochs": steps // session.steps_per_epoch,
@@ -145,6 +151,13 @@ def finish(
     write_json(workdir / "summary.json", summary)
     warn_of_collapse(session.run, {0: summary["test"]})
     return summary
+
+
+def never_valid(population: Population, position: int) -> list[str]:
+    """Says so where no epoch of a member had a finite validation loss: what is left are its initial parameters."""
+    if int(population.members.best.epoch[position]) > 0 or diverged(population, position):
+        return []
+    return ["the validation loss was finite after no epoch, and these are results of the initial parameters"]
 
 
 def write_pictures(session: Session, trained: Trained, workdir: Path) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cvae_jax import disentanglement, evaluation
+from cvae_jax.condition_kinds import Label
 from cvae_jax.dataset import Dataset
+from cvae_jax.interventions import factorvae_score
 from cvae_jax.multirate import at_beta
 from cvae_jax.randomness import Stream, root_key, stream
 from experiments.cli import UserError
@@ -18,6 +20,8 @@ from experiments.loop import Session
 from experiments.results import Trained
 
 _SCORED_EXAMPLES = 10_000
+# Two to fit on and two to judge on.
+_LEAST_EXAMPLES = 4
 
 
 def nll_of_test(
@@ -41,48 +45,112 @@ def nll_of_test(
     return np.asarray(nll, np.float64)
 
 
-def mean_and_error(nll: np.ndarray) -> dict[str, float]:
+def standard_error(values: np.ndarray) -> float | None:
+    """Of the mean of independent values, shape (n,); None of a single one.
+
+    Example:
+      >>> standard_error(np.array([1.0, 3.0])), standard_error(np.array([1.0]))
+      (1.0, None)
+    """
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+
+
+def mean_and_error(nll: np.ndarray) -> dict[str, float | None]:
     """The mean over a split, and its standard error; nats per example."""
-    return {"nll": float(np.mean(nll)), "standard_error": float(np.std(nll, ddof=1) / np.sqrt(len(nll)))}
+    return {"nll": float(np.mean(nll)), "standard_error": standard_error(nll)}
 
 
-def require_factors(dataset: Dataset) -> None:
-    """Refuse data that disentanglement cannot be scored on."""
-    if dataset.test.factors is None:
+class Scored(NamedTuple):
+    """The factors that codes are compared with.
+
+    Attributes:
+      rows: of the test split that are looked at, shape (n,).
+      names: of the factors.
+      factors: their values, shape (n, f).
+      categorical: which of them have values without an order.
+    """
+
+    rows: np.ndarray
+    names: list[str]
+    factors: np.ndarray
+    categorical: list[int]
+
+
+def _labels(dataset: Dataset) -> list[np.ndarray]:
+    """Each label of the test split: its condition, or one of several; none where it has other conditions only."""
+    c = dataset.test.c
+    if isinstance(c, dict):
+        assert isinstance(dataset.condition, tuple)
+        return [c[name] for name, kind in dataset.condition if isinstance(kind, Label)]
+    return [c] if dataset.labelled else []
+
+
+def factors_to_score(dataset: Dataset, condition: str) -> Scored:
+    """The factors of the test split that disentanglement is scored against.
+
+    A factor that is a label has values without an order. If it is a condition as well, the model is given it and need
+    not code it: it is left out.
+
+    Args:
+      dataset: whose test split is scored.
+      condition: what the model is conditioned on.
+
+    Raises:
+      UserError: if it cannot be scored.
+    """
+    factors = dataset.test.factors
+    if factors is None:
         raise UserError(
             f"disentanglement is scored against known factors, and {dataset.name} has none: expected shapes, shapes32, "
             "dsprites, shapes3d, smallnorb, or an .npz with factors_test"
         )
+    if len(factors) < _LEAST_EXAMPLES:
+        raise UserError(
+            f"disentanglement is scored on a split of {dataset.name} that holds {len(factors)} examples, expected at "
+            f"least {_LEAST_EXAMPLES}"
+        )
+    labels = [j for j, values in enumerate(factors.T) if any((values == c).all() for c in _labels(dataset))]
+    given = [] if condition == "none" else labels
+    scored = [j for j in range(factors.shape[1]) if j not in given]
+    rows = np.random.default_rng(0).permutation(len(factors))[:_SCORED_EXAMPLES]
+    chosen = factors[rows][:, scored]
+    names = [dataset.factor_names[j] for j in scored]
+    if not (chosen != chosen[:1]).any():
+        left_out = f" besides {', '.join(dataset.factor_names[j] for j in given)}, which is the condition"
+        raise UserError(
+            f"disentanglement is scored against factors that vary, and those of {dataset.name} have one value only: "
+            f"{', '.join(names) or 'none'}; expected one that varies{left_out if given else ''}"
+        )
+    return Scored(rows, names, chosen, [i for i, j in enumerate(scored) if j in labels])
+
+
+def require_factors(dataset: Dataset, condition: str) -> None:
+    """Refuse data that disentanglement cannot be scored on.
+
+    Raises:
+      UserError: if there are no factors, or none that varies.
+      DataError: if the FactorVAE score, which asks for more of the factors than the others, refuses them.
+    """
+    scored = factors_to_score(dataset, condition)
+    factorvae_score(np.random.default_rng(0).normal(size=(len(scored.rows), 1)), scored.factors)
 
 
 def disentanglement_scores(session: Session, trained: Trained) -> dict[str, Any]:
-    """Scores of the posterior means of the test split, by its factors.
-
-    A factor that is the label has values without an order. If it is the condition as well, the model is given it and
-    need not code it: it is left out.
-    """
-    dataset, test = session.dataset, session.dataset.test
-    rows = np.random.default_rng(0).permutation(len(test))[:_SCORED_EXAMPLES]
-    split = test.take(rows)
+    """Scores of the posterior means of the test split, by its factors; see `factors_to_score`."""
+    dataset = session.dataset
+    scored = factors_to_score(dataset, session.run.config.condition)
     means = np.asarray(
         evaluation.posteriors(
             session.model,
             trained.best.params,
-            evaluation.on_device(split, dataset.x_max),
+            evaluation.on_device(dataset.test.take(scored.rows), dataset.x_max),
             trained.hparams.latent_mask,
         ).mean
     )
-    assert split.factors is not None
-    labels = [j for j, values in enumerate(split.factors.T) if (values == split.labels).all()]
-    given = labels if session.run.config.condition == "label" else []
-    scored = [j for j in range(len(dataset.factor_names)) if j not in given]
+    codes = means[:, np.asarray(trained.hparams.latent_mask)]
     return {
-        "factors": [dataset.factor_names[j] for j in scored],
-        **disentanglement.scores(
-            means[:, np.asarray(trained.hparams.latent_mask)],
-            split.factors[:, scored],
-            categorical=[i for i, j in enumerate(scored) if j in labels],
-        ),
+        "factors": scored.names,
+        **disentanglement.scores(codes, scored.factors, categorical=scored.categorical),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 _JUDGE_VERSION = 1
 
 
-def find_judge(run: Run, cache: Path, temperature: float) -> Callable[[Session, Trained], Record]:
-    """A function from a trained member to how well what it speaks is understood."""
+def find_judge(
+    run: Run, cache: Path, temperature: float, split: Literal["validation", "test"] = "test"
+) -> Callable[[Session, Trained], Record]:
+    """A function from a trained member to how well what it speaks is understood; see `quality.find_judge`."""
     data_dir = Path(run.data_dir) if run.data_dir else None
     dataset = data.load(run.config, data_dir=data_dir, cache_dir=cache)
     depends_on = quality.fingerprint(_JUDGE_VERSION, speech.ANALYSIS, dataset.train.x, dataset.train.factors)
@@ -35,13 +37,10 @@ def find_judge(run: Run, cache: Path, temperature: float) -> Callable[[Session, 
         lambda: dict(speech_judge.train_judge(dataset).params),
     )  # fmt: skip
     judge = speech_judge.SpeechJudge(speech_judge.classifiers_of(dataset), params)
-    real: dict[str, Any] = {}
-
-    def measure(session: Session, trained: Trained) -> Record:
-        real.update(real or speech_judge.real_quality(judge, dataset.validation, dataset.test))
-        return {**_quality(judge, session, trained, temperature), **real}
-
-    return measure
+    compared = dataset.measured_on(split)
+    # Before training, as it takes librosa, which may be missing.
+    real = speech_judge.real_quality(judge, compared.validation, compared.test)
+    return lambda session, trained: {**_quality(judge, session, trained, temperature), **real}
 
 
 def _quality(judge: SpeechJudge, session: Session, trained: Trained, temperature: float) -> Record:

@@ -24,6 +24,8 @@ from experiments.workdir import (
 
 FLAGS = flags.FLAGS
 
+_MOST_NAMED = 5
+
 
 def main() -> int:
     members = settings.grid_members()
@@ -56,7 +58,13 @@ def main() -> int:
         metrics = results.split_metrics(session, part, population.members.best)
         for position, member in enumerate(part.members):
             trained = results.trained_member(part, population, member)
-            record = measure(trained, {split: metrics[split][position] for split in measures.SPLITS})
+            faults = results.never_valid(population, position)
+            drawn = measures.attempt(faults, "drawing pictures", report.member_pictures, session, trained)
+            pictures.append(drawn or report.NO_PICTURES)
+            record = measure(trained, {split: metrics[split][position] for split in measures.SPLITS}, faults)
+            # Of a member that diverged nothing finite is expected.
+            if loop.diverged(population, position) is None:
+                record = measures.with_error(record, faults)
             tests[member] = record["test"]
             rows.append(
                 {
@@ -70,13 +78,15 @@ def main() -> int:
                     "seconds": seconds,
                 }
             )
-            pictures.append(report.member_pictures(session, trained))
         del population
-    report.write(session, rows, pictures, workdir)
+    rows = _same_columns(rows)
+    failed: list[str] = []
+    measures.attempt(failed, "drawing the report", report.write, session, rows, pictures, workdir)
     _write_tables(workdir, rows)
     _print_ranking(run, rows)
     results.warn_of_collapse(run, {i: test for i, test in tests.items() if rows[i]["diverged"] is None})
     print(f"table, rate-distortion picture and report in {workdir}")
+    _require_no_error(rows, failed)
     return 0
 
 
@@ -91,6 +101,20 @@ def _planned_size(members: tuple[Member, ...], workdir: Path, cache: Path) -> in
     data_dir = Path(FLAGS.data_dir) if FLAGS.data_dir else None
     dataset = data.load(config, data_dir=data_dir, cache_dir=cache)
     return memory.members_that_fit(sweep.build_model(config, dataset, members), members)
+
+
+def _same_columns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows that all have the columns of each, None where a measure failed."""
+    columns = dict.fromkeys(name for row in rows for name in row)
+    return [{name: row.get(name) for name in columns} for row in rows]
+
+
+def _require_no_error(rows: list[dict[str, Any]], failed: list[str]) -> None:
+    """End with the first members whose measures failed, and what else did."""
+    faulty = [f"member {row['member']}: {row['error']}" for row in rows if row.get("error")]
+    more = [f"{len(faulty) - _MOST_NAMED} more members"] if len(faulty) > _MOST_NAMED else []
+    if faulty or failed:
+        measures.require_no_error({"error": "; ".join([*failed, *faulty[:_MOST_NAMED], *more])})
 
 
 def _write_tables(workdir: Path, rows: list[dict[str, Any]]) -> None:

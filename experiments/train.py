@@ -26,6 +26,10 @@ def train(run: Run, workdir: Path, wanted: Wanted) -> dict[str, Any]:
 
     Returns:
       What `summary.json` holds.
+
+    Raises:
+      UserError: if it cannot be trained or measured so; if a measure fails after training, `summary.json` holds the
+        others, and the same call measures again.
     """
     require_same_run(workdir, run)
     summary = finished_summary(workdir, run)
@@ -44,6 +48,7 @@ def train(run: Run, workdir: Path, wanted: Wanted) -> dict[str, Any]:
     population, seconds = loop.train(session, part, workdir)
     summary = results.finish(session, population, seconds, workdir, measure)
     print(f"{test_line(summary)}, after {seconds:.1f} s; pictures and checkpoint in {workdir}")
+    measures.require_no_error(summary)
     return summary
 
 

@@ -67,9 +67,25 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def require_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before what it will hold is computed."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, expected the name of a file to write")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise UserError(f"{path} cannot be written: {folder} is a file, expected a folder")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{path} cannot be written: {folder} allows no writing")
+
+
+def json_text(value: Any) -> str:
+    """JSON, readable by a person; infinities as null."""
+    return json.dumps(_without_infinities(value), indent=2, allow_nan=False, ensure_ascii=False)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, readable by a person, atomically; infinities as null."""
-    text = json.dumps(_without_infinities(value), indent=2, allow_nan=False, ensure_ascii=False)
+    text = json_text(value)
     write_atomically(path, lambda file: file.write_text(text + "\n", encoding="utf-8"))
 
 

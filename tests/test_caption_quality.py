@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -219,7 +220,7 @@ def test_a_reader_is_trained_once(tmp_path, monkeypatch, capsys):
     def fit(x, grids, key):
         trained.append(x)
         shapes = caption_quality.scene_reader.abstract_params()
-        return caption_quality.jax.tree.map(lambda a: jnp.full(a.shape, 0.5, a.dtype), shapes)
+        return jax.tree.map(lambda a: jnp.full(a.shape, 0.5, a.dtype), shapes)
 
     digits = SimpleNamespace(train=glyphs())
     monkeypatch.setattr(caption_quality.scene_reader, "fit", fit)
@@ -227,5 +228,5 @@ def test_a_reader_is_trained_once(tmp_path, monkeypatch, capsys):
     first, again = (caption_quality._reader(digits, tmp_path) for _ in range(2))
     assert len(trained) == 1
     assert capsys.readouterr().err == "training the classifier that judges samples of captions\n"
-    caption_quality.jax.tree.map(np.testing.assert_array_equal, first, again)
+    jax.tree.map(np.testing.assert_array_equal, first, again)
     assert quality.fingerprint(1, glyphs().x) != quality.fingerprint(2, glyphs().x)

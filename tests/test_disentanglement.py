@@ -258,4 +258,4 @@ def test_data_without_factors_is_refused(digits):
     with pytest.raises(
         UserError, match=r"known factors, and digits has none: expected shapes, .*factors_test"
     ):
-        require_factors(digits)
+        require_factors(digits, "label")
