@@ -230,6 +230,12 @@ class CVAE(nn.Module):
         """z that lies under p(z|c) where the noise lies under N(0, I), one per condition."""
         return self.prior.from_noise(noise, self._told_prior(c), latent_mask)
 
+    def to_noise(
+        self, z: Float[Array, "b z"], c: PyTree, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b z"]:
+        """The inverse of `from_noise`: z in units of p(z|c), one per condition."""
+        return self.prior.to_noise(z, self._told_prior(c), latent_mask)
+
     def rate(
         self, q: Gaussian, z: Float[Array, "b z"], c: PyTree, latent_mask: Bool[Array, " z"]
     ) -> Float[Array, " b"]:

@@ -110,6 +110,26 @@ def from_noise(
     return cast("Float[Array, 'b z']", model.apply(params, noise, c, latent_mask, method="from_noise"))
 
 
+def to_noise(
+    model: CVAE, params: PyTree, z: Float[Array, "b z"], c: PyTree, latent_mask: Bool[Array, " z"]
+) -> Float[Array, "b z"]:
+    """The inverse of `from_noise`: z in units of p(z|c), in standard deviations from its mean where it is Gaussian.
+
+    Args:
+      model: the model; one without a `prior` has N(0, I).
+      params: its variables.
+      z: latents, shape (b, z).
+      c: conditions.
+      latent_mask: the latents in use, shape (z,), bool.
+
+    Returns:
+      Shape (b, z).
+    """
+    if not hasattr(model, "to_noise"):
+        return z
+    return cast("Float[Array, 'b z']", model.apply(params, z, c, latent_mask, method="to_noise"))
+
+
 class Draw(NamedTuple):
     """The posterior of a batch, one draw of it, the likelihood of the data there, and the rate.
 

@@ -136,12 +136,30 @@ def draw_from(
     return mean + jnp.exp(0.5 * logvar) * (temperature * jax.random.normal(of_noise, mean.shape))
 
 
-def stretched(noise: Float[Array, " z"], mixture: Mixture) -> Float[Array, " z"]:
-    """z of standard normal noise by the mean and the variance of a whole mixture: where it lies, not a draw."""
+def moments(mixture: Mixture) -> tuple[Float[Array, " z"], Float[Array, " z"]]:
+    """Mean and standard deviation of each latent under a whole mixture.
+
+    Example:
+      >>> parts = Gaussian(jnp.array([[-3.0], [3.0]]), jnp.full((2, 1), jnp.log(16.0)))
+      >>> [a.round(4).tolist() for a in moments(Mixture(jnp.log(jnp.array([0.5, 0.5])), parts))]  # 3² + 16 = 5²
+      [[0.0], [5.0]]
+    """
     weights = jnp.exp(mixture.log_weights)[:, None]
     mean = jnp.sum(weights * mixture.parts.mean, axis=0)
     spread = jnp.exp(mixture.parts.logvar) + jnp.square(mixture.parts.mean - mean)
-    return mean + jnp.sqrt(jnp.sum(weights * spread, axis=0)) * noise
+    return mean, jnp.sqrt(jnp.sum(weights * spread, axis=0))
+
+
+def stretched(noise: Float[Array, " z"], mixture: Mixture) -> Float[Array, " z"]:
+    """z of standard normal noise by the mean and the variance of a whole mixture: where it lies, not a draw."""
+    mean, deviation = moments(mixture)
+    return mean + deviation * noise
+
+
+def standardized(z: Float[Array, " z"], mixture: Mixture) -> Float[Array, " z"]:
+    """The inverse of `stretched`: z in standard deviations from the mean of a whole mixture."""
+    mean, deviation = moments(mixture)
+    return (z - mean) / deviation
 
 
 class VampPrior(nn.Module):
@@ -201,6 +219,12 @@ class VampPrior(nn.Module):
     ) -> Float[Array, "b z"]:
         """z of standard normal noise, see `stretched`."""
         return jax.vmap(stretched, (0, None))(noise, self.mixture(latent_mask))
+
+    def to_noise(
+        self, z: Float[Array, "b z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b z"]:
+        """The inverse of `from_noise`, see `standardized`."""
+        return jax.vmap(standardized, (0, None))(z, self.mixture(latent_mask))
 
 
 class MixturePrior(nn.Module):
@@ -262,6 +286,12 @@ class MixturePrior(nn.Module):
     ) -> Float[Array, "b z"]:
         """z of standard normal noise, see `stretched`."""
         return jax.vmap(stretched)(noise, self(e, latent_mask))
+
+    def to_noise(
+        self, z: Float[Array, "b z"], e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b z"]:
+        """The inverse of `from_noise`, see `standardized`."""
+        return jax.vmap(standardized)(z, self(e, latent_mask))
 
     def apart(
         self, e: Float[Array, "b e"], other: Float[Array, "b e"], latent_mask: Bool[Array, " z"]

@@ -1,7 +1,7 @@
 """Priors p(z|c): standard normal, a Gaussian made from the condition, a normalizing flow.
 
-Each has `log_prob`, `sample` and `from_noise` over the latents in use, and those whose divergence from a Gaussian has a
-closed form have `rate`; what the condition says arrives as its embedding.
+Each has `log_prob`, `sample`, `from_noise` and its inverse `to_noise` over the latents in use, and those whose
+divergence from a Gaussian has a closed form have `rate`; what the condition says arrives as its embedding.
 """
 
 from __future__ import annotations
@@ -119,6 +119,12 @@ class StandardPrior(nn.Module):
         """z of standard normal noise: the noise itself."""
         return noise
 
+    def to_noise(
+        self, z: Float[Array, "b z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b z"]:
+        """The inverse of `from_noise`: z itself."""
+        return z
+
     def rate(
         self, q: Gaussian, e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
     ) -> Float[Array, " b"]:
@@ -167,6 +173,13 @@ class ConditionalPrior(nn.Module):
         """z of standard normal noise."""
         mean, logvar = self(e, latent_mask)
         return mean + jnp.exp(0.5 * logvar) * noise
+
+    def to_noise(
+        self, z: Float[Array, "b z"], e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b z"]:
+        """The inverse of `from_noise`: z in standard deviations from the mean of p(z|c)."""
+        mean, logvar = self(e, latent_mask)
+        return (z - mean) * jnp.exp(-0.5 * logvar)
 
     def rate(self, q: Gaussian, e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]) -> Float[Array, " b"]:
         """KL(q ‖ p), exact, nats."""
@@ -228,19 +241,25 @@ class FlowPrior(nn.Module):
         kept = latent_mask & (jnp.arange(self.capacity) % 2 == layer % 2)
         return kept, latent_mask & ~kept
 
-    def log_prob(
-        self, z: Float[Array, "b k z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
-    ) -> Float[Array, "b k"]:
-        """log p(z|c) of k draws per condition, nats."""
-        b, k, capacity = z.shape
-        noise = z.reshape(b * k, capacity)
-        e = None if e is None else jnp.repeat(e, k, axis=0)
-        log_det = jnp.zeros(b * k)
+    def _invert(
+        self, z: Float[Array, "b z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+    ) -> tuple[Float[Array, "b z"], Float[Array, " b"]]:
+        """The noise that z is made of, and the log-determinant of the map to it."""
+        noise, log_det = z, jnp.zeros(z.shape[0])
         for layer, coupling in enumerate(self.couplings):
             kept, moved = self._parts(layer, latent_mask)
             shift, log_scale = coupling(noise, e, kept)
             noise = jnp.where(moved, (noise - shift) * jnp.exp(-log_scale), noise)
             log_det = log_det - jnp.sum(jnp.where(moved, log_scale, 0.0), axis=1)
+        return noise, log_det
+
+    def log_prob(
+        self, z: Float[Array, "b k z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b k"]:
+        """log p(z|c) of k draws per condition, nats."""
+        b, k, capacity = z.shape
+        e = None if e is None else jnp.repeat(e, k, axis=0)
+        noise, log_det = self._invert(z.reshape(b * k, capacity), e, latent_mask)
         standard = jnp.zeros(capacity)
         log_density = jax.vmap(masked_log_density, (0, None, None, None))(
             noise, standard, standard, latent_mask
@@ -267,3 +286,9 @@ class FlowPrior(nn.Module):
             shift, log_scale = coupling(z, e, kept)
             z = jnp.where(moved, z * jnp.exp(log_scale) + shift, z)
         return z
+
+    def to_noise(
+        self, z: Float[Array, "b z"], e: Float[Array, "b e"] | None, latent_mask: Bool[Array, " z"]
+    ) -> Float[Array, "b z"]:
+        """The inverse of `from_noise`."""
+        return self._invert(z, e, latent_mask)[0]

@@ -124,6 +124,10 @@ def test_summary_json_is_of_the_best_epoch(trained):
         assert metrics["elbo"] == -(metrics["rate"] + metrics["distortion"])
     test = summary["test"]
     assert test["mutual_information"] + test["aggregate_kl"] == pytest.approx(test["rate"], rel=1e-12)
+    within = test["conditional_mutual_information"]
+    assert within + test["conditional_aggregate_kl"] == pytest.approx(test["rate"], rel=1e-12)
+    assert within + test["label_information"] == pytest.approx(test["mutual_information"], rel=1e-12)
+    assert 0 < within < test["mutual_information"]
     assert 0 < test["active_units"] <= 4
     np.testing.assert_allclose(summary["examples_per_second"] * summary["seconds"], STEPS * 128)
 

@@ -6,7 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiled import decode, draw, encode, from_noise, log_likelihood_of, log_prior, rate, sample_prior
+from compiled import (
+    decode,
+    draw,
+    encode,
+    from_noise,
+    log_likelihood_of,
+    log_prior,
+    rate,
+    sample_prior,
+    to_noise,
+)
 from scipy import stats
 
 from cvae_jax import evaluation, objectives, sweep
@@ -79,6 +89,15 @@ def test_noise_of_zero_mean_and_unit_variance_has_the_moments_of_the_draws(prior
     made = from_noise(model, params, noise, c, MASK)[:, :2]
     np.testing.assert_allclose(made.mean(axis=0), drawn.mean(axis=0), atol=0.04)
     np.testing.assert_allclose(made.std(axis=0), drawn.std(axis=0), rtol=0.03)
+
+
+@pytest.mark.parametrize("prior", ["standard", *LEARNED])
+def test_noise_is_found_again_in_what_it_made(prior):
+    model, params = make(prior)
+    noise = jax.random.normal(jax.random.key(9), (4, Z))
+    z = from_noise(model, params, noise, C, MASK)
+    found = to_noise(model, params, z, C, MASK)
+    np.testing.assert_allclose(jnp.where(MASK, found, 0.0), jnp.where(MASK, noise, 0.0), atol=2e-5)
 
 
 def likeliest_mean(model, params, c):

@@ -33,7 +33,11 @@ SWEEP = (
     "--nll_samples=5",
 )
 METRICS = [f"{split}_{name}" for split in ("validation", "test") for name in ("elbo", "rate", "distortion")]
-LATENTS = [f"test_{name}" for name in ("mutual_information", "aggregate_kl", "active_units")]
+HELD = (
+    "mutual_information", "aggregate_kl", "conditional_mutual_information", "conditional_aggregate_kl",
+    "label_information", "active_units",
+)  # fmt: skip
+LATENTS = [f"test_{name}" for name in HELD]
 NLL = [f"test_{name}" for name in ("conditional_nll", "conditional_nll_standard_error", "nll_samples")]
 RESULTS = [*METRICS, *LATENTS, *NLL]
 
