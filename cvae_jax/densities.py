@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 # Below it the continuous Bernoulli's normalizer is a series: its next term is under float32's rounding.
 _SERIES_BELOW = 0.2
 # The least variance that data are said to have: that of the rounding to 8 bits is 1.3e-6.
-_LEAST_VARIANCE = 1e-6
+LEAST_VARIANCE = 1e-6
+# float32 ends at exp(88.7). Beyond these exponents a factor grows linearly, so that its products stay finite, too.
+_MOST_LOG_PRECISION = 50.0
+_MOST_LOG_DEVIATION = 30.0
 # Narrower logistics lie within a level of 8 bits, wider ones are flat over all of them.
 _LOG_SCALES = (-7.0, 7.0)
 
@@ -34,6 +37,28 @@ def require_same_shape(**arrays: Array) -> None:
 def _flat(*arrays: Array) -> list[Array]:
     """Arrays of one axis each: on a CPU, XLA sums over several axes of a batch of images dozens of times slower."""
     return [jnp.ravel(a) for a in arrays]
+
+
+def bounded_exp(a: Float[Array, "*a"], linear_from: float) -> Float[Array, "*a"]:
+    """exp(a), continued by its tangent above `linear_from`: value and gradient stay finite in float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> float(bounded_exp(jnp.array(1e4), 0.0))  # 1 + 10⁴
+      10001.0
+    """
+    capped = jnp.minimum(a, linear_from)
+    return jnp.exp(capped) * (1.0 + (a - capped))
+
+
+def precision(logvar: Float[Array, "*a"]) -> Float[Array, "*a"]:
+    """One over the variance, e^{−v}; below v = −50 its tangent, so that its product with a squared error is finite."""
+    return bounded_exp(-logvar, _MOST_LOG_PRECISION)
+
+
+def standard_deviation(logvar: Float[Array, "*a"]) -> Float[Array, "*a"]:
+    """e^{v/2}; above v = 60 its tangent, so that its square is finite."""
+    return bounded_exp(0.5 * logvar, _MOST_LOG_DEVIATION)
 
 
 def bernoulli_log_likelihood(logits: Float[Array, "*x"], x: Float[Array, "*x"]) -> Float[Array, ""]:
@@ -114,6 +139,8 @@ def gaussian_log_likelihood(
 
     log p(x|m, v) = −½ Σᵢ ((xᵢ − mᵢ)² e^{−vᵢ} + vᵢ + log 2π)
 
+    Below v = −50 the precision e^{−v} goes on as its tangent: finite, also where x is the mean.
+
     Args:
       mean: shape (...), floating.
       x: shape (...), floating.
@@ -137,7 +164,7 @@ def gaussian_log_likelihood(
     require_same_shape(mean=mean, x=x)
     logvar = jnp.broadcast_to(jnp.asarray(logvar, x.dtype), x.shape)
     mean, x, logvar = _flat(mean, x, logvar)
-    return -0.5 * jnp.sum(jnp.square(x - mean) * jnp.exp(-logvar) + logvar + math.log(2.0 * math.pi))
+    return -0.5 * jnp.sum(jnp.square(x - mean) * precision(logvar) + logvar + math.log(2.0 * math.pi))
 
 
 def optimal_logvar(mean: Float[Array, "*b"], x: Float[Array, "*b"]) -> Float[Array, ""]:
@@ -168,7 +195,7 @@ def optimal_logvar(mean: Float[Array, "*b"], x: Float[Array, "*b"]) -> Float[Arr
       σ-VAE.
     """
     require_same_shape(mean=mean, x=x)
-    return jnp.log(jnp.maximum(jnp.mean(jnp.square(x - mean)), _LEAST_VARIANCE))
+    return jnp.log(jnp.maximum(jnp.mean(jnp.square(x - mean)), LEAST_VARIANCE))
 
 
 class LogisticMixture(NamedTuple):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 
 from cvae_jax.cvae import CVAE
+from cvae_jax.densities import bounded_exp
 from cvae_jax.draws import draw
 from cvae_jax.hparams import Hparams
 from cvae_jax.latent_maps import Gaussian
@@ -15,6 +16,10 @@ from cvae_jax.terms import Terms
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Key, PyTree
+
+
+# Variances beyond e³⁰ grow linearly with their logarithm, so that their squares stay finite.
+_MOST_LOGVAR = 30.0
 
 
 def latent_covariance(q: Gaussian, *, of_aggregate: bool) -> Float[Array, "z z"]:
@@ -31,7 +36,11 @@ def latent_covariance(q: Gaussian, *, of_aggregate: bool) -> Float[Array, "z z"]
     """
     centred = q.mean - jnp.mean(q.mean, axis=0)
     covariance = centred.T @ centred / q.mean.shape[0]
-    return covariance + jnp.diag(jnp.mean(jnp.exp(q.logvar), axis=0)) if of_aggregate else covariance
+    return (
+        covariance + jnp.diag(jnp.mean(bounded_exp(q.logvar, _MOST_LOGVAR), axis=0))
+        if of_aggregate
+        else covariance
+    )
 
 
 def covariance_penalty(

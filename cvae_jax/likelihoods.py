@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cvae_jax.config import Config
+from cvae_jax.densities import LEAST_VARIANCE, standard_deviation
 from cvae_jax.losses import (
     LogisticMixture,
     bernoulli_log_likelihood,
@@ -134,7 +135,7 @@ def gaussian_optimal() -> Likelihood:
 
 def _gaussian_sample(key: Key[Array, ""], output: GaussianOutput) -> Data:
     mean, logvar = output
-    return mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape, mean.dtype)
+    return mean + standard_deviation(logvar) * jax.random.normal(key, mean.shape, mean.dtype)
 
 
 def _fit_logvar(outputs: GaussianOutput, x: Float[Array, "b H W C"]) -> GaussianOutput:
@@ -146,13 +147,15 @@ def _fit_logvar(outputs: GaussianOutput, x: Float[Array, "b H W C"]) -> Gaussian
 def fitted_logvar(distortion: Float[Array, ""], size: int) -> Float[Array, ""]:
     """The log-variance that `gaussian_optimal` fitted to a batch, from the distortion that came of it.
 
-    Under the batch's own v the mean squared error is e^v, so that D = n/2 (1 + v + log 2π).
+    Under the batch's own v the mean squared error is e^v, so that D = n/2 (1 + v + log 2π). A mean squared error below
+    `LEAST_VARIANCE` gives a lower D; v is that variance's there.
 
     Args:
       distortion: D, the mean over the batch, nats per example.
       size: n, numbers per example.
     """
-    return 2.0 * distortion / size - 1.0 - math.log(2.0 * math.pi)
+    logvar = 2.0 * distortion / size - 1.0 - math.log(2.0 * math.pi)
+    return jnp.maximum(logvar, math.log(LEAST_VARIANCE))
 
 
 def logistic_mixture(num_components: int, levels: int) -> Likelihood:

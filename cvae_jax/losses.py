@@ -16,11 +16,14 @@ import jax.numpy as jnp
 from cvae_jax.densities import (
     LogisticMixture,
     bernoulli_log_likelihood,
+    bounded_exp,
     continuous_bernoulli_log_likelihood,
     gaussian_log_likelihood,
     logistic_mixture_log_likelihood,
     optimal_logvar,
+    precision,
     require_same_shape,
+    standard_deviation,
 )
 
 if TYPE_CHECKING:
@@ -41,20 +44,22 @@ __all__ = [
     "standard_normal_kl",
 ]
 
-# float32 overflows past exp(88.7); from here on `_exp` goes on as its own tangent.
-_EXP_LINEAR_FROM = 80.0
+# The logarithm of a ratio of variances from which the KL goes on as its tangent; float32 ends at exp(88.7).
+_MOST_LOG_RATIO = 70.0
 
 
-def _exp(a: Array) -> Array:
-    """exp(a), continued by its tangent above 80, so that value and gradient stay finite in float32."""
-    capped = jnp.minimum(a, _EXP_LINEAR_FROM)
-    return jnp.exp(capped) * (1.0 + (a - capped))
+def _excess(d: Array) -> Array:
+    """e^d − 1 − d ≥ 0, its exponential continued by its tangent."""
+    # expm1 keeps the digits that e^d − 1 loses near d = 0.
+    return jnp.where(d < 1.0, jnp.expm1(jnp.minimum(d, 1.0)), bounded_exp(d, _MOST_LOG_RATIO) - 1.0) - d
 
 
 def standard_normal_kl(mean: Float[Array, " z"], logvar: Float[Array, " z"]) -> Float[Array, ""]:
     """KL divergence of a diagonal Gaussian to the standard normal, the *rate* of a VAE.
 
     KL(N(m, diag e^v) ‖ N(0, I)) = ½ Σᵢ (mᵢ² + e^{vᵢ} − 1 − vᵢ)
+
+    Beyond v = 70 e^v goes on as its tangent: finite, and still pulling v back.
 
     Args:
       mean: shape (z,), floating.
@@ -75,7 +80,7 @@ def standard_normal_kl(mean: Float[Array, " z"], logvar: Float[Array, " z"]) -> 
       Kingma & Welling, Auto-Encoding Variational Bayes, 2014, appendix B.
     """
     require_same_shape(mean=mean, logvar=logvar)
-    return 0.5 * jnp.sum(jnp.square(mean) + (jnp.expm1(logvar) - logvar))
+    return 0.5 * jnp.sum(jnp.square(mean) + _excess(logvar))
 
 
 def gaussian_kl(
@@ -88,7 +93,7 @@ def gaussian_kl(
 
     KL(q ‖ p) = ½ Σᵢ ((m_qᵢ − m_pᵢ)² e^{−v_pᵢ} + e^{dᵢ} − 1 − dᵢ),  d = v_q − v_p
 
-    Beyond d = 80, where e^d leaves float32, it goes on as its tangent: finite, and still pulling d back.
+    Beyond d = 70 e^d goes on as its tangent, and so does e^{−v_p} below v_p = −50: finite, and still pulling back.
 
     Args:
       mean_q, logvar_q: of q, shape (z,), floating.
@@ -112,9 +117,7 @@ def gaussian_kl(
     """
     require_same_shape(mean_q=mean_q, logvar_q=logvar_q, mean_p=mean_p, logvar_p=logvar_p)
     d = logvar_q - logvar_p
-    # expm1 keeps the digits that e^d − 1 loses near d = 0.
-    excess = jnp.where(d < 1.0, jnp.expm1(jnp.minimum(d, 1.0)), _exp(d) - 1.0) - d
-    return 0.5 * jnp.sum(jnp.square(mean_q - mean_p) * jnp.exp(-logvar_p) + excess)
+    return 0.5 * jnp.sum(jnp.square(mean_q - mean_p) * precision(logvar_p) + _excess(d))
 
 
 def reparameterize(
@@ -124,7 +127,8 @@ def reparameterize(
 
     z = m + e^{v/2} ε,  ε ~ N(0, I)
 
-    The noise of latent i depends on the key and i alone, not on the number of latents.
+    The noise of latent i depends on the key and i alone, not on the number of latents. Above v = 60 e^{v/2} goes on
+    as its tangent.
 
     Args:
       key: typed PRNG key, used here and nowhere else.
@@ -150,7 +154,7 @@ def reparameterize(
     require_same_shape(mean=mean, logvar=logvar)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(mean.shape[-1]))
     noise = jax.vmap(lambda k: jax.random.normal(k, (), mean.dtype))(keys)
-    return mean + jnp.exp(0.5 * logvar) * noise
+    return mean + standard_deviation(logvar) * noise
 
 
 def elbo(log_likelihood: Float[Array, "*b"], kl: Float[Array, "*b"]) -> Float[Array, "*b"]:

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cvae_jax.densities import standard_deviation
 from cvae_jax.latent_maps import Gaussian, ToLatents
 from cvae_jax.losses import gaussian_kl
 from cvae_jax.networks import Context
@@ -133,7 +134,7 @@ def draw_from(
     scores = mixture.log_weights - jnp.max(mixture.log_weights)
     part = jax.random.categorical(of_part, scores / jnp.maximum(temperature, _LEAST_TEMPERATURE))
     mean, logvar = mixture.parts.mean[part], mixture.parts.logvar[part]
-    return mean + jnp.exp(0.5 * logvar) * (temperature * jax.random.normal(of_noise, mean.shape))
+    return mean + standard_deviation(logvar) * (temperature * jax.random.normal(of_noise, mean.shape))
 
 
 def moments(mixture: Mixture) -> tuple[Float[Array, " z"], Float[Array, " z"]]:
@@ -146,7 +147,7 @@ def moments(mixture: Mixture) -> tuple[Float[Array, " z"], Float[Array, " z"]]:
     """
     weights = jnp.exp(mixture.log_weights)[:, None]
     mean = jnp.sum(weights * mixture.parts.mean, axis=0)
-    spread = jnp.exp(mixture.parts.logvar) + jnp.square(mixture.parts.mean - mean)
+    spread = jnp.square(standard_deviation(mixture.parts.logvar)) + jnp.square(mixture.parts.mean - mean)
     return mean, jnp.sqrt(jnp.sum(weights * spread, axis=0))
 
 

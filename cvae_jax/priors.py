@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cvae_jax.densities import standard_deviation
 from cvae_jax.latent_maps import FromLatents, Gaussian, ToLatents
 from cvae_jax.losses import gaussian_kl, gaussian_log_likelihood, standard_normal_kl
 from cvae_jax.products import Dense
@@ -172,7 +173,7 @@ class ConditionalPrior(nn.Module):
     ) -> Float[Array, "b z"]:
         """z of standard normal noise."""
         mean, logvar = self(e, latent_mask)
-        return mean + jnp.exp(0.5 * logvar) * noise
+        return mean + standard_deviation(logvar) * noise
 
     def to_noise(
         self, z: Float[Array, "b z"], e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from cvae_jax.cvae import CVAE
+from cvae_jax.densities import precision
 from cvae_jax.draws import draw
 from cvae_jax.hparams import Hparams
 from cvae_jax.latent_maps import Gaussian
@@ -88,7 +89,7 @@ def decompose_kl(
     """
 
     def log_density(z: Array, mean: Array, logvar: Array) -> Array:
-        log_q = -0.5 * (jnp.square(z - mean) * jnp.exp(-logvar) + logvar + _LOG_2PI)
+        log_q = -0.5 * (jnp.square(z - mean) * precision(logvar) + logvar + _LOG_2PI)
         return jnp.where(latent_mask, log_q, 0.0)
 
     given_own = jnp.sum(log_density(z, q.mean, q.logvar), axis=1)

@@ -19,6 +19,7 @@ from cvae_jax.draws import draw
 from cvae_jax.factorvae import Discriminator, init_discriminator, permute_latents
 from cvae_jax.hparams import hparams
 from cvae_jax.latent_maps import Gaussian
+from cvae_jax.losses import reparameterize
 from cvae_jax.tcvae import decompose_kl, log_batch_weights
 
 B, Z, USED, N = 5, 3, 2, 12
@@ -128,6 +129,23 @@ def test_tcvae_with_equal_weights_has_the_sampled_kl():
     sampled = (stats.norm.logpdf(z, mean, scale) - stats.norm.logpdf(z)).sum(axis=1)
     np.testing.assert_allclose(terms.loss, terms.distortion + 2.0 * sampled, rtol=1e-5)
     np.testing.assert_allclose(sum(terms.parts.values()), sampled, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("logvar", [-1e4, -100.0, 100.0, 1e4])
+def test_extreme_variances_have_finite_terms_and_gradients(logvar):
+    q = Gaussian(POSTERIORS.mean, jnp.where(MASK, logvar, 0.0) + jnp.zeros((B, Z)))
+    weights = log_batch_weights(B, N, stratified=True)
+
+    def total(q):
+        z = jax.vmap(reparameterize)(KEYS, q.mean, q.logvar)
+        parts = decompose_kl(z, q, weights, MASK)
+        covariance = latent_covariance(q, of_aggregate=True)
+        penalty = covariance_penalty(covariance, MASK, off_diagonal=10.0, diagonal=10.0)
+        return jnp.mean(sum(parts)) + penalty, parts
+
+    (_, parts), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(q)
+    for leaf in jax.tree.leaves((parts, gradient)):
+        assert np.isfinite(leaf).all()
 
 
 # DIP-VAE

@@ -141,6 +141,17 @@ def test_the_gradient_through_the_optimal_sigma_is_that_of_a_constant_one():
     np.testing.assert_allclose(likelihoods.fitted_logvar(-value, 16), logvar, atol=1e-6)
 
 
+@pytest.mark.parametrize("error", [1e-10, 1e-6, 0.0])
+def test_the_fitted_sigma_has_its_floor_also_where_the_fit_is_perfect(error):
+    mean = jnp.full((3, 4, 4, 1), 0.5)
+    x = mean + jnp.sqrt(jnp.float32(error))
+    family = likelihoods.gaussian_optimal()
+    log_likelihood = jax.vmap(family.log_prob)(family.fit(GaussianOutput(mean, jnp.zeros(3)), x), x)
+    np.testing.assert_allclose(
+        likelihoods.fitted_logvar(-jnp.mean(log_likelihood), 16), np.log(1e-6), rtol=1e-5
+    )
+
+
 def test_a_perfect_fit_has_finite_values_and_gradients():
     x = jnp.full((3, 2, 2, 1), 0.5)
     family = likelihoods.gaussian_optimal()

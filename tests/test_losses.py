@@ -1,5 +1,7 @@
 """The losses against scipy, closed forms, Monte Carlo, and at the edges of float32."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from scipy import stats
 
 from cvae_jax import losses
+from cvae_jax.densities import bounded_exp, precision, standard_deviation
 
 rng = np.random.default_rng(0)
 
@@ -102,6 +105,79 @@ def test_everything_is_finite_at_extreme_variances(logvar, logvar_p):
         value, grads = jax.value_and_grad(f, (0, 1))(mean, v)
         assert np.isfinite(value), name
         assert all(np.isfinite(g).all() for g in grads), name
+
+
+MEANS = (0.0, 1.0, -1e4)
+LOGVARS = (-1e4, -100.0, -89.0, 0.0, 89.0, 100.0, 1e4)
+MIXTURE = losses.LogisticMixture(jnp.zeros(2), jnp.zeros((1, 2)), jnp.zeros((1, 2)), jnp.zeros((0, 2)))
+# Functions of scalars, and the values that each argument takes.
+EXTREMES = {
+    "standard_normal_kl": (lambda m, v: losses.standard_normal_kl(m[None], v[None]), (MEANS, LOGVARS)),
+    "gaussian_kl": (
+        lambda m, v, m_p, v_p: losses.gaussian_kl(m[None], v[None], m_p[None], v_p[None]),
+        (MEANS, LOGVARS, MEANS, LOGVARS),
+    ),
+    "gaussian": (losses.gaussian_log_likelihood, (MEANS, MEANS, LOGVARS)),
+    "bernoulli": (losses.bernoulli_log_likelihood, ((*LOGVARS, -1e30, 1e30), (0.0, 0.5, 1.0))),
+    "continuous_bernoulli": (
+        losses.continuous_bernoulli_log_likelihood,
+        ((*LOGVARS, -1e30, 1e30), (0.0, 0.5, 1.0)),
+    ),
+    "logistic_mixture": (
+        lambda logit, mean, log_scale, x: losses.logistic_mixture_log_likelihood(
+            MIXTURE._replace(
+                logits=MIXTURE.logits.at[0].set(logit),
+                means=jnp.full((1, 2), mean),
+                log_scales=jnp.full((1, 2), log_scale),
+            ),
+            x[None],
+            levels=256,
+        ),
+        (LOGVARS, (*MEANS, 1e30), LOGVARS, (0.0, 0.5, 1.0)),
+    ),
+    # A draw, and its density under its own Gaussian and under the standard one: a sampled rate.
+    "sampled rate": (
+        lambda m, v: (
+            lambda z: (
+                losses.gaussian_log_likelihood(m[None], z, v[None])
+                - losses.gaussian_log_likelihood(jnp.zeros(1), z, 0.0)
+            )
+        )(losses.reparameterize(jax.random.key(0), m[None], v[None])),
+        (MEANS, LOGVARS),
+    ),
+    "beta_elbo": (losses.beta_elbo, ((-1e30, 0.0), (0.0, 1e30), (0.0, 1e4))),
+    "importance_weighted_bound": (
+        lambda a, b: losses.importance_weighted_bound(jnp.stack([a, b])),
+        ((-1e30, 0.0, 1e30), (-1e30, 0.0, 1e30)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_extreme_but_finite_inputs_have_finite_values_and_gradients(name):
+    f, values = EXTREMES[name]
+    cases = jnp.asarray(list(itertools.product(*values)), jnp.float32)
+    every = tuple(range(len(values)))
+    results, gradients = jax.jit(jax.vmap(jax.value_and_grad(f, every)))(*cases.T)
+    wrong = ~np.isfinite(np.stack([results, *gradients], axis=1)).all(axis=1)
+    assert not wrong.any(), cases[wrong][:3]
+
+
+def test_the_kl_of_equal_means_is_zero_in_the_means_however_narrow_the_prior():
+    # ½ (e^d − 1 − d) of the variances alone, of a d where float32 still holds e^d.
+    value = losses.gaussian_kl(*(jnp.full(1, a) for a in (0.0, -60.0, 0.0, -100.0)))
+    np.testing.assert_allclose(value, 0.5 * (np.exp(40.0) - 41.0), rtol=1e-5)
+    assert np.isfinite(losses.gaussian_kl(*(jnp.full(1, a) for a in (0.0, 0.0, 0.0, -100.0))))
+
+
+def test_exponentials_are_exact_up_to_where_they_are_continued():
+    a = jnp.linspace(-100.0, 30.0, 131)
+    np.testing.assert_array_equal(bounded_exp(a, 30.0), jnp.exp(a))
+    np.testing.assert_array_equal(precision(jnp.array([-50.0, 3.0])), jnp.exp(jnp.array([50.0, -3.0])))
+    np.testing.assert_array_equal(
+        standard_deviation(jnp.array([60.0, -3.0])), jnp.exp(jnp.array([30.0, -1.5]))
+    )
+    np.testing.assert_allclose(bounded_exp(jnp.float32(12.0), 10.0), 3.0 * np.exp(10.0), rtol=1e-6)
 
 
 def test_a_prior_too_narrow_still_pulls():

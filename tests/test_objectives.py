@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cvae_jax import importance, likelihoods, objectives, sweep
+from cvae_jax import importance, likelihoods, losses, objectives, sweep
 from cvae_jax.checks import SettingError
 from cvae_jax.condition_kinds import Label
 from cvae_jax.config import Config, Member
@@ -188,8 +188,9 @@ def test_more_draws_tighten_the_bound():
     assert means[1] < means[0] - 0.01
 
 
-def test_dreg_leaves_the_decoder_alone_and_squares_the_encoders_weights():
-    h = settings(beta=1.5)
+@pytest.mark.parametrize("beta", [0.5, 1.0, 1.5])
+def test_dreg_leaves_the_decoder_alone_and_weighs_the_encoders_draws_anew(beta):
+    h = settings(beta=beta)
     model, params = build(objective="dreg", num_samples=3)
     plain, _ = build(objective="iwae", num_samples=3)
 
@@ -197,7 +198,7 @@ def test_dreg_leaves_the_decoder_alone_and_squares_the_encoders_weights():
         return jax.grad(lambda p: jnp.mean(terms(model, p, h).loss))(params)["params"]
 
     def by_hand(params):
-        """The estimator of the paper, with the weights as constants."""
+        """The estimator of the paper, for any beta, with the weights as constants."""
         frozen = jax.lax.stop_gradient(params)
         q = encode(model, params, X, C, h.latent_mask)
         keys = jax.vmap(lambda key: jax.random.split(key, 3))(KEYS)
@@ -213,7 +214,8 @@ def test_dreg_leaves_the_decoder_alone_and_squares_the_encoders_weights():
 
         weights = jax.vmap(log_weight, 1, 1)(z)
         normalized = jax.lax.stop_gradient(jax.nn.softmax(weights, axis=1))
-        return -jnp.mean(jnp.sum(jnp.square(normalized) * weights, axis=1))
+        factors = normalized * (1.0 - beta + beta * normalized)
+        return -jnp.mean(jnp.sum(factors * weights, axis=1))
 
     ours, iwae, expected = gradient(model), gradient(plain), jax.grad(by_hand)(params)["params"]
     close = partial(np.testing.assert_allclose, rtol=2e-4, atol=1e-5)
@@ -225,66 +227,96 @@ def test_dreg_leaves_the_decoder_alone_and_squares_the_encoders_weights():
 
 
 class TwoGaussians(nn.Module):
-    """z ~ N(0, 1), x|z ~ N(z, 1), q(z|x) = N(a x + b, 2/3): with a = 1/2, b = 0 and variance 1/2 it would be exact."""
+    """z ~ N(0, 1) or a learned Gaussian, x|z ~ N(s z, 1), q(z|x) = N(a x + b, e^v)."""
+
+    learned_prior: bool = False
 
     @property
     def likelihood(self):
         return likelihoods.gaussian(1.0)
 
     def setup(self):
-        self.a = self.param("a", nn.initializers.constant(0.7), ())
-        self.b = self.param("b", nn.initializers.constant(0.3), ())
+        for name, value in VALUES.items():
+            setattr(self, name, self.param(name, nn.initializers.constant(value), ()))
 
     def encode(self, x, c, mask):
         mean = self.a * x.reshape(-1, 1) + self.b
-        return Gaussian(mean, jnp.full_like(mean, np.log(2 / 3)))
+        return Gaussian(mean, jnp.broadcast_to(self.v, mean.shape))
 
     def decode(self, z, c, mask):
-        return z.reshape(-1, 1, 1, 1)
+        return self.s * z.reshape(-1, 1, 1, 1)
+
+    def log_prior(self, z, c, mask):
+        mean, logvar = (self.prior_mean, self.prior_logvar) if self.learned_prior else jnp.zeros(2)
+        of_one = partial(losses.gaussian_log_likelihood, jnp.broadcast_to(mean, 1), logvar=logvar)
+        return jax.vmap(jax.vmap(of_one))(z)
 
 
-def test_dreg_has_the_gradient_of_the_bound_with_less_noise():
-    model, mask = TwoGaussians(), jnp.ones(1, bool)
-    h = dataclasses.replace(settings(), latent_mask=mask)
-    x, c, n = jnp.full((1, 1, 1, 1), 1.5), jnp.zeros(1, jnp.int32), 20_000
-    params = {"params": {"a": jnp.float32(0.7), "b": jnp.float32(0.3)}}
+X_OF_TWO = 1.5
+VALUES = {"a": 0.7, "b": 0.3, "v": np.log(2 / 3), "s": 1.0, "prior_mean": 0.4, "prior_logvar": -0.3}
 
-    # The expectation of the bound of two draws by Gauss-Hermite quadrature, and its slopes.
+
+def slopes_by_quadrature(beta, *, learned_prior):
+    """Derivatives of the expected bound of two draws, by Gauss-Hermite quadrature over the noise of both."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
     weights = weights / weights.sum()
 
-    def bound(a, b):
-        z = a * 1.5 + b + np.sqrt(2 / 3) * nodes
-        each = (
-            stats.norm.logpdf(1.5, z) + stats.norm.logpdf(z) - stats.norm.logpdf(nodes) + 0.5 * np.log(2 / 3)
-        )
+    def bound(a, b, v, s, prior_mean, prior_logvar):
+        mean, scale = a * X_OF_TWO + b, np.exp(0.5 * v)
+        z = mean + scale * nodes
+        prior = (prior_mean, np.exp(0.5 * prior_logvar)) if learned_prior else (0.0, 1.0)
+        ratio = stats.norm.logpdf(z, *prior) - stats.norm.logpdf(z, mean, scale)
+        each = stats.norm.logpdf(X_OF_TWO, s * z) + beta * ratio
         pairs = np.logaddexp(each[:, None], each[None]) - np.log(2)
         return weights @ pairs @ weights
 
     step = 1e-5
-    slopes = [
-        (bound(0.7 + da, 0.3 + db) - bound(0.7 - da, 0.3 - db)) / (2 * step)
-        for da, db in ((step, 0), (0, step))
-    ]
+    return {
+        name: (bound(**VALUES | {name: value + step}) - bound(**VALUES | {name: value - step})) / (2 * step)
+        for name, value in VALUES.items()
+    }
 
-    @partial(jax.jit, static_argnums=1)
-    def gradients(keys, doubly_reparameterized):
-        def loss(params, key):
-            return importance.importance_weighted_loss(
-                model, params, x, c, key[None], h, num_samples=2,
-                doubly_reparameterized=doubly_reparameterized,
-            ).loss[0]  # fmt: skip
 
-        gradient = jax.vmap(jax.grad(loss), (None, 0))(params, keys)["params"]
-        return -jnp.stack([gradient["a"], gradient["b"]])
+@cache
+def gradients_of_two_draws(*, learned_prior, doubly_reparameterized):
+    """From β to the gradients of the bound under 20,000 pairs of draws."""
+    model = TwoGaussians(learned_prior=learned_prior)
+    x, c = jnp.full((1, 1, 1, 1), X_OF_TWO), jnp.zeros(1, jnp.int32)
+    params = {"params": {name: jnp.float32(value) for name, value in VALUES.items()}}
+    one_latent = dataclasses.replace(settings(), latent_mask=jnp.ones(1, bool))
 
-    keys = jax.random.split(jax.random.key(3), n)
-    iwae, dreg = (np.asarray(gradients(keys, doubly), np.float64) for doubly in (False, True))
-    for estimates in (iwae, dreg):
-        error = estimates.std(axis=1) / np.sqrt(n)
-        assert (error < 0.02).all()
-        assert (np.abs(estimates.mean(axis=1) - slopes) < 4 * error).all()
-    assert (dreg.var(axis=1) < 0.1 * iwae.var(axis=1)).all()
+    def bound(params, key, beta):
+        h = dataclasses.replace(one_latent, beta=beta)
+        return -importance.importance_weighted_loss(
+            model, params, x, c, key[None], h, num_samples=2, doubly_reparameterized=doubly_reparameterized
+        ).loss[0]
+
+    keys = jax.random.split(jax.random.key(3), 20_000)
+    return jax.jit(lambda beta: jax.vmap(jax.grad(bound), (None, 0, None))(params, keys, beta)["params"])
+
+
+@pytest.mark.parametrize("learned_prior", [False, True])
+@pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])
+def test_dreg_has_the_gradient_of_the_bound_with_less_noise(beta, learned_prior):
+    slopes = slopes_by_quadrature(beta, learned_prior=learned_prior)
+    iwae, dreg = (
+        {
+            name: np.asarray(each, np.float64)
+            for name, each in gradients_of_two_draws(
+                learned_prior=learned_prior, doubly_reparameterized=doubly
+            )(jnp.float32(beta)).items()
+        }
+        for doubly in (False, True)
+    )
+    for name, slope in slopes.items():
+        for estimates in (iwae[name], dreg[name]):
+            error = estimates.std() / np.sqrt(len(estimates))
+            assert error < 0.03
+            assert abs(estimates.mean() - slope) <= 4 * error, name
+    for name in ("a", "b", "v"):
+        assert dreg[name].var() < (0.1 if beta == 1.0 else 0.5) * iwae[name].var()
+    for name in ("s", "prior_mean", "prior_logvar"):
+        np.testing.assert_allclose(dreg[name], iwae[name], rtol=1e-4, atol=1e-5)
 
 
 # Bad input

@@ -27,7 +27,7 @@ from cvae_jax.evaluation import Examples
 from cvae_jax.hparams import hparams
 from cvae_jax.latent_maps import Gaussian
 from cvae_jax.losses import gaussian_kl
-from cvae_jax.mixture_priors import Mixture, draw_from
+from cvae_jax.mixture_priors import Mixture, draw_from, matched_divergence, mixture_log_density, stretched
 
 SHAPE, Z = (8, 8, 1), 3
 MASK = jnp.array([True, True, False])
@@ -223,6 +223,30 @@ def test_a_deterministic_network_has_no_latents():
     np.testing.assert_array_equal(drawn.rate, 0)
     z = jnp.ones((4, Z))
     np.testing.assert_array_equal(decode(model, params, z, C, MASK), decode(model, params, 5 * z, C, MASK))
+
+
+def test_mixtures_of_extreme_parts_have_finite_values_and_gradients():
+    log_weights = jax.nn.log_softmax(jnp.array([0.0, -1e4]))
+    plain = Mixture(log_weights, Gaussian(jnp.array([[0.0], [1e4]]), jnp.zeros((2, 1))))
+    one, key = jnp.ones(1, bool), jax.random.key(0)
+    functions = (
+        lambda m: mixture_log_density(jnp.zeros(1), m, one),
+        lambda m: mixture_log_density(jnp.full(1, 1e4), m, one),
+        lambda m: matched_divergence(m, plain),
+        lambda m: matched_divergence(plain, m),
+        lambda m: jnp.sum(draw_from(key, m._replace(log_weights=log_weights[::-1]), 1.0)),
+        lambda m: jnp.sum(stretched(jnp.ones(1), m)),
+    )
+
+    @jax.jit
+    @jax.vmap
+    def at(logvar):
+        logvars = jnp.stack([jnp.zeros(1), logvar[None]])
+        extreme = plain._replace(parts=plain.parts._replace(logvar=logvars))
+        return [jax.value_and_grad(f)(extreme) for f in functions]
+
+    for leaf in jax.tree.leaves(at(jnp.array([-1e4, -100.0, 100.0, 1e4]))):
+        assert np.isfinite(leaf).all()
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
