@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -190,11 +190,33 @@ def iso_elbo_lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[list[float],
     return [([left, right], [k - left, k - right], float(k)) for k in constants]
 
 
-def rate_distortion(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Rate against distortion: a curve per latent size through the means over seeds, a mark per member.
+class Point(NamedTuple):
+    """A setting of a sweep on the rate–distortion plane.
+
+    Attributes:
+      beta, latent_dim: of its members.
+      rate, distortion: of the test split, nats, means over seeds.
+      rate_error, distortion_error: their standard errors, None of one seed.
+    """
+
+    beta: float
+    latent_dim: int
+    rate: float
+    distortion: float
+    rate_error: float | None = None
+    distortion_error: float | None = None
+
+
+def rate_distortion(
+    points: Sequence[Point], members: Sequence[Mapping[str, Any]], *, title: str = "test split"
+) -> Figure:
+    """Rate against distortion: a mark per setting, with error bars over seeds, and a curve per latent size.
 
     Args:
-      rows: members with `beta`, `latent_dim`, `test_rate` and `test_distortion`.
+      points: the settings. A curve joins the means at each β.
+      members: those behind the points, `latent_dim`, `test_rate` and `test_distortion` of each; where several make a
+        point they are small marks beside it.
+      title: above the picture.
 
     Returns:
       The figure, with β beside the curves and lines of equal −ELBO.
@@ -203,26 +225,33 @@ def rate_distortion(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axes = figure.add_subplot()
     axes.margins(x=_MARGIN)  # room for the labels
     labels: list[tuple[str, np.ndarray, str]] = []
-    for i, latent_dim in enumerate(sorted({row["latent_dim"] for row in rows})):
+    for i, latent_dim in enumerate(sorted({point.latent_dim for point in points})):
         color = f"C{i % 10}"
-        points = [row for row in rows if row["latent_dim"] == latent_dim]
-        axes.scatter(
-            [p["test_rate"] for p in points],
-            [p["test_distortion"] for p in points],
-            s=16,
-            color=color,
-            alpha=0.6,
-        )
-        betas = sorted({p["beta"] for p in points})
-        means = [
-            np.mean([[p["test_rate"], p["test_distortion"]] for p in points if p["beta"] == beta], axis=0)
-            for beta in betas
-        ]
+        own = [point for point in points if point.latent_dim == latent_dim]
+        axes.errorbar(
+            [p.rate for p in own],
+            [p.distortion for p in own],
+            xerr=np.array([p.rate_error for p in own], float),
+            yerr=np.array([p.distortion_error for p in own], float),
+            fmt="o", markersize=4, color=color, alpha=0.7, elinewidth=1, capsize=2,
+        )  # fmt: skip
+        if len(members) > len(points):
+            each = [row for row in members if row["latent_dim"] == latent_dim]
+            axes.scatter(
+                [row["test_rate"] for row in each],
+                [row["test_distortion"] for row in each],
+                s=5,
+                color=color,
+                alpha=0.35,
+                linewidths=0,
+            )
+        betas = sorted({p.beta for p in own})
+        means = [np.mean([(p.rate, p.distortion) for p in own if p.beta == beta], axis=0) for beta in betas]
         axes.plot(*np.array(means).T, color=color, label=f"{latent_dim} latents")
         labels += [(f"β {beta:.3g}", mean, color) for beta, mean in zip(betas, means, strict=True)]
     limits = axes.get_xlim(), axes.get_ylim()
     _write_labels(axes, labels, size=np.ptp(limits, axis=1))
-    for x, y, bound in iso_elbo_lines(rows):
+    for x, y, bound in iso_elbo_lines(members):
         axes.plot(x, y, color="0.75", linewidth=0.7, linestyle=":", zorder=0)
         # Where the line meets the top or the left edge of the picture.
         (left, right), (_, top) = limits
@@ -233,7 +262,7 @@ def rate_distortion(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set(xlim=limits[0], ylim=limits[1])
     axes.set_xlabel("rate: KL(q(z|x,c) ‖ p(z|c)), nats per example")
     axes.set_ylabel("distortion: −log p(x|z,c), nats per example")
-    axes.set_title("test split; dotted: equal −ELBO", fontsize=9)
+    axes.set_title(f"{title}; dotted: equal −ELBO", fontsize=9)
     axes.legend(frameon=False)
     return figure
 

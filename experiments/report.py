@@ -22,7 +22,7 @@ from tensorboardX import SummaryWriter
 from cvae_jax import plots, sampling
 from cvae_jax.dataset import unit
 from cvae_jax.randomness import Stream, root_key, stream
-from experiments import shown
+from experiments import seeds, shown
 from experiments.loop import Session
 from experiments.results import Trained
 from experiments.workdir import read_metrics, write_atomically
@@ -97,11 +97,25 @@ def write(session: Session, rows: list[dict[str, Any]], pictures: list[Pictures]
     """Write both pictures of a sweep, and its hyperparameters for TensorBoard."""
     alive = [row for row in rows if row["diverged"] is None and np.isfinite(row["test_elbo"])]
     if alive:
-        figure = plots.rate_distortion(alive)
+        points = _points(alive)
+        over = f", mean ± standard error over {seeds.number(seeds.by_setting(alive))}"
+        title = f"test split{over if seeds.several(alive) else ''}"
+        figure = plots.rate_distortion(points, alive, title=title)
         write_atomically(workdir / "rate_distortion.png", figure.savefig)
     page = _page(session, rows, alive, pictures, read_metrics(workdir))
     write_atomically(workdir / "report.html", lambda file: file.write_text(page, encoding="utf-8"))
     _write_hparams(session, rows, workdir)
+
+
+def _points(alive: list[dict[str, Any]]) -> list[plots.Point]:
+    """The settings on the rate–distortion plane."""
+    return [
+        plots.Point(
+            row["beta"], row["latent_dim"], row["test_rate"], row["test_distortion"],
+            row.get(f"test_rate{seeds.ERROR}"), row.get(f"test_distortion{seeds.ERROR}"),
+        )
+        for row in seeds.by_setting(alive)
+    ]  # fmt: skip
 
 
 def _page(
@@ -116,6 +130,7 @@ def _page(
     content = {
         "title": f"{session.dataset.name}: {len(rows)} conditional VAEs, {config.network}",
         "rows": rows,
+        "settings": seeds.table(rows) if seeds.several(rows) else [],
         "samples": f"{what}: {'; '.join(chosen.names)}" if chosen.names else what,
         "pictures": [dataclasses.asdict(p) for p in pictures],
         "rate_distortion": _rate_distortion_figure(alive).to_plotly_json(),
@@ -138,7 +153,11 @@ def _rate_distortion_figure(alive: list[dict[str, Any]]) -> go.Figure:
             figure.add_annotation(
                 x=x[0], y=y[0], text=f"{bound:g}", showarrow=False, font={"color": "#888", "size": 10}
             )
+    several = seeds.several(alive)
     for i, latent_dim in enumerate(sorted({row["latent_dim"] for row in alive})):
+        color = qualitative.Plotly[i % 10]
+        if several:
+            _add_settings(figure, [p for p in _points(alive) if p.latent_dim == latent_dim], color)
         points = sorted(
             (r for r in alive if r["latent_dim"] == latent_dim), key=lambda r: (r["seed"], r["beta"])
         )
@@ -146,7 +165,7 @@ def _rate_distortion_figure(alive: list[dict[str, Any]]) -> go.Figure:
             x=[p["test_rate"] for p in points],
             y=[p["test_distortion"] for p in points],
             mode="markers",
-            marker={"size": 9, "color": qualitative.Plotly[i % 10]},
+            marker={"size": 6, "opacity": 0.5, "color": color} if several else {"size": 9, "color": color},
             name=f"{latent_dim} latents",
             customdata=[p["member"] for p in points],
             text=[
@@ -161,6 +180,25 @@ def _rate_distortion_figure(alive: list[dict[str, Any]]) -> go.Figure:
         xaxis_title="rate: KL, nats per example", yaxis_title="distortion: −log p(x|z,c), nats per example",
     )  # fmt: skip
     return figure
+
+
+def _add_settings(figure: go.Figure, points: list[plots.Point], color: str) -> None:
+    """Means over seeds, with their standard errors; of one seed without bars, which plotly would draw of length 0."""
+    for known in (True, False):
+        some = [p for p in points if (p.rate_error is not None) == known]
+        bars = {
+            "error_x": {"array": [p.rate_error for p in some], "thickness": 1.5},
+            "error_y": {"array": [p.distortion_error for p in some], "thickness": 1.5},
+        }
+        over = "mean over seeds" if known else "one seed"
+        figure.add_scatter(
+            x=[p.rate for p in some],
+            y=[p.distortion for p in some],
+            mode="markers", marker={"size": 11, "symbol": "diamond", "color": color}, showlegend=False,
+            text=[f"β {p.beta:g}, {p.latent_dim} latents, {over}" for p in some],
+            hovertemplate="%{text}<br>rate %{x:.2f}, distortion %{y:.2f}<extra></extra>",
+            **(bars if known else {}),
+        )  # fmt: skip
 
 
 def _curves_figure(rows: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> go.Figure:

@@ -11,7 +11,7 @@ from typing import Any
 from absl import flags
 
 from cvae_jax.config import Member
-from experiments import cli, measures, settings
+from experiments import cli, measures, seeds, settings
 from experiments.workdir import (
     Run,
     claim,
@@ -118,17 +118,26 @@ def _require_no_error(rows: list[dict[str, Any]], failed: list[str]) -> None:
 
 
 def _write_tables(workdir: Path, rows: list[dict[str, Any]]) -> None:
-    """`results.csv` and `results.json`, a row per member."""
-    write_json(workdir / "results.json", rows)
-    text = io.StringIO()
-    table = csv.DictWriter(text, fieldnames=list(rows[0]))
-    table.writeheader()
-    table.writerows(rows)
-    write_atomically(workdir / "results.csv", lambda file: file.write_text(text.getvalue(), encoding="utf-8"))
+    """`results.csv` and `.json`, a row per member; of several seeds also `results_by_setting`, a row per setting."""
+    tables = {"results": rows}
+    if seeds.several(rows):
+        tables = {"results_by_setting": seeds.by_setting(rows)} | tables
+    for name, table in tables.items():
+        write_json(workdir / f"{name}.json", table)
+        text = io.StringIO()
+        writer = csv.DictWriter(
+            text, fieldnames=list(dict.fromkeys(column for row in table for column in row))
+        )
+        writer.writeheader()
+        writer.writerows(table)
+        content = text.getvalue()
+        write_atomically(
+            workdir / f"{name}.csv", lambda file, content=content: file.write_text(content, encoding="utf-8")
+        )
 
 
 def _print_ranking(run: Run, rows: list[dict[str, Any]]) -> None:
-    """The members by validation bound, best first, with the settings that differ between them."""
+    """The members by validation bound, best first, with the settings that differ; then the means over seeds."""
     differing = [
         field.name
         for field in dataclasses.fields(run.members[0])
@@ -140,8 +149,16 @@ def _print_ranking(run: Run, rows: list[dict[str, Any]]) -> None:
         table.append([_cell(row[column], 4 if column in differing else None) for column in columns])
         if row["diverged"] is not None:
             table[-1].append(f"diverged at step {row['diverged']}")
-    widths = [max(len(line[i]) for line in table if i < len(line)) for i in range(max(map(len, table)))]
-    for line in table:
+    _print_table(table)
+    if seeds.several(rows):
+        print(f"mean ± standard error over {seeds.number(seeds.by_setting(rows))}:")
+        _print_table(seeds.table(rows))
+
+
+def _print_table(lines: list[list[str]]) -> None:
+    """Cells right-aligned in columns."""
+    widths = [max(len(line[i]) for line in lines if i < len(line)) for i in range(max(map(len, lines)))]
+    for line in lines:
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=False)))
 
 
