@@ -200,9 +200,10 @@ def summarize(terms: LatentTerms, rates: Sequence[float], *, one_prior: bool = T
       [{'mutual_information': 1.5, 'aggregate_kl': 2.5, 'active_units': 1}]
     """
     nats = np.asarray(terms.information, np.float64).mean(axis=1)
-    variance = np.asarray(terms.variance)
-    active = np.sum(variance > ACTIVE_VARIANCE, axis=1).tolist()
-    undefined = np.isnan(variance).any(axis=1)
+    active = [
+        None if np.isnan(variance).any() else int(np.sum(variance > ACTIVE_VARIANCE))
+        for variance in np.asarray(terms.variance)
+    ]
     members: list[dict[str, Any]] = [
         {"mutual_information": float(i)} | ({"aggregate_kl": float(rate - i)} if one_prior else {})
         for i, rate in zip(nats, rates, strict=True)
@@ -213,7 +214,4 @@ def summarize(terms: LatentTerms, rates: Sequence[float], *, one_prior: bool = T
             member["conditional_mutual_information"] = float(given_c)
             member["conditional_aggregate_kl"] = float(rate - given_c)
             member["label_information"] = float(i - given_c)
-    return [
-        member | {"active_units": None if nothing_varies else units}
-        for member, units, nothing_varies in zip(members, active, undefined, strict=True)
-    ]
+    return [member | {"active_units": units} for member, units in zip(members, active, strict=True)]
