@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cvae_jax.codes import used
+from cvae_jax.codes import require_shared_values, used
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -46,12 +46,13 @@ def factorvae_score(
       Accuracy, from 0 to 1; 1/f is chance.
 
     Raises:
-      DataError: if codes are not finite, or no factor varies.
+      DataError: if codes are not finite, no factor varies, or one has nearly as many values as there are examples.
 
     References:
       Kim & Mnih, Disentangling by Factorising, 2018, section 4.
     """
     given, rng = used(codes, factors), np.random.default_rng(seed)
+    require_shared_values(factors)
     if not len(given.latents):
         return 0.0
     n, count = given.factors.shape
@@ -84,7 +85,7 @@ def betavae_score(
       Accuracy, from 0 to 1; 1/f is chance.
 
     Raises:
-      DataError: if codes are not finite, or no factor varies.
+      DataError: if codes are not finite, no factor varies, or one has nearly as many values as there are examples.
 
     References:
       Higgins et al., β-VAE, 2017, section 3.
@@ -94,6 +95,7 @@ def betavae_score(
     from sklearn.preprocessing import StandardScaler
 
     given, rng = used(codes, factors), np.random.default_rng(seed)
+    require_shared_values(factors)
     if not len(given.latents):
         return 0.0
     n, count = given.factors.shape

@@ -71,7 +71,8 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "disentanglement", False,
         "Also score how well single latents stand for single factors, for data whose factors are known, such as "
-        "shapes: MIG, SAP, DCI, FactorVAE and beta-VAE scores, modularity.",
+        "shapes: MIG, SAP, DCI, FactorVAE and beta-VAE scores, modularity, each beside what a code without information "
+        "scores.",
     )  # fmt: skip
     flags.DEFINE_enum(
         "split", "test", SPLITS,
@@ -147,7 +148,7 @@ def holds(row: Record, each: Wanted) -> bool:
             or (row.get(f"{each.group}temperature"), row.get(f"{each.group}judges"))
             == (each.temperature, each.judges)
         )
-        and (not each.disentanglement or f"{each.group}mig" in row)
+        and (not each.disentanglement or f"{each.group}mig_chance" in row)
     )
 
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvae_jax import disentanglement, evaluation
+from cvae_jax.codes import require_shared_values
 from cvae_jax.condition_kinds import Label
 from cvae_jax.dataset import Dataset
-from cvae_jax.interventions import factorvae_score
 from cvae_jax.multirate import at_beta
 from cvae_jax.randomness import Stream, root_key, stream
 from experiments.cli import UserError
@@ -129,14 +129,14 @@ def require_factors(dataset: Dataset, condition: str) -> None:
 
     Raises:
       UserError: if there are no factors, or none that varies.
-      DataError: if the FactorVAE score, which asks for more of the factors than the others, refuses them.
+      DataError: if one has nearly as many values as there are examples.
     """
     scored = factors_to_score(dataset, condition)
-    factorvae_score(np.random.default_rng(0).normal(size=(len(scored.rows), 1)), scored.factors)
+    require_shared_values(scored.factors, names=scored.names)
 
 
 def disentanglement_scores(session: Session, trained: Trained) -> dict[str, Any]:
-    """Scores of the posterior means of the test split, by its factors; see `factors_to_score`."""
+    """Scores of the posterior means of the test split, by its factors, beside chance; see `factors_to_score`."""
     dataset = session.dataset
     scored = factors_to_score(dataset, session.run.config.condition)
     means = np.asarray(
@@ -150,7 +150,7 @@ def disentanglement_scores(session: Session, trained: Trained) -> dict[str, Any]
     codes = means[:, np.asarray(trained.hparams.latent_mask)]
     return {
         "factors": scored.names,
-        **disentanglement.scores(codes, scored.factors, categorical=scored.categorical),
+        **disentanglement.scores_and_chance(codes, scored.factors, categorical=scored.categorical),
     }
 
 

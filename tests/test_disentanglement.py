@@ -1,6 +1,7 @@
 """Disentanglement scores of codes whose scores are known, and of a trained model."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 from typing import cast
 
@@ -12,7 +13,7 @@ import pytest
 from cvae_jax import disentanglement, evaluation, sweep
 from cvae_jax.config import Config, Member
 from cvae_jax.dataset import DataError, Dataset, Split
-from cvae_jax.disentanglement import code_disentanglement, importances, scores
+from cvae_jax.disentanglement import code_disentanglement, importances, scores, scores_and_chance
 from cvae_jax.shapes import COUNTS, render
 from cvae_jax.shapes import FACTORS as FACTOR_NAMES
 from experiments.cli import UserError
@@ -72,6 +73,60 @@ def test_noise_scores_like_chance():
         assert values[name] < 0.02, name
     for name in ("factorvae_score", "betavae_score"):
         assert 0.1 < values[name] < 0.3, name
+
+
+def test_chance_is_the_score_of_the_same_code_with_its_rows_permuted():
+    factors = draw_factors((3, 4, 5), 1500)
+    codes = factors + np.random.default_rng(1).normal(0, 0.1, factors.shape)
+    found = scores_and_chance(codes, factors, categorical=(0,))
+    assert set(found) == NAMES | {f"{name}_chance" for name in NAMES}
+    assert {name: found[name] for name in NAMES} == scores(codes, factors, categorical=(0,))
+    for name in NAMES:
+        assert found[f"{name}_chance"] < found[name] - 0.2, name
+    for name in ("mig", "sap", "dci_disentanglement", "dci_completeness", "dci_informativeness"):
+        assert 0 <= found[f"{name}_chance"] < 0.1, name
+    for name in ("factorvae_score", "betavae_score"):
+        assert found[f"{name}_chance"] == pytest.approx(1 / 3, abs=0.1), name
+    assert found["modularity_chance"] > 0.5
+
+
+NEARLY_UNIQUE = np.stack([np.arange(300), np.roll(np.arange(300), 7), np.arange(300) % 3], axis=1) // [
+    2,
+    2,
+    1,
+]
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        disentanglement.mig,
+        disentanglement.modularity,
+        disentanglement.factorvae_score,
+        disentanglement.betavae_score,
+        partial(disentanglement.sap, categorical=(0, 2)),
+        partial(disentanglement.dci, categorical=(0, 2)),
+        scores,
+    ],
+)
+def test_factors_of_nearly_unique_values_are_refused(score):
+    with pytest.raises(
+        DataError, match="column 0 of the factors takes 150 values in 300 examples, expected at most 75"
+    ):
+        score(NEARLY_UNIQUE.astype(float), NEARLY_UNIQUE)
+
+
+def test_ordered_factors_may_be_unique_where_they_are_predicted():
+    codes = NEARLY_UNIQUE[:, :1].astype(float)
+    assert disentanglement.sap(codes, NEARLY_UNIQUE[:, :1]) == pytest.approx(1.0)
+    assert disentanglement.dci(codes, NEARLY_UNIQUE[:, :1]).informativeness > 0.99
+
+
+@pytest.mark.parametrize("score", [disentanglement.factorvae_score, disentanglement.betavae_score])
+def test_four_examples_of_a_value_are_enough(score):
+    rng = np.random.default_rng(0)
+    factors = np.stack([rng.permutation(400) // 4, rng.permutation(400) // 4, np.arange(400) % 3], axis=1)
+    assert score(factors.astype(float), factors) > 0.9
 
 
 def test_every_latent_twice_leaves_no_gap():
@@ -251,7 +306,10 @@ def test_a_model_is_scored_by_the_factors_it_is_not_given(one_of_two, shapes_of_
     means = np.asarray(q.mean)[:, :3]
     rows = np.random.default_rng(0).permutation(200)
     factors = shapes_of_8.test.factors[rows, first:]
-    assert record == scores(means[rows], factors, categorical=() if first else (0,))
+    categorical = () if first else (0,)
+    expected = scores(means[rows], factors, categorical=categorical)
+    assert {name: record[name] for name in NAMES} == expected
+    assert record == scores_and_chance(means[rows], factors, categorical=categorical)
 
 
 def test_data_without_factors_is_refused(digits):

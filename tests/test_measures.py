@@ -150,13 +150,11 @@ def test_what_cannot_be_scored_is_refused_before_training(write, train, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-def test_factors_that_one_score_refuses_are_refused_before_training(write, train, tmp_path, monkeypatch):
-    def refuse(codes, factors):
-        raise DataError("nearly every example has its own value")
-
-    monkeypatch.setattr(scores, "factorvae_score", refuse)
-    with pytest.raises(DataError, match="its own value"):
-        train(a_run(write()), tmp_path / "run", Wanted(disentanglement=True))
+def test_factors_of_nearly_unique_values_are_refused_before_training(write, train, tmp_path):
+    factors = arrays()["factors_test"].copy()
+    factors[:, 2] = np.arange(48) // 2
+    with pytest.raises(DataError, match="factor place takes 24 values in 48 examples, expected at most 12"):
+        train(a_run(write(factors_test=factors)), tmp_path / "run", Wanted(disentanglement=True))
     assert not (tmp_path / "run").exists()
 
 
@@ -196,7 +194,7 @@ def test_a_failure_costs_no_other_result_and_is_made_up_for(write, train, tmp_pa
         raise ValueError("no scores\ntoday")
 
     with monkeypatch.context() as patched:
-        patched.setattr(disentanglement, "scores", fail)
+        patched.setattr(disentanglement, "scores_and_chance", fail)
         with pytest.raises(
             UserError, match=r"disentanglement failed: ValueError: no scores today; the other"
         ):
@@ -217,6 +215,7 @@ def test_a_failure_costs_no_other_result_and_is_made_up_for(write, train, tmp_pa
     assert metrics_lines(folder) == lines
     assert "error" not in again
     assert 0 <= again["disentanglement"]["mig"] <= 1
+    assert 0 <= again["disentanglement"]["mig_chance"] <= 1
     assert again["test"] == summary["test"]
     monkeypatch.setattr(loop, "open_session", fail)
     assert train(run, folder, SCORED) == read_json(folder / "summary.json")
