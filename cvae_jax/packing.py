@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -12,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cvae_jax.dataset import DataError
+from cvae_jax.files import write_atomically
 
 # What numpy raises for a file that is no .npz of plain arrays, or is damaged.
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -65,10 +64,7 @@ def _read_packed(path: Path, source: str) -> dict[str, np.ndarray] | None:
 
 def _write_packed(path: Path, arrays: dict[str, np.ndarray]) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        os.replace(file.name, path)
+        write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
     except OSError as error:
         raise DataError(
             f"the cache {path.parent} cannot be written ({error.strerror}): set --cache_dir"

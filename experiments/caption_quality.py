@@ -14,6 +14,7 @@ import numpy as np
 from cvae_jax import caption_parser, caption_scores, captions, data, sampling, scene_reader, scenes, sources
 from cvae_jax.arrangements import CELLS, CLASSES, Arrangement, from_grid, held_out_rows
 from cvae_jax.captioned_scenes import LENGTH
+from cvae_jax.checksums import checksum
 from cvae_jax.condition_kinds import decode_text, encode_text
 from cvae_jax.randomness import Stream, root_key, stream
 from experiments import quality
@@ -61,7 +62,7 @@ def find_judge(
 
 def _reader(digits: Dataset, cache: Path) -> PyTree:
     key = stream(root_key(0), Stream.CLASSIFIER)
-    depends_on = quality.fingerprint(
+    depends_on = checksum(
         _READER_VERSION,
         scene_reader.NUM_EXAMPLES,
         scene_reader.NUM_STEPS,

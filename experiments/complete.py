@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from cvae_jax.config import Config, Member
+from cvae_jax.files import write_atomically
 from experiments import cli
 from experiments.measures import Wanted, require_no_error, with_error
 from experiments.train import train
-from experiments.workdir import Run, read_run, write_atomically, write_json
+from experiments.workdir import Run, read_run, write_json
 
 if TYPE_CHECKING:
     from experiments.loop import Session

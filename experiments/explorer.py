@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import flags
 
+from cvae_jax.files import write_atomically
 from experiments import cli
 from experiments.cli import UserError
-from experiments.workdir import chosen_member, define_member_choice, read_run, write_atomically
+from experiments.workdir import chosen_member, define_member_choice, read_run
 
 if TYPE_CHECKING:
     from jaxtyping import Int, PyTree

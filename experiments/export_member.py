@@ -7,6 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
+from cvae_jax.files import folder_atomically
 from experiments import cli, measures
 from experiments.cli import UserError
 from experiments.measures import Wanted
@@ -32,6 +33,11 @@ def main() -> int:
     output = Path(FLAGS.output or f"{workdir}-member{member}")
     if output.exists():
         raise UserError(f"{output} exists already, expected a new folder: set --output")
+    records = [record | {"member": 0} for record in read_metrics(workdir) if record["member"] == member]
+    if not records:
+        raise UserError(
+            f"{workdir / 'metrics.jsonl'} has no line of member {member}, expected one per epoch: they become the run's"
+        )
     single = dataclasses.replace(run, kind="train", members=(run.members[member],), members_per_program=1)
 
     from cvae_jax import checkpoints
@@ -46,14 +52,18 @@ def main() -> int:
     state = as_alone(results.member_of(population.members, position), run.members[member])
     alone = Population(population.step, results.stack_one(state))
 
-    claim(output, single)
-    with checkpoints.open_manager(output / "checkpoints") as manager:
-        checkpoints.save(manager, alone)
-    records = [record | {"member": 0} for record in read_metrics(workdir) if record["member"] == member]
-    MetricsLog(output, members=(0,), step=0).extend(records)
     opened = loop.open_session(single, cache)
     measure = measures.prepare(Wanted(), opened, cache)
-    summary = results.finish(opened, alone, records[-1]["seconds"], output, measure)
+    with folder_atomically(output) as folder:
+        claim(folder, single)
+        with checkpoints.open_manager(folder / "checkpoints") as manager:
+            checkpoints.save(manager, alone)
+        MetricsLog(folder, members=(0,), step=0).extend(records)
+        summary = results.finish(opened, alone, records[-1]["seconds"], folder, measure)
+        if results.missing_pictures(
+            folder
+        ):  # A run that is half there would be in the way of the next attempt.
+            raise UserError(f"{output} is not written: {summary['error']}")
     print(f"member {member} is an ordinary run in {output}: {test_line(summary)}")
     measures.require_no_error(summary)
     return 0

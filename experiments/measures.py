@@ -13,9 +13,10 @@ import numpy as np
 from absl import flags
 
 from cvae_jax.config import Config
+from cvae_jax.files import write_atomically
 from experiments import cli, quality
 from experiments.cli import UserError
-from experiments.workdir import Run, write_atomically
+from experiments.workdir import Run
 
 if TYPE_CHECKING:
     from experiments.loop import Session

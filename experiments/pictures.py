@@ -6,9 +6,10 @@ from pathlib import Path
 
 from absl import flags
 
+from cvae_jax.files import write_atomically
 from experiments import cli
 from experiments.cli import UserError
-from experiments.workdir import chosen_member, define_member_choice, read_run, write_atomically
+from experiments.workdir import chosen_member, define_member_choice, read_run
 
 FLAGS = flags.FLAGS
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import sys
 import zipfile
 import zlib
@@ -13,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from cvae_jax.checksums import checksum
+from cvae_jax.files import write_atomically
 from experiments.cli import UserError
-from experiments.workdir import Run, write_atomically
+from experiments.workdir import Run
 
 if TYPE_CHECKING:
     from jaxtyping import PyTree
@@ -119,7 +120,7 @@ def label_judge(run: Run, cache: Path, seed: int = 0, split: Literal["validation
     dataset = data.load(config, data_dir=data_dir, cache_dir=cache)
     quality.require_classes(dataset.measured_on(split))
     train, validation = dataset.train, dataset.validation
-    depends_on = fingerprint(
+    depends_on = checksum(
         _CLASSIFIER_VERSION,
         seed,
         dataset.num_classes,
@@ -144,7 +145,7 @@ def trained_once(
     Args:
       cache: its folder.
       dataset: its name.
-      depends_on: a fingerprint of all that the variables depend on.
+      depends_on: a checksum of all that the variables depend on.
       like: shapes of the variables.
       train: gives them.
 
@@ -162,18 +163,6 @@ def trained_once(
         params = train()
         _write_params(path, params)
     return params
-
-
-def fingerprint(*parts: Any) -> str:
-    """Of all that a judge depends on: numbers, texts and arrays."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            digest.update(f"{part.dtype} {part.shape}".encode())
-            digest.update(part.tobytes())
-        else:
-            digest.update(f"{part} ".encode())
-    return digest.hexdigest()[:16]
 
 
 def _write_params(path: Path, params: Any) -> None:

@@ -21,11 +21,12 @@ from tensorboardX import SummaryWriter
 
 from cvae_jax import plots, sampling
 from cvae_jax.dataset import unit
+from cvae_jax.files import write_atomically
 from cvae_jax.randomness import Stream, root_key, stream
 from experiments import seeds, shown
 from experiments.loop import Session
 from experiments.results import Trained
-from experiments.workdir import read_metrics, write_atomically
+from experiments.workdir import read_metrics
 
 _TEMPLATE = Path(__file__).with_name("report_template.html")
 _SAMPLES_PER_CLASS = 6

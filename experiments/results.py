@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from cvae_jax import checkpoints, evaluation, latents
+from cvae_jax.files import write_atomically
 from cvae_jax.hparams import Hparams
 from cvae_jax.sweep import Population
 from cvae_jax.training import Best
@@ -19,11 +20,16 @@ from experiments import figures
 from experiments.cli import UserError
 from experiments.loop import Part, Session, abstract_population, diverged, stopped_epoch
 from experiments.measures import SPLITS, Record, attempt, with_error
-from experiments.workdir import Run, write_atomically, write_json
+from experiments.workdir import Run, write_json
 
 # Below it, in nats, a posterior is the prior for all practical purposes.
 _COLLAPSED_RATE = 0.1
 _MOST_NAMED = 5
+_PICTURES = {
+    "samples": figures.samples_figure,
+    "reconstructions": figures.reconstructions_figure,
+    "traversals": figures.traversals_figure,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,11 +166,12 @@ def never_valid(population: Population, position: int) -> list[str]:
     return ["the validation loss was finite after no epoch, and these are results of the initial parameters"]
 
 
+def missing_pictures(workdir: Path) -> list[str]:
+    """Which of an ordinary run's pictures are not there."""
+    return [name for name in _PICTURES if not (workdir / f"{name}.png").exists()]
+
+
 def write_pictures(session: Session, trained: Trained, workdir: Path) -> None:
     """`samples.png`, `reconstructions.png` and `traversals.png` of one member."""
-    for name, figure in (
-        ("samples", figures.samples_figure(session, trained)),
-        ("reconstructions", figures.reconstructions_figure(session, trained)),
-        ("traversals", figures.traversals_figure(session, trained)),
-    ):
-        write_atomically(workdir / f"{name}.png", figure.savefig)
+    for name, figure in _PICTURES.items():
+        write_atomically(workdir / f"{name}.png", figure(session, trained).savefig)

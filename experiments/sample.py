@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from cvae_jax.files import write_atomically
 from experiments import asked, betas, cli, measures
 from experiments.cli import UserError
-from experiments.workdir import chosen_member, define_member_choice, read_run, write_atomically
+from experiments.workdir import chosen_member, define_member_choice, read_run
 
 if TYPE_CHECKING:
     import numpy as np

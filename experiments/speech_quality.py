@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvae_jax import data, sampling, speech, speech_judge
+from cvae_jax.checksums import checksum
 from cvae_jax.randomness import Stream, root_key, stream
 from experiments import quality
 from experiments.workdir import Run
@@ -31,7 +32,7 @@ def find_judge(
     """A function from a trained member to how well what it speaks is understood; see `quality.find_judge`."""
     data_dir = Path(run.data_dir) if run.data_dir else None
     dataset = data.load(run.config, data_dir=data_dir, cache_dir=cache)
-    depends_on = quality.fingerprint(_JUDGE_VERSION, speech.ANALYSIS, dataset.train.x, dataset.train.factors)
+    depends_on = checksum(_JUDGE_VERSION, speech.ANALYSIS, dataset.train.x, dataset.train.factors)
     params = quality.trained_once(
         cache, "spoken_digit", depends_on, speech_judge.abstract_params(dataset),
         lambda: dict(speech_judge.train_judge(dataset).params),

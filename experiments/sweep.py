@@ -11,6 +11,7 @@ from typing import Any
 from absl import flags
 
 from cvae_jax.config import Member
+from cvae_jax.files import write_atomically
 from experiments import cli, measures, seeds, settings
 from experiments.workdir import (
     Run,
@@ -18,7 +19,6 @@ from experiments.workdir import (
     finished_rows,
     read_run,
     require_same_run,
-    write_atomically,
     write_json,
 )
 

@@ -6,14 +6,14 @@ import dataclasses
 import json
 import math
 import os
-import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
 from absl import flags
 
 from cvae_jax.config import Config, Member
+from cvae_jax.files import write_atomically
 from cvae_jax.randomness import GENERATOR
 from experiments.cli import UserError
 
@@ -49,22 +49,6 @@ class Run:
                 f"members_per_program is {self.members_per_program}, expected 1 to {len(self.members)}, "
                 "the number of members"
             )
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it: never half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def require_writable(path: Path) -> None:

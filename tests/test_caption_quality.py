@@ -12,10 +12,11 @@ from cvae_jax import scenes
 from cvae_jax.arrangements import Digit, held_out, to_grid
 from cvae_jax.caption_parser import parse
 from cvae_jax.captioned_scenes import FACTORS, LENGTH, scene_split
+from cvae_jax.checksums import checksum
 from cvae_jax.condition_kinds import Text, decode_text
 from cvae_jax.dataset import Dataset, Split
 from cvae_jax.scene_reader import Reading
-from experiments import caption_quality, quality
+from experiments import caption_quality
 
 COUNTS = (12, 10, 8)
 
@@ -229,4 +230,4 @@ def test_a_reader_is_trained_once(tmp_path, monkeypatch, capsys):
     assert len(trained) == 1
     assert capsys.readouterr().err == "training the classifier that judges samples of captions\n"
     jax.tree.map(np.testing.assert_array_equal, first, again)
-    assert quality.fingerprint(1, glyphs().x) != quality.fingerprint(2, glyphs().x)
+    assert checksum(1, glyphs().x) != checksum(2, glyphs().x)

@@ -6,8 +6,11 @@ One file for all of it, because the tests of a second would train the same sweep
 import csv
 import json
 import math
+import os
 import re
+import shutil
 import signal
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -67,6 +70,8 @@ def launched(scripts, swept, tmp_path_factory):
     workdir = f"--workdir={swept[0]}"
     other = tmp_path_factory.mktemp("other")
     exported = other / "exported"
+    without_metrics = other / "without_metrics"
+    shutil.copytree(swept[0], without_metrics, ignore=shutil.ignore_patterns("metrics.jsonl"))
     look = ("--label=7", "--num=4")
     chains = [
         {
@@ -81,6 +86,7 @@ def launched(scripts, swept, tmp_path_factory):
             "evaluate": ("evaluate", workdir, "--member=2", "--nll_samples=5"),
             "sample": ("sample", workdir, "--best", *look, f"--output={other / 'seven.npz'}"),
             "member out of range": ("evaluate", workdir, "--member=4"),
+            "no metrics": ("export_member", f"--workdir={without_metrics}", "--member=3"),
             "train over a sweep": ("train", workdir),
             "again": ("sweep", *SWEEP, workdir),
         },
@@ -297,10 +303,33 @@ def test_an_exported_member_has_its_rows_metrics_and_continues(swept, launched):
     assert lines[-1]["validation"]["elbo"] > lines[EPOCHS - 1]["validation"]["elbo"]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
+def test_an_export_on_a_full_disk_leaves_nothing(scripts, swept, tmp_path):
+    for size in ("40k", "400k"):
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", tmp_path], check=False
+        )
+        if mounted.returncode:
+            pytest.skip("this system does not let even root mount")
+        try:
+            result = scripts.run(
+                "export_member", f"--workdir={swept[0]}", "--member=3", f"--output={tmp_path / 'run'}"
+            )
+            assert result.code == 1
+            assert result.err.startswith("error: ")
+            assert "no space left on the device" in result.err.lower()
+            assert result.err.count("\n") == 1
+            assert list(tmp_path.iterdir()) == []
+        finally:
+            subprocess.run(["umount", tmp_path], check=True)
+
+
 # Errors
 
 ERRORS = {
     "member out of range": ("member is 4, expected 0 to 3",),
+    "no metrics": ("metrics.jsonl has no line of member 3, expected one per epoch",),
     "train over a sweep": ("it is a run of experiments.sweep there, not a run of experiments.train",),
     "sweep over a run": ("it is a run of experiments.train there, not a run of experiments.sweep",),
 }
