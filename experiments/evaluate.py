@@ -1,4 +1,7 @@
-"""Recompute a run's metrics from its checkpoint: `python -m experiments.evaluate --workdir=runs/...`."""
+"""Recompute a run's metrics from its checkpoint: `python -m experiments.evaluate --workdir=runs/...`.
+
+Or compare two runs on the same examples: `python -m experiments.evaluate --compare=runs/...,runs/...`.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,46 @@ from experiments import betas, cli, measures, quality
 from experiments.cli import UserError
 from experiments.workdir import chosen_member, define_member_choice, json_text, read_run, require_writable
 
+# What `--compare` has no paired difference of.
+_OF_ONE_RUN = (
+    "sample_quality", "disentanglement", "temperature", "judges", "inception_features", "beta", "nll_output", "member",
+    "best",
+)  # fmt: skip
+
 
 def main() -> int:
+    if (flags.FLAGS.workdir is None) == (not flags.FLAGS.compare):
+        raise UserError(
+            "expected either --workdir, of a run to evaluate, or --compare, of two runs to be compared"
+        )
+    return _compare() if flags.FLAGS.compare else _evaluate()
+
+
+def _compare() -> int:
+    """Print what two models say of the same examples."""
+    names = flags.FLAGS.compare
+    if len(names) != 2:
+        raise UserError(f"compare is {','.join(names)}, expected two names with a comma between")
+    given = [name for name in _OF_ONE_RUN if flags.FLAGS[name].value != flags.FLAGS[name].default]
+    if given:
+        raise UserError(
+            f"{given[0]} is {flags.FLAGS[given[0]].value}, expected none with --compare, which takes --nll_samples"
+        )
+
+    from experiments.comparison import compare, named
+
+    a, b = map(named, names)
+    record = compare(
+        a, b, cli.use_cache(), nll_samples=flags.FLAGS.nll_samples, split=flags.FLAGS.split
+    )  # fmt: skip
+    record = measures.with_error(record, [])
+    print(json_text(record))
+    measures.require_no_error(record)
+    return 0
+
+
+def _evaluate() -> int:
+    """Print what one model is like."""
     workdir, output = Path(flags.FLAGS.workdir), flags.FLAGS.nll_output
     run = read_run(workdir)
     wanted = measures.wanted(run)
@@ -50,7 +91,13 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+    flags.DEFINE_string("workdir", None, "Folder of the run.")
+    flags.DEFINE_list(
+        "compare", [],
+        "Instead of --workdir, two models A,B on the same examples: means, and the paired difference A - B with its "
+        "standard error over the examples of --split, of the bound and with --nll_samples of the likelihood. Each is "
+        "the folder of a run, or of a sweep with :N or :best after it.",
+    )  # fmt: skip
     measures.define_flags()
     flags.DEFINE_string(
         "inception_features",

@@ -85,8 +85,10 @@ def launched(scripts, swept, tmp_path_factory):
         {
             "evaluate": ("evaluate", workdir, "--member=2", "--nll_samples=5"),
             "sample": ("sample", workdir, "--best", *look, f"--output={other / 'seven.npz'}"),
+            "compare": ("evaluate", f"--compare={swept[0]}:best,{swept[0]}:2"),
             "member out of range": ("evaluate", workdir, "--member=4"),
             "no metrics": ("export_member", f"--workdir={without_metrics}", "--member=3"),
+            "compare what": ("evaluate", workdir, f"--compare={swept[0]}:0,{swept[0]}:2"),
             "train over a sweep": ("train", workdir),
             "again": ("sweep", *SWEEP, workdir),
         },
@@ -263,6 +265,18 @@ def test_evaluate_repeats_a_members_row(swept, result):
     assert record["best_epoch"] == row["best_epoch"]
 
 
+def test_two_members_are_compared(swept, result):
+    assert result("compare").code == 0, result("compare").err
+    record, rows = json.loads(result("compare").out), read_json(swept[0] / "results.json")
+    best = ranked(rows)[0]
+    assert record["compare"] == [f"{swept[0]}:best", f"{swept[0]}:2"]
+    for name in ("elbo", "rate", "distortion"):
+        found, expected = record[name], [rows[i][f"test_{name}"] for i in (best, 2)]
+        np.testing.assert_allclose([found["a"], found["b"]], expected, rtol=1e-5)
+        assert found["difference"] == pytest.approx(found["a"] - found["b"], abs=1e-9)
+        assert found["standard_error"] > 0
+
+
 def test_the_best_member_is_sampled(launched):
     results, other = launched
     assert results["sample"].code == 0, results["sample"].err
@@ -330,6 +344,7 @@ def test_an_export_on_a_full_disk_leaves_nothing(scripts, swept, tmp_path):
 ERRORS = {
     "member out of range": ("member is 4, expected 0 to 3",),
     "no metrics": ("metrics.jsonl has no line of member 3, expected one per epoch",),
+    "compare what": ("expected either --workdir", "or --compare"),
     "train over a sweep": ("it is a run of experiments.sweep there, not a run of experiments.train",),
     "sweep over a run": ("it is a run of experiments.train there, not a run of experiments.sweep",),
 }
@@ -410,6 +425,7 @@ def test_a_browser_shows_a_row_and_a_mark_per_member(swept, browser):
     )
     for row in shown:
         assert float(row["test_elbo"]) == pytest.approx(rows[int(row["member"])]["test_elbo"], rel=1e-3)
+        assert float(row["learning_rate"]) == RATES[int(row["member"])]
     assert 'Above: <span id="samples">samples from the prior, a row per class: 0; 1; 2;' in dom
     plot = dom[dom.index('<div id="rate-distortion"') : dom.index('<div id="pointed"')]
     assert len(re.findall(r'<path class="point[ "]', plot)) == 3
