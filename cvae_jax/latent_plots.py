@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from cvae_jax.plots import literal, shown
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -98,16 +100,13 @@ def scatter(
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_color("0.8")
-    handles = [
-        Line2D([], [], marker="o", linestyle="", markersize=5, color=tuple(colors[k]), label=class_names[k])
-        for k in labels
-    ]
+    handles = [Line2D([], [], marker="o", linestyle="", markersize=5, color=tuple(colors[k])) for k in labels]
     figure.legend(
-        handles=handles, loc="outside right center", frameon=False, fontsize=8, title="class", title_fontsize=8,
-        ncols=math.ceil(len(labels) / _LEGEND_ROWS),
+        handles, shown([class_names[int(k)] for k in labels]), loc="outside right center", frameon=False, fontsize=8,
+        title="class", title_fontsize=8, ncols=math.ceil(len(labels) / _LEGEND_ROWS),
     )  # fmt: skip
     figure.suptitle(title, fontsize=10)
-    return figure
+    return literal(figure)
 
 
 def _colors(count: int) -> Float[np.ndarray, "k 4"]:

@@ -9,7 +9,10 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
+
+from cvae_jax.literal import printable, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -22,11 +25,28 @@ matplotlib.use("Agg", force=False)
 # Of a table of images: a cell's width, inches, and the longest label of a column that stands level.
 _CELL = 0.62
 _LEVEL_LABEL = 9
+# Characters of a label, and pixels a side of a picture, at most.
+_LONGEST = 80
+_MOST_PIXELS = 30_000
 # Of a rate–distortion picture, as a share of its width; of a label, of width and height.
 _MARGIN = 0.1
 _LABEL = np.array([0.04, 0.015])
 # Of its lines, how many names there is room for along an edge.
 _ISO_LABELS = 14
+
+
+def literal(figure: Figure) -> Figure:
+    """The figure, none of its texts read as formulas: names of classes and captions may hold any character."""
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_parse_math(False)
+        text.set_usetex(False)
+    return figure
+
+
+def shown(texts: Sequence[str]) -> list[str]:
+    """Texts of people as labels: short enough for a picture, without control characters."""
+    return [shortened(printable(text), _LONGEST) for text in texts]
 
 
 def tile(
@@ -80,19 +100,22 @@ def image_grid(
       The figure; `figure.savefig(path)` writes it.
     """
     rows, columns, height, width, _ = images.shape
+    row_labels, column_labels, (title,) = shown(row_labels), shown(column_labels), shown([title])
     left, above = _label_widths(row_labels, column_labels)
     top = 0.42 + above
     starts = _column_starts(columns, width, breaks)
     grid_width, grid_height = (starts[-1] / (width + 1) + 1) * _CELL, rows * _CELL * height / width
     total_width = max(left + grid_width + 0.1, 0.4 + 0.085 * len(title))
     total_height = top + grid_height + 0.1
-    figure = Figure(figsize=(total_width, total_height), dpi=150, facecolor="white")
+    figure = Figure(
+        figsize=(total_width, total_height), dpi=_dots(150, total_width, total_height), facecolor="white"
+    )
     axes = figure.add_axes(
         (left / total_width, 0.1 / total_height, grid_width / total_width, grid_height / total_height)
     )
     _draw_table(axes, images, row_labels, column_labels, breaks)
     figure.text(0.1 / total_width, 1 - 0.1 / total_height, title, va="top", fontsize=9)
-    return figure
+    return literal(figure)
 
 
 def image_blocks(
@@ -116,14 +139,17 @@ def image_blocks(
       The figure.
     """
     count, rows, columns, height, width, _ = blocks.shape
+    row_labels, column_labels, (title,) = shown(row_labels), shown(column_labels), shown([title])
     left, above = _label_widths(row_labels, column_labels)
     above += 0.25
     grid_width, grid_height = columns * _CELL, rows * _CELL * height / width
     block_width, block_height = left + grid_width + 0.15, above + grid_height + 0.1
     across = min(range(1, count + 1), key=lambda a: max(a * block_width, -(-count // a) * block_height))
     total_width, total_height = across * block_width, 0.35 + -(-count // across) * block_height
-    figure = Figure(figsize=(total_width, total_height), dpi=100, facecolor="white")
-    for i, (images, block_title) in enumerate(zip(blocks, block_titles, strict=True)):
+    figure = Figure(
+        figsize=(total_width, total_height), dpi=_dots(100, total_width, total_height), facecolor="white"
+    )
+    for i, (images, block_title) in enumerate(zip(blocks, shown(block_titles), strict=True)):
         x = i % across * block_width + left
         y = total_height - 0.35 - (i // across + 1) * block_height + 0.1
         axes = figure.add_axes(
@@ -133,7 +159,12 @@ def image_blocks(
         at = (y + grid_height + above - 0.05) / total_height
         figure.text(x / total_width, at, block_title, va="top", fontsize=9, fontweight="bold")
     figure.text(0.1 / total_width, 1 - 0.1 / total_height, title, va="top", fontsize=10)
-    return figure
+    return literal(figure)
+
+
+def _dots(wanted: float, width: float, height: float) -> float:
+    """Dots per inch, fewer where a side would have more pixels than can be drawn."""
+    return min(wanted, _MOST_PIXELS / max(width, height))
 
 
 def _label_widths(row_labels: Sequence[str], column_labels: Sequence[str]) -> tuple[float, float]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags
 
 from cvae_jax.condition_kinds import Kind, Label, Text, encode_text
-from experiments.cli import UserError
+from experiments.cli import UserError, say
 
 if TYPE_CHECKING:
     from cvae_jax.dataset import Dataset
@@ -120,7 +119,7 @@ def _encoded(dataset: Dataset, text: str, length: int) -> np.ndarray:
         raise UserError("text is empty, expected words")
     unknown = _unknown_words(dataset, text)
     if unknown:
-        print(f"warning: unknown words, drawn as well as it can be: {', '.join(unknown)}", file=sys.stderr)
+        say("warning", f"unknown words, drawn as well as it can be: {', '.join(unknown)}")
     try:
         return encode_text([text], length)
     except ValueError as error:

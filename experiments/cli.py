@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import os
 import sys
 import warnings
 from collections.abc import Callable
 from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from absl import app, flags, logging
+
+from cvae_jax.literal import printable
+from experiments import interrupts
+
+
+class Literal:
+    """A stream that lines of people's own text go to: control characters in them are shown instead of obeyed."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Pass all on to a stream."""
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text, line ends and tabs as they are."""
+        return self._stream.write(printable(text, keep="\n\t"))
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else the stream has."""
+        return getattr(self._stream, name)
 
 
 class UserError(Exception):
@@ -80,14 +101,21 @@ def explain(error: Exception) -> str | None:
 
 
 def _report_unraisable(what: Any) -> None:
+    if what.exc_type is KeyboardInterrupt:  # It came where nothing can be raised, and would be lost.
+        interrupts.leave()
     # When one array of a checkpoint fails, orbax closes the loop that its other reads and writes report to.
     if str(what.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(what)
 
 
+def say(kind: str, message: str) -> None:
+    """One line on standard error."""
+    print(f"{kind}: {printable(' '.join(message.split()))}", file=sys.stderr)
+
+
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
     """A warning as a line; the place in the code says something to programmers alone."""
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    say("warning", str(message))
 
 
 def require_flags_within_bounds() -> None:
@@ -103,30 +131,62 @@ def require_flags_within_bounds() -> None:
             require_within(name, value)
 
 
+def _parse(argv: list[str]) -> list[str]:
+    """Set the flags, or say in one line what is wrong with them and leave."""
+    try:
+        for argument in argv:
+            argument.encode()
+        return flags.FLAGS(argv)
+    except UnicodeEncodeError as error:
+        say("error", f"the argument {error.object!r} is not UTF-8, expected UTF-8: files record it")
+    except flags.Error as error:
+        say("error", str(error))
+    sys.exit(1)
+
+
+def _set_up_streams() -> None:
+    logging.set_verbosity(logging.WARNING)
+    # What fails in orbax's threads is raised here as well; its log of them is pages of tracebacks.
+    for name in ("absl", "asyncio"):
+        getLogger(name).setLevel("CRITICAL")
+    sys.unraisablehook = _report_unraisable
+    warnings.showwarning = _show_warning
+    # What the terminal's encoding lacks is shown as an escape.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Parse the flags, run `main`, and turn errors a person can mend into one line and exit status 1."""
 
     def guarded(argv: list[str]) -> Any:
-        logging.set_verbosity(logging.WARNING)
-        # What fails in orbax's threads is raised here as well; its log of them is pages of tracebacks.
-        for name in ("absl", "asyncio"):
-            getLogger(name).setLevel("CRITICAL")
-        sys.unraisablehook = _report_unraisable
-        warnings.showwarning = _show_warning
-        if len(argv) > 1:
-            print(f"error: unexpected argument {argv[1]!r}, expected flags only", file=sys.stderr)
-            return 1
-        try:
-            require_flags_within_bounds()
-            return main()
-        except Interrupted as interrupted:
-            print(interrupted)
-            return 128 + interrupted.number
-        except Exception as error:
-            message = explain(error)
-            if message is None:
-                raise
-            print(f"error: {' '.join(message.split())}", file=sys.stderr)
-            return 1
+        _set_up_streams()
+        with (
+            contextlib.redirect_stdout(cast("TextIO", Literal(sys.stdout))),
+            interrupts.raised() as interrupt,
+        ):
+            if len(argv) > 1:
+                say("error", f"unexpected argument {argv[1]!r}, expected flags only")
+                return 1
+            try:
+                require_flags_within_bounds()
+                return main()
+            except Interrupted as interrupted:
+                print(interrupted)
+                return 128 + interrupted.number
+            except KeyboardInterrupt:
+                print(interrupts.LINE, file=sys.stderr)
+                return interrupts.STATUS
+            except Exception as error:
+                if interrupt:  # A library made another error of it.
+                    print(interrupts.LINE, file=sys.stderr)
+                    return interrupts.STATUS
+                message = explain(error)
+                if message is None:
+                    raise
+                say("error", message)
+                return 1
+            finally:
+                sys.stdout.flush()
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from absl import flags
 from cvae_jax.files import write_atomically
 from experiments import cli
 from experiments.cli import UserError
+from experiments.pages import script_json
 from experiments.workdir import chosen_member, define_member_choice, read_run
 
 if TYPE_CHECKING:
@@ -73,9 +73,7 @@ def main() -> int:
 
 def page(content: dict[str, Any]) -> str:
     """The page of some content: `title`, `class_names`, `latents` in the order of their sliders, `model`."""
-    # "</" would end the script that holds the data.
-    data = json.dumps(content, ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
-    parts = {"/*DECODER*/": _DECODER.read_text(encoding="utf-8"), "/*DATA*/null": data}
+    parts = {"/*DECODER*/": _DECODER.read_text(encoding="utf-8"), "/*DATA*/null": script_json(content)}
     text = _TEMPLATE.read_text(encoding="utf-8")
     for mark, part in parts.items():
         before, after = text.split(mark)

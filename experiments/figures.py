@@ -23,6 +23,7 @@ _COLUMNS = 12
 _OTHERS = 10
 _MOST_LATENTS = 64
 _MOST_CLASSES = 20
+_MOST_ROWS = 100
 _LATENTS_PER_CLASS = 8
 _PROJECTED = 2000
 _EDGES = np.linspace(-4.0, 4.0, 65)
@@ -30,7 +31,7 @@ _EDGES = np.linspace(-4.0, 4.0, 65)
 
 def samples_figure(session: Session, trained: Trained) -> Figure:
     """Draws from the prior, a row per class, or per condition of some test examples."""
-    chosen = shown.conditions(session, most_classes=session.dataset.num_classes, most_others=_OTHERS)
+    chosen = shown.conditions(session, most_classes=_MOST_ROWS, most_others=_OTHERS)
     c = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), _COLUMNS, axis=0), chosen.c)
     key = stream(root_key(0), Stream.SAMPLES)
     images = sampling.generate(session.model, trained.best.params, key, c, trained.hparams.latent_mask)

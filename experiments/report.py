@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from cvae_jax.files import write_atomically
 from cvae_jax.randomness import Stream, root_key, stream
 from experiments import seeds, shown
 from experiments.loop import Session
+from experiments.pages import script_json
 from experiments.results import Trained
 from experiments.workdir import read_metrics
 
@@ -137,8 +137,7 @@ def _page(
         "rate_distortion": _rate_distortion_figure(alive).to_plotly_json(),
         "curves": _curves_figure(rows, metrics).to_plotly_json(),
     }
-    # "</" would end the script that holds the data.
-    data = json.dumps(content, cls=PlotlyJSONEncoder).replace("</", "<\\/")
+    data = script_json(content, PlotlyJSONEncoder)
     template = _TEMPLATE.read_text(encoding="utf-8")
     return template.replace("/*PLOTLY*/", get_plotlyjs()).replace("/*DATA*/null", data)
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 # Each module may import those of earlier lines.
 LAYERS = [
-    {"checks", "checksums", "files"},
+    {"checks", "checksums", "files", "literal"},
     {
         "arrangements",
         "caption_words",
@@ -27,7 +27,7 @@ LAYERS = [
         "speech",
     },
     {"latent_maps", "losses", "hparams", "dataset", "captions", "caption_parser", "caption_scores"},
-    {"packing", "raw_conditions"},
+    {"packing", "raw_conditions", "plots"},
     {
         "convolutions",
         "likelihoods",
@@ -35,7 +35,6 @@ LAYERS = [
         "npz",
         "shapes",
         "codes",
-        "plots",
         "latent_plots",
         "grid",
         "augment",
