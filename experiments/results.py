@@ -151,7 +151,7 @@ def finish(
         "epochs": steps // session.steps_per_epoch,
         "steps": steps,
         "seconds": seconds,
-        "examples_per_second": steps * session.run.config.batch_size / seconds,
+        "examples_per_second": steps * session.run.config.batch_size / seconds if seconds else None,
         "params": sum(leaf.size for leaf in jax.tree.leaves(trained.best.params)),
     }
     write_json(workdir / "summary.json", summary)

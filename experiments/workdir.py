@@ -15,8 +15,9 @@ from absl import flags
 from cvae_jax.config import Config, Member
 from cvae_jax.files import write_atomically
 from cvae_jax.randomness import GENERATOR
-from experiments.cli import UserError
+from experiments.cli import UserError, say
 
+_TERMS = ("elbo", "rate", "distortion")
 _KINDS = {"train": "run of experiments.train", "sweep": "run of experiments.sweep"}
 
 
@@ -92,9 +93,11 @@ def read_run(workdir: Path) -> Run:
         raise UserError(
             f"{workdir} holds no run, expected a config.json written by experiments.train"
         ) from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise UserError(f"{path} is no JSON: {error}") from None
     try:
+        if record["kind"] not in _KINDS:
+            raise UserError(f"{path} has kind {record['kind']!r}, expected one of {', '.join(_KINDS)}")
         # Runs of earlier versions record none: they had this one.
         if (generator := record.get("random_generator", GENERATOR)) != GENERATOR:
             raise UserError(f"{path} has random_generator {generator!r}, expected {GENERATOR!r}")
@@ -169,36 +172,67 @@ def _of_member(run: Run) -> list[str]:
 
 def finished_summary(workdir: Path, run: Run) -> dict[str, Any] | None:
     """The summary of a run that has all its epochs behind it, or stopped early, else None."""
-    try:
-        summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    return summary if _is_finished(summary, run) else None
+    summary = _read_json(workdir / "summary.json")
+    whole = isinstance(summary, dict) and _has_numbers(summary.get("test"), _TERMS)
+    return summary if whole and _is_finished(summary, run) else None
 
 
 def finished_rows(workdir: Path, run: Run) -> list[dict[str, Any]] | None:
     """The results of a sweep that has all its epochs behind it, or whose members all stopped, else None."""
-    try:
-        rows = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    if not all(_is_finished(row, run) for row in rows):
+    rows = _read_rows(workdir)
+    if rows is None or len(rows) != len(run.members) or not all(_is_finished(row, run) for row in rows):
         return None
     # JSON holds no infinities.
     return [row | dataclasses.asdict(member) for row, member in zip(rows, run.members, strict=True)]
 
 
+def _read_json(path: Path) -> Any:
+    """What a file holds, None where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _read_rows(workdir: Path) -> list[dict[str, Any]] | None:
+    """The rows of `results.json`, None where they are missing or damaged."""
+    rows = _read_json(workdir / "results.json")
+    names = (
+        "member",
+        "epochs",
+        "diverged",
+        "stopped_epoch",
+        *(f"test_{name}" for name in _TERMS),
+        "validation_elbo",
+    )
+    whole = isinstance(rows, list) and all(isinstance(row, dict) and set(names) <= set(row) for row in rows)
+    return rows if whole and rows else None
+
+
+def _has_numbers(record: Any, names: Collection[str]) -> bool:
+    """Whether a record has a number, or null for one that is not finite, under each name."""
+    return isinstance(record, dict) and all(
+        name in record and isinstance(record[name], (int, float, type(None))) for name in names
+    )
+
+
 def _is_finished(record: dict[str, Any], run: Run) -> bool:
     """Whether more training would change nothing of a summary or a row of results."""
     stopped = record.get("stopped_epoch") is not None or record.get("diverged") is not None
-    return stopped or record["epochs"] >= run.config.epochs
+    epochs = record.get("epochs")
+    return stopped or (isinstance(epochs, int) and epochs >= run.config.epochs)
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The records of `metrics.jsonl`, without a last line that a crash cut short."""
+    """The records of `metrics.jsonl`, without a last line that a crash cut short; others are named."""
     path = workdir / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [record for line in lines if (record := _parse(line))]
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    records = list(map(_parse, lines))
+    # What follows the last end of a line is nothing, or was cut short.
+    if damaged := [i for i, record in enumerate(records[:-1], 1) if record is None]:
+        some = f"line {damaged[0]}" + (f" and {len(damaged) - 1} more" if len(damaged) > 1 else "")
+        say("warning", f"{path}: {some} is no record of an epoch, left out")
+    return [record for record in records if record is not None]
 
 
 def test_line(summary: dict[str, Any]) -> str:
@@ -233,12 +267,16 @@ class MetricsLog:
             file.writelines(json.dumps(_without_infinities(record)) + "\n" for record in records)
 
 
-def _parse(line: str) -> dict[str, Any] | None:
-    """A record, or None for a line that a crash cut short."""
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """A record, or None for a line that is none."""
     try:
-        return json.loads(line)
-    except json.JSONDecodeError:
+        record = json.loads(line)
+    except ValueError:
         return None
+    whole = _has_numbers(record, ("member", "step", "epoch", "seconds")) and all(
+        _has_numbers(record.get(split), _TERMS) for split in ("train", "validation")
+    )
+    return record if whole else None
 
 
 def define_member_choice() -> None:
@@ -267,10 +305,9 @@ def chosen_member(workdir: Path, run: Run) -> int:
 
 def best_member(workdir: Path) -> int:
     """The member of the best validation bound, from a finished sweep's results."""
-    try:
-        rows = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{workdir} holds no results yet, expected a finished sweep for --best") from None
+    rows = _read_rows(workdir)
+    if rows is None:
+        raise UserError(f"{workdir} holds no results, or damaged ones, expected a finished sweep for --best")
     rows = [row for row in rows if row["diverged"] is None and row["validation_elbo"] is not None]
     if not rows:
         raise UserError(f"every member of {workdir} diverged, expected at least one that did not")

@@ -5,7 +5,31 @@ from scripts import metrics_lines, read_json
 
 from cvae_jax.config import Config, Member
 from experiments.cli import UserError
-from experiments.workdir import MetricsLog, Run, claim, finished_summary, read_run, write_json
+from experiments.workdir import (
+    MetricsLog,
+    Run,
+    best_member,
+    claim,
+    finished_rows,
+    finished_summary,
+    read_metrics,
+    read_run,
+    write_json,
+)
+
+DAMAGED = [
+    "",
+    "{",
+    "{}",
+    "[]",
+    "[{}]",
+    "123",
+    "null",
+    '"a"',
+    '{"epochs": 100}',
+    '{"epochs": 100, "test": 3}',
+    "\xff",
+]
 
 
 def a_run(**fields):
@@ -49,9 +73,9 @@ def test_more_epochs_are_refused_where_the_learning_rate_falls_over_them(tmp_pat
         claim(tmp_path, a_run(learning_rate_schedule="cosine", epochs=101))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"config": {"depth": 3}}'])
+@pytest.mark.parametrize("text", [*DAMAGED, '{"config": {"depth": 3}}', '{"kind": "train", "config": 3}'])
 def test_a_damaged_config_json_is_named(tmp_path, text):
-    (tmp_path / "config.json").write_text(text)
+    (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=r"config\.json (is no JSON|does not describe a run)"):
         read_run(tmp_path)
 
@@ -59,6 +83,37 @@ def test_a_damaged_config_json_is_named(tmp_path, text):
 def test_a_folder_without_a_run_is_named(tmp_path):
     with pytest.raises(UserError, match=r"holds no run, expected a config\.json"):
         read_run(tmp_path)
+
+
+def a_record(step):
+    terms = {"elbo": -1.0, "rate": 0.5, "distortion": 0.5}
+    return {
+        "member": 0, "step": step, "epoch": step // 10, "seconds": 1.0, "train": terms, "validation": terms
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_damaged_results_finish_nothing(tmp_path, text):
+    for name in ("summary.json", "results.json"):
+        (tmp_path / name).write_bytes(text.encode("latin-1"))
+    assert finished_summary(tmp_path, a_run()) is None
+    assert finished_rows(tmp_path, a_run()) is None
+    with pytest.raises(
+        UserError, match="holds no results, or damaged ones, expected a finished sweep for --best"
+    ):
+        best_member(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["123", "{}", "[]", "\xff", '{"member": 0, "step": "a"}', "", "null"])
+def test_lines_of_metrics_that_are_no_records_are_left_out_and_named(tmp_path, capsys, text):
+    log = MetricsLog(tmp_path, members=range(1), step=0)
+    log.extend([a_record(10)])
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(text.encode("latin-1") + b"\n")
+    log.extend([a_record(20)])
+    assert read_metrics(tmp_path) == [a_record(10), a_record(20)]
+    warning = f"warning: {tmp_path / 'metrics.jsonl'}: line 2 is no record of an epoch, left out\n"
+    assert capsys.readouterr().err == warning
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"epochs": 99}'])
@@ -78,9 +133,9 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
 
 def test_a_resumed_log_drops_what_lies_after_its_step(tmp_path):
     log = MetricsLog(tmp_path, members=range(1), step=0)
-    log.extend([{"member": 0, "step": step, "epoch": step // 10} for step in (10, 20, 30)])
+    log.extend([a_record(step) for step in (10, 20, 30)])
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"member": 0, "st')
     resumed = MetricsLog(tmp_path, members=range(1), step=20)
-    resumed.extend([{"member": 0, "step": 30, "epoch": 4}])
+    resumed.extend([a_record(30) | {"epoch": 4}])
     assert [(line["step"], line["epoch"]) for line in metrics_lines(tmp_path)] == [(10, 1), (20, 2), (30, 4)]
