@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from cvae_jax import checkpoints, evaluation, latents
+from cvae_jax import checkpoints, evaluation, latents, reconstruction
 from cvae_jax.files import write_atomically
 from cvae_jax.hparams import Hparams
 from cvae_jax.sweep import Population
@@ -60,7 +60,10 @@ def load_population(session: Session, part: Part, workdir: Path) -> Population:
 
 
 def split_metrics(session: Session, part: Part, best: Best) -> dict[str, list[dict[str, Any]]]:
-    """The bound's terms of the members' best parameters on validation and test, and what the latents hold on test."""
+    """Metrics of the members' best parameters, by split.
+
+    The bound's terms on validation and test; of test also what the latents hold, and errors of reconstructions.
+    """
     dataset = session.dataset
     dims = math.prod(dataset.shape) if session.model.likelihood.bits else None
     splits = {
@@ -79,7 +82,12 @@ def split_metrics(session: Session, part: Part, best: Best) -> dict[str, list[di
     one_prior = config.prior in ("standard", "vamp") or config.condition == "none"
     held = latents.summarize(terms, [test["rate"] for test in metrics["test"]], one_prior=one_prior)
     metrics["test"] = [a | b for a, b in zip(metrics["test"], held, strict=True)]
-    return {name: members[: len(part.members)] for name, members in metrics.items()}
+    metrics = {name: members[: len(part.members)] for name, members in metrics.items()}
+    for position, test in enumerate(metrics["test"]):
+        params = member_of(best.params, position)
+        errors = reconstruction.reconstruction_errors(session.model, params, splits["test"], masks[position])
+        test |= reconstruction.summarize(errors, dataset.shape)
+    return metrics
 
 
 def warn_of_collapse(run: Run, tests: dict[int, dict[str, Any]]) -> None:

@@ -129,6 +129,10 @@ def test_summary_json_is_of_the_best_epoch(trained):
     assert within + test["label_information"] == pytest.approx(test["mutual_information"], rel=1e-12)
     assert 0 < within < test["mutual_information"]
     assert 0 < test["active_units"] <= 4
+    assert 0 < test["reconstruction_mse"] < 0.25
+    assert test["reconstruction_psnr"] > 6
+    assert 0.1 < test["reconstruction_ssim"] < 1
+    assert test["ssim_window"] == 3
     np.testing.assert_allclose(summary["examples_per_second"] * summary["seconds"], STEPS * 128)
 
 

@@ -48,7 +48,7 @@ LAYERS = [
     {"draws", "rewording"},
     {"sampling"},
     {"terms", "evaluation"},
-    {"importance", "tcvae", "dipvae", "factorvae", "multirate", "latents", "classifier"},
+    {"importance", "tcvae", "dipvae", "factorvae", "multirate", "latents", "reconstruction", "classifier"},
     {"objectives", "quality", "speech_judge"},
     {"training", "posteriors"},
     {"feed"},

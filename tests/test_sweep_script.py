@@ -38,7 +38,8 @@ SWEEP = (
 METRICS = [f"{split}_{name}" for split in ("validation", "test") for name in ("elbo", "rate", "distortion")]
 HELD = (
     "mutual_information", "aggregate_kl", "conditional_mutual_information", "conditional_aggregate_kl",
-    "label_information", "active_units",
+    "label_information", "active_units", "reconstruction_mse", "reconstruction_psnr", "reconstruction_ssim",
+    "ssim_window",
 )  # fmt: skip
 LATENTS = [f"test_{name}" for name in HELD]
 NLL = [f"test_{name}" for name in ("conditional_nll", "conditional_nll_standard_error", "nll_samples")]
