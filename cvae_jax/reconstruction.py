@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from cvae_jax.evaluation import Examples
 from cvae_jax.sampling import reconstruct
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, PyTree
+    from jaxtyping import Array, Bool, Float, PyTree
 
 _IMAGES_AT_ONCE = 250
 # scikit-image's default, for images at least twice as wide.
@@ -90,7 +90,7 @@ def _ssim(x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
     if window is None:
         return None
     # One image on top of the next, as one call for each takes far longer: windows that reach into a neighbour are cut.
-    _, similarity = structural_similarity(
+    of_windows: Any = structural_similarity(
         x.reshape(n * height, width, channels),
         y.reshape(n * height, width, channels),
         win_size=window,
@@ -99,12 +99,12 @@ def _ssim(x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
         full=True,
     )
     cut = window // 2
-    inner = similarity.reshape(x.shape)[:, cut : height - cut, cut : width - cut]
+    inner = of_windows[1].reshape(x.shape)[:, cut : height - cut, cut : width - cut]
     return inner.mean(axis=(1, 2, 3))
 
 
 def reconstruction_errors(
-    model: CVAE, params: PyTree, examples: Examples, latent_mask: Bool[np.ndarray, " z"]
+    model: CVAE, params: PyTree, examples: Examples, latent_mask: Bool[Array, " z"]
 ) -> ReconstructionErrors:
     """Errors of the reconstruction of every example: the mean of p(x|z,c) at the mean of q(z|x,c), without noise.
 
