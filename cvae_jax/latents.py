@@ -13,6 +13,7 @@ import numpy as np
 from cvae_jax.batches import in_batches
 from cvae_jax.condition_kinds import Label
 from cvae_jax.cvae import CVAE, embed, encode
+from cvae_jax.densities import precision
 from cvae_jax.draws import to_noise
 from cvae_jax.evaluation import Examples
 from cvae_jax.latent_maps import Gaussian
@@ -142,7 +143,7 @@ def information(
     """
     n = z.shape[0]
     groups = jnp.zeros(n, jnp.int32) if groups is None else groups
-    means, scales = q.mean.T, jnp.exp(-0.5 * q.logvar).T
+    means, precisions = q.mean.T, precision(q.logvar).T
     log_det = jnp.sum(q.logvar, axis=1)
 
     def compare(rows: Int[Array, " b"]) -> Float[Array, " b"]:
@@ -151,11 +152,11 @@ def information(
             total: Float[Array, "b N"],
             latent: tuple[Float[Array, " b"], Float[Array, " N"], Float[Array, " N"]],
         ) -> tuple[Float[Array, "b N"], None]:
-            value, mean, scale = latent
-            return total + jnp.square((value[:, None] - mean) * scale), None
+            value, mean, of_latent = latent
+            return total + jnp.square(value[:, None] - mean) * of_latent, None
 
         start = jnp.zeros((rows.shape[0], n), z.dtype)
-        square, _ = jax.lax.scan(add_latent, start, (z[rows].T, means, scales))
+        square, _ = jax.lax.scan(add_latent, start, (z[rows].T, means, precisions))
         log_density = -0.5 * (square + log_det)
         own = jnp.take_along_axis(log_density, rows[:, None], axis=1)
         same = groups[rows][:, None] == groups

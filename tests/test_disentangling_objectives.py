@@ -20,6 +20,7 @@ from cvae_jax.factorvae import Discriminator, init_discriminator, permute_latent
 from cvae_jax.hparams import hparams
 from cvae_jax.latent_maps import Gaussian
 from cvae_jax.losses import reparameterize
+from cvae_jax.mixture_priors import Mixture, mixture_log_density
 from cvae_jax.tcvae import decompose_kl, log_batch_weights
 
 B, Z, USED, N = 5, 3, 2, 12
@@ -82,6 +83,29 @@ def test_terms_match_sums_over_the_mixture(stratified):
     close(parts.total_correlation, joint - marginals)
     close(parts.marginal_kl, marginals - prior)
     close(sum(parts), own - prior)
+
+
+@pytest.mark.parametrize(
+    ("centre", "spread", "logvar"), [(10.0, 0.003, -12.0), (-300.0, 0.1, -6.0), (1.0, 1e-4, -18.0)]
+)
+def test_terms_do_not_cancel_wherever_the_means_lie(centre, spread, logvar):
+    """Narrow posteriors far from 0, against the same sums in float64."""
+    mean = centre + np.random.default_rng(0).normal(0, spread, (32, 2))
+    q = Gaussian(jnp.asarray(mean, jnp.float32), jnp.full(mean.shape, logvar, jnp.float32))
+    noise = jax.random.normal(jax.random.key(1), mean.shape)
+    z = q.mean + jnp.exp(0.5 * q.logvar) * noise
+    weights = log_batch_weights(32, 100, stratified=True)
+    parts = decompose_kl(z, q, weights, jnp.ones(2, bool))
+    drawn, mean, weights = (np.asarray(a, np.float64) for a in (z, q.mean, weights))
+    pairs = stats.norm.logpdf(drawn[:, None], mean, np.exp(logvar / 2))
+    joint = special.logsumexp(weights + pairs.sum(axis=2), axis=1)
+    marginals = special.logsumexp(weights[:, :, None] + pairs, axis=1).sum(axis=1)
+    own = pairs[np.arange(32), np.arange(32)].sum(axis=1)
+    np.testing.assert_allclose(parts.mutual_information, own - joint, atol=1e-5)
+    np.testing.assert_allclose(parts.total_correlation, joint - marginals, atol=1e-5)
+    even = Mixture(jnp.full(32, -np.log(32.0), jnp.float32), q)
+    found = jax.vmap(mixture_log_density, (0, None, None))(z, even, jnp.ones(2, bool))
+    np.testing.assert_allclose(found, special.logsumexp(pairs.sum(axis=2), axis=1) - np.log(32), atol=1e-5)
 
 
 def test_terms_of_a_known_mixture_match_its_integrals():

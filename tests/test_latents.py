@@ -139,7 +139,7 @@ def test_posteriors_far_apart_name_their_example_and_equal_ones_say_nothing():
     np.testing.assert_allclose(information(draws(KEY, same), same), 0.0, atol=1e-5)
 
 
-@pytest.mark.parametrize("logvar", [-20.0, -5.0, 0.0, 5.0])
+@pytest.mark.parametrize("logvar", [-300.0, -100.0, -20.0, -5.0, 0.0, 5.0, 100.0])
 def test_no_draw_says_more_than_the_number_of_examples(logvar):
     q = gaussians(100, 6, logvar=logvar)
     each = information(draws(KEY, q), q)
