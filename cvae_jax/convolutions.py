@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cvae_jax.linear_call import linear_call
 from cvae_jax.products import kernel_gradient
 
 if TYPE_CHECKING:
@@ -53,47 +54,45 @@ def overlap_add(p: Float[Array, "b h w 16*c"]) -> Float[Array, "b 2*h 2*w c"]:
     return image[:, 1:-1, 1:-1]
 
 
-# The derivatives below are what autodiff finds, but told to share one patch matrix: left alone, XLA makes the
-# patches a second time, transposed, for the kernel's gradient.
+# The derivatives below are what autodiff finds, but share one patch matrix: left alone, XLA makes the patches a second
+# time, transposed, for the kernel's gradient.
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def convolve(x: Float[Array, "b H W i"], kernel: Float[Array, "16*i o"]) -> Float[Array, "b h w o"]:
     """Convolve with 4×4 kernels at stride 2: one matrix product over the patches."""
     return patches(x) @ kernel
 
 
-def _convolve_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+@convolve.defjvp
+def _convolve_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    x, kernel = primals
+    of_x, of_kernel = tangents
     p = jax.lax.optimization_barrier(patches(x))
-    return p @ kernel, (x, p, kernel)
+    height, width = x.shape[1:3]
+    of_p = linear_call(patches, lambda g: overlap_add(g)[:, :height, :width], argument=of_x)
+    return p @ kernel, of_p @ kernel + linear_call(jnp.matmul, kernel_gradient, p, argument=of_kernel)
 
 
-def _convolve_backward(residuals: tuple[Array, Array, Array], g: Array) -> tuple[Array, Array]:
-    x, p, kernel = residuals
-    _, height, width, _ = x.shape
-    return overlap_add(g @ kernel.T)[:, :height, :width], kernel_gradient(p, g)
-
-
-convolve.defvjp(_convolve_forward, _convolve_backward)
-
-
-@jax.custom_vjp
+@jax.custom_jvp
 def convolve_transpose(x: Float[Array, "b h w i"], kernel: Float[Array, "16*o i"]) -> Float[Array, "b H W o"]:
     """Spread every pixel over a 4×4 window at stride 2: one matrix product, then an overlap-add."""
     return overlap_add(x @ kernel.T)
 
 
-def _convolve_transpose_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return convolve_transpose(x, kernel), (x, kernel)
+@convolve_transpose.defjvp
+def _convolve_transpose_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    x, kernel = primals
+    of_x, of_kernel = tangents
 
+    def times(x: Array, kernel: Array) -> Array:
+        return x @ kernel.T
 
-def _convolve_transpose_backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    x, kernel = residuals
-    p = jax.lax.optimization_barrier(patches(g))
-    return p @ kernel, kernel_gradient(p, x)
-
-
-convolve_transpose.defvjp(_convolve_transpose_forward, _convolve_transpose_backward)
+    of_p = of_x @ kernel.T + linear_call(times, lambda x, g: kernel_gradient(g, x), x, argument=of_kernel)
+    of_y = linear_call(overlap_add, lambda g: jax.lax.optimization_barrier(patches(g)), argument=of_p)
+    return convolve_transpose(x, kernel), of_y
 
 
 class Downsample(nn.Module):

@@ -180,7 +180,7 @@ class ConditionalPrior(nn.Module):
     ) -> Float[Array, "b z"]:
         """The inverse of `from_noise`: z in standard deviations from the mean of p(z|c)."""
         mean, logvar = self(e, latent_mask)
-        return (z - mean) * jnp.exp(-0.5 * logvar)
+        return (z - mean) * standard_deviation(-logvar)
 
     def rate(self, q: Gaussian, e: Float[Array, "b e"], latent_mask: Bool[Array, " z"]) -> Float[Array, " b"]:
         """KL(q ‖ p), exact, nats."""

@@ -1,4 +1,7 @@
-"""Matrix products whose gradients stay matrix products under `jax.vmap`, on any backend."""
+"""Matrix products whose gradients stay matrix products under `jax.vmap`, on any backend.
+
+Their derivatives are defined as tangents, for forward mode; reverse mode transposes these.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from typing import TYPE_CHECKING
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from cvae_jax.linear_call import linear_call
 
 if TYPE_CHECKING:
     from jax.typing import DTypeLike
@@ -31,22 +36,17 @@ def _product_of_columns(x: Float[Array, "n i"], g: Float[Array, "n o"]) -> Float
     return jax.lax.dot_general(x, g, (((0,), (0,)), ((), ())))
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def matmul(x: Float[Array, "*b i"], kernel: Float[Array, "i o"]) -> Float[Array, "*b o"]:
     """x @ kernel."""
     return x @ kernel
 
 
-def _matmul_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return x @ kernel, (x, kernel)
-
-
-def _matmul_backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    x, kernel = residuals
-    return jax.lax.dot_general(g, kernel, (((g.ndim - 1,), (1,)), ((), ()))), kernel_gradient(x, g)
-
-
-matmul.defvjp(_matmul_forward, _matmul_backward)
+@matmul.defjvp
+def _matmul_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    x, kernel = primals
+    of_x, of_kernel = tangents
+    return x @ kernel, of_x @ kernel + linear_call(jnp.matmul, kernel_gradient, x, argument=of_kernel)
 
 
 class Dense(nn.Module):

@@ -36,6 +36,12 @@ def test_equals_flax(kind, shape):
     for a, b in zip(jax.tree.leaves(ours_grad), jax.tree.leaves(theirs_grad), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4)
 
+    direction = jax.tree.map(jnp.cos, (params, x))
+    ours_tangent, theirs_tangent = (
+        jax.jvp(objective(module), (params, x), direction)[1] for module in (ours, theirs)
+    )
+    np.testing.assert_allclose(ours_tangent, theirs_tangent, rtol=2e-4, atol=2e-4)
+
 
 def test_same_initial_values_as_flax():
     x = jnp.zeros((1, 8, 8, 3))
@@ -61,3 +67,16 @@ def test_vmap_over_kernels_equals_a_loop():
     loop = [gradient({"params": {k: a[i] for k, a in stacked["params"].items()}}) for i in range(3)]
     expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *loop)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), batched, expected)
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_a_jacobian_is_the_same_in_both_modes(kind):
+    ours, _ = (make(2) for make in PAIRS[kind])
+    x = jax.random.normal(jax.random.key(0), (1, 3, 4, 2))
+    params = ours.init(jax.random.key(1), x)
+
+    def f(x):
+        return jnp.sum(jnp.sin(ours.apply(params, x)), axis=-1)
+
+    forward, reverse = (jax.jit(jacobian(f))(x) for jacobian in (jax.jacfwd, jax.jacrev))
+    np.testing.assert_allclose(forward, reverse, rtol=1e-4, atol=1e-5)

@@ -319,6 +319,27 @@ def test_dreg_has_the_gradient_of_the_bound_with_less_noise(beta, learned_prior)
         np.testing.assert_allclose(dreg[name], iwae[name], rtol=1e-4, atol=1e-5)
 
 
+# Forward mode
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"network": "conv"}, {"objective": "dreg", "num_samples": 3}],
+    ids=["mlp", "conv", "dreg"],
+)
+def test_a_derivative_along_a_direction_is_the_gradients(fields):
+    model, params = build(**fields)
+    h = settings(beta=0.5)
+    direction = jax.tree.map(lambda a: jnp.sin(jnp.arange(a.size, dtype=a.dtype)).reshape(a.shape), params)
+
+    def loss(params):
+        return jnp.mean(terms(model, params, h).loss)
+
+    _, along = jax.jit(lambda p, d: jax.jvp(loss, (p,), (d,)))(params, direction)
+    products = jax.tree.map(jnp.vdot, jax.jit(jax.grad(loss))(params), direction)
+    np.testing.assert_allclose(along, sum(jax.tree.leaves(products)), rtol=1e-3)
+
+
 # Bad input
 
 

@@ -36,3 +36,47 @@ def test_gradients_are_those_of_the_plain_product():
 
     for ours, plain in zip(gradients(matmul), gradients(jnp.matmul), strict=True):
         np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_forward_mode_is_that_of_the_plain_product():
+    x, kernel, of_x, of_kernel = arrays((4, 6, 5), (5, 3), (4, 6, 5), (5, 3))
+    for f in (jax.jvp, lambda f, p, t: (f(*p), jax.linearize(f, *p)[1](*t))):
+        ours, plain = (f(product, (x, kernel), (of_x, of_kernel)) for product in (matmul, jnp.matmul))
+        for a, b in zip(ours, plain, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_jacobians_and_hessians_agree_in_both_modes():
+    x, kernel = arrays((4, 5), (5, 3))
+
+    def f(kernel, product):
+        return jnp.sum(jnp.tanh(product(jnp.tanh(product(x, kernel)), kernel.T)), axis=0)
+
+    def at(jacobian, product):
+        return jax.jit(jacobian(lambda kernel: f(kernel, product)))(kernel)
+
+    expected = at(jax.jacrev, jnp.matmul)
+    for jacobian in (jax.jacfwd, jax.jacrev):
+        np.testing.assert_allclose(at(jacobian, matmul), expected, rtol=1e-4, atol=1e-5)
+    expected = at(jax.hessian, jnp.matmul)
+    for hessian in (jax.hessian, lambda g: jax.jacrev(jax.jacrev(g))):
+        np.testing.assert_allclose(at(hessian, matmul), expected, rtol=1e-3, atol=1e-4)
+
+
+# Members of their own x, kernel, or both, inside of the derivative and outside.
+@pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0), (1, 2)])
+def test_vmap_is_that_of_the_plain_product(axes):
+    x, kernel = (
+        a if axis is None else jnp.stack([a, 2 * a, -a], axis)
+        for a, axis in zip(arrays((6, 5), (5, 3)), axes, strict=True)
+    )
+
+    def inside(product):
+        return jax.grad(lambda x, k: jnp.sum(jnp.tanh(jax.vmap(product, axes)(x, k))), (0, 1))(x, kernel)
+
+    def outside(product):
+        return jax.vmap(jax.grad(lambda x, k: jnp.sum(jnp.tanh(product(x, k))), (0, 1)), axes)(x, kernel)
+
+    for f in (inside, outside):
+        for ours, plain in zip(f(matmul), f(jnp.matmul), strict=True):
+            np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-5)

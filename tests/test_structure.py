@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 # Each module may import those of earlier lines.
 LAYERS = [
-    {"checks", "checksums", "files", "literal"},
+    {"checks", "checksums", "files", "linear_call", "literal"},
     {
         "arrangements",
         "caption_words",
