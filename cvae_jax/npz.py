@@ -11,7 +11,7 @@ import numpy as np
 from cvae_jax.condition_kinds import Condition, Label
 from cvae_jax.dataset import DataError, Dataset, Split, with_splits
 from cvae_jax.packing import UNREADABLE, read_npz
-from cvae_jax.raw_conditions import made_of
+from cvae_jax.raw_conditions import made_of, text_of
 
 _SPLITS = ("train", "validation", "test")
 # The model has an embedding for every label up to the largest.
@@ -40,7 +40,8 @@ def from_npz(path: Path, conditions: tuple[str, ...], features: tuple[str, ...] 
     except FileNotFoundError:
         raise DataError(f"{path} does not exist, expected an .npz with x_train and c_train") from None
     except UNREADABLE as error:
-        raise DataError(f"{path} cannot be read as .npz with plain arrays: {error}") from None
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise DataError(f"{path} cannot be read as .npz with plain arrays: {why}") from None
 
     found = ", ".join(sorted(arrays)) or "nothing"
 
@@ -90,10 +91,11 @@ def from_npz(path: Path, conditions: tuple[str, ...], features: tuple[str, ...] 
 def _pixels(path: Path, name: str, x: np.ndarray) -> np.ndarray:
     if x.ndim == 3:
         x = x[..., None]
-    if x.ndim != 4:
+    if x.ndim != 4 or 0 in x.shape[1:]:
         raise DataError(f"{path}: x_{name} has shape {x.shape}, expected (n, H, W) or (n, H, W, C)")
     if np.issubdtype(x.dtype, np.floating):
-        return x.astype(np.float32)
+        with np.errstate(over="ignore"):  # What float32 does not hold is refused as infinite.
+            return x.astype(np.float32)
     if x.dtype != np.uint8:
         raise DataError(f"{path}: x_{name} is {x.dtype}, expected uint8 (0 to 255) or floating (0 to 1)")
     return x
@@ -129,13 +131,23 @@ def _factors(path: Path, name: str, n: int, arrays: dict[str, np.ndarray]) -> np
         )
     if not np.issubdtype(factors.dtype, np.integer):
         raise DataError(f"{path}: factors_{name} is {factors.dtype}, expected whole numbers")
+    if factors.size and not -(2**31) <= int(factors.min()) <= int(factors.max()) < 2**31:
+        raise DataError(
+            f"{path}: factors_{name} has values from {factors.min()} to {factors.max()}, expected those of int32"
+        )
     return factors.astype(np.int32)
 
 
 def _factor_names(path: Path, train: Split, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
     """`factor_names`, or a number for each factor."""
     count = 0 if train.factors is None else train.factors.shape[1]
-    names = tuple(map(str, np.atleast_1d(arrays.get("factor_names", np.arange(count)))))
+    given = arrays.get("factor_names", np.arange(count))
+    given = given.astype(str) if given.dtype.kind in "iu" else given
+    if given.dtype.kind not in "US" or given.ndim > 1:
+        raise DataError(
+            f"{path}: factor_names is {given.dtype} of shape {given.shape}, expected {count} names"
+        )
+    names = tuple(text_of(name, f"{path}: factor_names") for name in np.atleast_1d(given))
     if len(names) != count:
         raise DataError(
             f"{path}: factor_names has {len(names)} names, expected one for each of {count} factors"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -13,7 +16,10 @@ from cvae_jax.dataset import DataError
 from cvae_jax.files import write_atomically
 
 # What numpy raises for a file that is no .npz of plain arrays, or is damaged.
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (
+    OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError, NotImplementedError,
+    RuntimeError, SyntaxError, tokenize.TokenError, struct.error, lzma.LZMAError,
+)  # fmt: skip
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -22,12 +28,19 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     Raises:
       UNREADABLE: one of them, if it has none.
     """
+    # Opening a pipe would wait for a writer for ever.
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no ordinary file")
     # numpy leaves a file it cannot read open, hence one of our own.
     with path.open("rb") as file:
         loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             raise ValueError("it is a single .npy array")
-        return {name: loaded[name] for name in loaded.files}
+        arrays = {name: loaded[name] for name in loaded.files}
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"its {name} is no array")
+    return arrays
 
 
 def packed_once(

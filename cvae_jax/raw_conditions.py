@@ -158,7 +158,7 @@ def _labels(by_split: Mapping[str, np.ndarray], where: str) -> Made:
         if len(unseen):
             raise DataError(f"{where}_{name} has {unseen[0]!r}, which {where}_train never has")
     c = {name: np.searchsorted(classes, array).astype(np.int32) for name, array in by_split.items()}
-    names = classes if classes.dtype.kind in "iu" else [_text(name, f"{where}_train") for name in classes]
+    names = classes if classes.dtype.kind in "iu" else [text_of(name, f"{where}_train") for name in classes]
     return Made(Label(len(classes)), c, tuple(map(str, names)))
 
 
@@ -198,15 +198,19 @@ def _texts(by_split: Mapping[str, np.ndarray], where: str) -> Made:
     for name, array in by_split.items():
         if array.ndim != 1 or array.dtype.kind not in "US":
             raise DataError(f"{where} is {array.dtype} of shape {array.shape}, expected texts of shape (n,)")
-        texts[name] = [_text(text, f"{where}_{name}") for text in array]
+        texts[name] = [text_of(text, f"{where}_{name}") for text in array]
     length = max(len(text.encode()) for split in texts.values() for text in split)
     if not 1 <= length <= _MOST_BYTES:
         raise DataError(f"{where} has a text of {length} bytes, expected 1 to {_MOST_BYTES} in the longest")
     return Made(Text(length), {name: encode_text(split, length) for name, split in texts.items()})
 
 
-def _text(value: bytes | str, where: str) -> str:
-    """A text that can be written as UTF-8."""
+def text_of(value: bytes | str, where: str) -> str:
+    """A text that can be written as UTF-8.
+
+    Raises:
+      DataError: if it is none.
+    """
     plain = bytes(value) if isinstance(value, bytes) else str(value)
     try:
         text = plain.decode() if isinstance(plain, bytes) else plain

@@ -43,11 +43,11 @@ def read(data_dir: Path | None, cache_dir: Path) -> Dataset:
     Raises:
       DataError: if the dataset is not prepared, or TensorFlow or librosa is missing at the first read.
     """
-    builder, prepare = sources.open_tfds(NAME, data_dir)
+    builder = sources.open_tfds(NAME, data_dir)
 
     def decode() -> dict[str, np.ndarray]:
-        source = sources.in_order(sources.open_split(builder, "train", NAME, prepare))
-        return _decode(source, _rate(builder))
+        with sources.reading(builder, "train", NAME):
+            return _decode(sources.in_order(sources.open_split(builder, "train")), _rate(builder))
 
     packed = cache_dir / f"{builder.info.full_name.replace('/', '-')}.npz"
     arrays = packed_once(packed, f"{os.fspath(builder.data_path)}, {speech.ANALYSIS}", decode)

@@ -14,7 +14,7 @@ import numpy as np
 from cvae_jax import sources, speech
 from cvae_jax.dataset import DataError, Dataset, Split, with_splits
 from cvae_jax.packing import packed_once
-from cvae_jax.raw_conditions import made_of
+from cvae_jax.raw_conditions import made_of, text_of
 
 # What each kind of condition is called in most datasets.
 _USUAL = {"label": "label", "vector": "attributes", "image": "image", "text": "text", "audio": "audio"}
@@ -48,7 +48,7 @@ def from_features(
       DataError: if it is not prepared, lacks a feature, or a feature is of another kind.
     """
     chosen = features or tuple(_USUAL[condition] for condition in conditions)
-    builder, prepare = sources.open_tfds(name, data_dir)
+    builder = sources.open_tfds(name, data_dir)
     known = _paths(builder.info.features or {})
     for feature in (target, *chosen):
         if feature not in known:
@@ -66,11 +66,12 @@ def from_features(
     def decode() -> dict[str, np.ndarray]:
         arrays = {}
         for split in _SPLITS:
-            if split in builder.info.splits:
-                source = sources.in_order(sources.open_split(builder, split, name, prepare))
-                arrays |= _decoded(
-                    source, split, target, dict(zip(chosen, conditions, strict=True)), rates, name
-                )
+            if split == "train" or split in builder.info.splits:
+                with sources.reading(builder, split, name):
+                    source = sources.in_order(sources.open_split(builder, split))
+                    arrays |= _decoded(
+                        source, split, target, dict(zip(chosen, conditions, strict=True)), rates, name
+                    )
         return arrays
 
     wanted = f"{target} {conditions} {chosen} {rates} {speech.ANALYSIS}"
@@ -158,7 +159,7 @@ def _plain(value: Any, condition: str, feature: str, rate: int, name: str) -> np
     match condition:
         case "text":
             first = np.asarray(value).reshape(-1)[0] if np.size(value) else ""
-            return np.asarray(first.decode() if isinstance(first, bytes) else str(first))
+            return np.asarray(text_of(first, f"dataset {name!r}, feature {feature}"))
         case "vector" if isinstance(value, Mapping):
             return np.array([value[key] for key in sorted(value)], np.float32)
         case "audio":

@@ -23,10 +23,8 @@ def main() -> int:
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError("preparing needs TensorFlow: install the extra cvae_jax[prepare]")
 
-    import tensorflow_datasets as tfds
-
     where = {} if FLAGS.data_dir is None else {"data_dir": FLAGS.data_dir}
-    builder = tfds.builder(name, file_format="array_record", **where)
+    builder = sources.tfds_builder(name, file_format="array_record", **where)
     try:
         builder.download_and_prepare(file_format="array_record")
     except Exception as error:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +12,7 @@ import numpy as np
 
 from cvae_jax.checksums import checksum
 from cvae_jax.files import write_atomically
+from cvae_jax.packing import UNREADABLE, read_npz
 from experiments.cli import UserError
 from experiments.workdir import Run
 
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from experiments.measures import Record
     from experiments.results import Trained
 
-# What numpy raises for a file that is no .npz of plain arrays, or is damaged.
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 # Part of the name of a cached classifier: to be raised with every change of how it is built or trained.
 _CLASSIFIER_VERSION = 3
 _INCEPTION_FEATURES = 2048
@@ -183,10 +180,8 @@ def _read_params(path: Path, like: Any) -> Any:
     import jax
 
     try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            arrays = {name: loaded[name] for name in loaded.files}
-    except (*_UNREADABLE, AttributeError):
+        arrays = read_npz(path)
+    except UNREADABLE:
         return None
     places, structure = jax.tree_util.tree_flatten_with_path(like)
     leaves = [arrays.get(jax.tree_util.keystr(place)) for place, _ in places]
@@ -204,12 +199,10 @@ def read_inception_features(path: Path) -> tuple[np.ndarray, np.ndarray]:
       UserError: if the file or its arrays are of another kind.
     """
     try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            found = {name: loaded[name] for name in loaded.files}
+        found = read_npz(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist, expected an .npz with arrays real and generated") from None
-    except (*_UNREADABLE, AttributeError):
+    except UNREADABLE:
         raise UserError(f"{path} cannot be read as .npz with arrays real and generated") from None
 
     def features(name: str) -> np.ndarray:

@@ -1,6 +1,9 @@
 """Files of one's own: what arrives of them, and what is refused."""
 
+import contextlib
+import os
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -103,6 +106,17 @@ BAD = {
     "vectors": ({"x_train": pixels().reshape(60, -1)}, r"x_train has shape \(60, 30\), expected \(n, H, W"),
     "test type": ({"x_test": pixels(4, np.uint8), "c_test": labels(4)}, "x_test is uint8, expected float32"),
     "test shape": ({"x_test": pixels(4)[:, :5], "c_test": labels(4)}, r"x_test has images .*\(5, 5, 1\)"),
+    "no channels": ({"x_train": np.zeros((60, 6, 5, 0))}, r"x_train has shape \(60, 6, 5, 0\), expected"),
+    "no width": ({"x_train": np.zeros((60, 6, 0))}, r"x_train has shape \(60, 6, 0, 1\), expected"),
+    "too large": ({"x_train": np.full((60, 6, 5), 1e300)}, r"x_train\[0\] has NaN or infinite pixels"),
+    "huge factors": (
+        {"factors_train": np.full((60, 2), 2**31)},
+        "factors_train has values from 2147483648 to 2147483648, expected those of int32",
+    ),
+    "nameless factors": (
+        {"factors_train": np.zeros((60, 2), int), "factor_names": np.array(["x", "\ud800"])},
+        r"factor_names has the text '\\ud800', expected one in UTF-8",
+    ),
     "tiny images": ({"x_train": pixels()[:, :3]}, r"images of \(3, 5\) pixels, expected at least 4"),
     "empty": ({"x_train": pixels(0), "c_train": labels(0)}, "train split is empty"),
     "too few to split": ({"x_train": pixels(3), "c_train": labels(3)}, "validation split is empty"),
@@ -184,6 +198,33 @@ def test_what_is_no_npz_is_refused(tmp_path, write):
     write(tmp_path / "own.npz")
     with pytest.raises(DataError, match=r"cannot be read as \.npz"):
         load(tmp_path / "own.npz")
+
+
+def test_a_member_that_is_no_array_is_refused(npz):
+    path = npz()
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("x_test", "no array")
+    with pytest.raises(DataError, match=r"cannot be read as \.npz with plain arrays: its x_test is no array"):
+        load(path)
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "own.npz")
+    with pytest.raises(DataError, match=r"cannot be read as \.npz with plain arrays: it is no ordinary file"):
+        load(tmp_path / "own.npz")
+
+
+def test_damaged_files_are_refused_or_read_as_they_were(npz):
+    """Bytes of the whole file, headers among them, changed at random."""
+    path = npz(factors_train=np.zeros((60, 2), int), factor_names=np.array(["a", "b"]))
+    whole, draws = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for place in draws.integers(len(whole), size=draws.integers(1, 20)):
+            damaged[place] = draws.integers(256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(DataError):
+            load(path)
 
 
 def test_a_single_array_is_refused(tmp_path):

@@ -120,9 +120,9 @@ def test_without_tensorflow_the_extra_is_named(tmp_path, monkeypatch):
     builder = SimpleNamespace(
         as_data_source=unreadable,
         data_path=tmp_path,
-        info=SimpleNamespace(full_name="spoken_digit/1.0.9", features={"audio": None}),
+        info=SimpleNamespace(full_name="spoken_digit/1.0.9", splits={"train": 1}, features={"audio": None}),
     )
-    monkeypatch.setattr(sources, "open_tfds", lambda name, data_dir: (builder, "prepare"))
+    monkeypatch.setattr(sources, "open_tfds", lambda name, data_dir: builder)
     with pytest.raises(DataError, match=r"without TensorFlow: install the extra cvae_jax\[prepare\]$"):
         spoken_digit.read(None, tmp_path)
 

@@ -23,8 +23,71 @@ def test_a_name_tfds_could_not_have_is_unknown(name):
 
 
 def test_an_unprepared_dataset_names_the_command(tmp_path):
-    with pytest.raises(DataError, match=rf"experiments.prepare --dataset=kmnist --data_dir={tmp_path}$"):
-        sources.from_tfds("kmnist", tmp_path, tmp_path)
+    folder = tmp_path / "my data"
+    with pytest.raises(DataError, match=rf"run ./launch.sh prepare --dataset=kmnist '--data_dir={folder}'$"):
+        sources.from_tfds("kmnist", folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["mnist:3", "mnist/foo", "mnist:9.9.9", "mnist:", "mnist/", "mnist:a/b", "emnist/nope"]
+)
+def test_configs_and_versions_that_tfds_has_not_are_one_line(name, tmp_path):
+    with pytest.raises(
+        DataError, match=f"dataset '{name}' cannot be opened: .* expected a prepared NAME"
+    ) as error:
+        sources.from_tfds(name, tmp_path, tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def prepared(tfds_dir, tmp_path):
+    """A prepared MNIST to damage, and its folder."""
+    folder = tmp_path / "data" / "mnist" / "3.0.1"
+    folder.mkdir(parents=True)
+    for path in (tfds_dir / "mnist" / "3.0.1").iterdir():
+        (folder / path.name).symlink_to(path)
+    return tmp_path / "data", folder
+
+
+TRAIN, INFO = "mnist-train.array_record-00000-of-00001", "dataset_info.json"
+DAMAGES = {
+    "truncated": (TRAIN, lambda content: content[: len(content) // 2]),
+    "empty": (TRAIN, lambda content: b""),
+    "zeroed": (TRAIN, lambda content: bytes(len(content))),
+    "missing": (TRAIN, None),
+    "half a description": (INFO, lambda content: content[:500]),
+    "no description": (INFO, None),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_files_of_tfds_are_named(prepared, tmp_path, damage):
+    data_dir, folder = prepared
+    name, change = DAMAGES[damage]
+    path = folder / name
+    content = path.read_bytes()
+    path.unlink()
+    if change:
+        path.write_bytes(change(content))
+    with pytest.raises(DataError) as error:
+        sources.from_tfds("mnist", data_dir, tmp_path)
+    text = str(error.value)
+    assert "\n" not in text
+    assert name in text
+    if damage != "no description":
+        assert text.endswith(
+            f"run ./launch.sh prepare --dataset=mnist --data_dir={data_dir}-array_record and give that --data_dir"
+        )
+
+
+def test_another_format_than_array_record_is_named(tmp_path, monkeypatch):
+    builder = Builder("mnist", 28, 1, {"train": 5}, tmp_path)
+    monkeypatch.setattr(builder, "as_data_source", lambda split: (_ for _ in ()).throw(NotImplementedError))
+    monkeypatch.setattr(sources, "tfds_builder", lambda *args, **kwargs: builder)
+    with pytest.raises(
+        DataError, match=rf"in {tmp_path} is prepared in another format.*: run ./launch.sh prepare"
+    ):
+        sources.from_tfds("mnist", tmp_path, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def load(tmp_path, monkeypatch):
         data_path=tmp_path,
         info=SimpleNamespace(full_name="pairs/1.0.0", features=FEATURES, splits={"train"}),
     )
-    monkeypatch.setattr(sources, "open_tfds", lambda name, data_dir: (builder, "prepare"))
+    monkeypatch.setattr(sources, "open_tfds", lambda name, data_dir: builder)
 
     def read(**fields):
         config = Config(dataset="pairs", batch_size=8, **fields)
