@@ -211,7 +211,9 @@ def importances(
     for j, values in enumerate(given.factors.T):
         kind: Any = RandomForestClassifier if given.categorical[j] else RandomForestRegressor
         # Every split sees all latents: one drawn from a few would use what says less of the factor.
-        forest = kind(_TREES, max_features=None, random_state=0).fit(given.codes[fitted], values[fitted])
+        forest = kind(_TREES, max_features=None, random_state=0, n_jobs=-1)
+        # Trees grow side by side; their predictions are added one after another, so that rounding never differs.
+        forest.fit(given.codes[fitted], values[fitted]).set_params(n_jobs=1)
         importance[given.latents, j] = forest.feature_importances_
         predicted, actual = np.asarray(forest.predict(given.codes[judged])), values[judged]
         if given.categorical[j]:
