@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from cvae_jax import captioned_scenes, npz, shapes, sources, spoken_digit
+from cvae_jax.checksums import checksum
 from cvae_jax.condition_kinds import Observed, names_of
 from cvae_jax.config import Config
 from cvae_jax.dataset import DataError, Dataset, Split, unit
@@ -23,6 +24,9 @@ EMBEDDED = {
     "shapes": partial(shapes.shapes, 64),
     "shapes32": partial(shapes.shapes, 32),
 }
+
+# What a split holds beside its pixels.
+_BESIDE_PIXELS = ("c", "factors", "reworded")
 
 # TFDS datasets that are no images with labels, and how each is read.
 READERS = {"spoken_digit": spoken_digit.read}
@@ -66,8 +70,26 @@ def load(config: Config, *, data_dir: Path | None, cache_dir: Path) -> Dataset:
     else:
         dataset = read_tfds(config.dataset, data_dir, cache_dir)
     _check(dataset, config)
+    # Of what is read: standardized conditions may differ in their last bits between processors.
+    dataset = dataclasses.replace(dataset, checksums=_checksums(dataset, config))
     dataset = _binarize_once(standardized(dataset), config)
     return _observed(dataset, config.observed) if config.condition == "observed" else dataset
+
+
+def _checksums(dataset: Dataset, config: Config) -> dict[str, str]:
+    """A checksum of each split, by its name.
+
+    Pixels that are drawn here, not read, are left out: another processor may round a few of them otherwise.
+    """
+    pixels = () if config.dataset in EMBEDDED else ("x",)
+
+    def of(split: Split) -> str:
+        leaves = jax.tree.leaves_with_path(
+            {name: getattr(split, name) for name in (*pixels, *_BESIDE_PIXELS)}
+        )
+        return checksum(*(part for path, leaf in leaves for part in (jax.tree_util.keystr(path), leaf)))
+
+    return {name: of(getattr(dataset, name)) for name in ("train", "validation", "test")}
 
 
 def _names_features(config: Config) -> bool:

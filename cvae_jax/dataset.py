@@ -84,6 +84,7 @@ class Dataset:
       factor_names: what a person calls each column of the splits' `factors`; empty where they have none.
       kinds: of the conditions, where they are no labels alone.
       names: by the name of a condition, what a person calls its values: of a label each class, of a text all there are.
+      checksums: of each split's arrays as they were read, by its name; empty where nobody compares them.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Dataset:
     factor_names: tuple[str, ...] = ()
     kinds: Condition = None
     names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def condition(self) -> Condition:

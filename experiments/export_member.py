@@ -12,10 +12,12 @@ from experiments import cli, measures
 from experiments.cli import UserError
 from experiments.measures import Wanted
 from experiments.workdir import (
+    PICTURES,
     MetricsLog,
     chosen_member,
     claim,
     define_member_choice,
+    missing,
     read_metrics,
     read_run,
     test_line,
@@ -42,7 +44,7 @@ def main() -> int:
 
     from cvae_jax import checkpoints
     from cvae_jax.sweep import Population, as_alone
-    from experiments import loop, results
+    from experiments import loop, provenance, results
 
     cache = cli.use_cache()
     session = loop.open_session(run, cache)
@@ -57,12 +59,11 @@ def main() -> int:
     with folder_atomically(output) as folder:
         claim(folder, single)
         with checkpoints.open_manager(folder / "checkpoints") as manager:
-            checkpoints.save(manager, alone)
+            checkpoints.save(manager, alone, provenance.of_session(opened))
         MetricsLog(folder, members=(0,), step=0).extend(records)
         summary = results.finish(opened, alone, records[-1]["seconds"], folder, measure)
-        if results.missing_pictures(
-            folder
-        ):  # A run that is half there would be in the way of the next attempt.
+        # A run that is half there would be in the way of the next attempt.
+        if missing(folder, PICTURES):
             raise UserError(f"{output} is not written: {summary['error']}")
     print(f"member {member} is an ordinary run in {output}: {test_line(summary)}")
     measures.require_no_error(summary)

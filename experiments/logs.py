@@ -19,12 +19,23 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def scalar_writers(workdir: Path, run: Run, part: Part, step: int) -> Iterator[list[SummaryWriter]]:
-    """A TensorBoard writer per member."""
+def scalar_writers(workdir: Path, run: Run, part: Part, log: MetricsLog) -> Iterator[list[SummaryWriter]]:
+    """A TensorBoard writer per member, which has written what the log holds of its member.
+
+    Events that a killed process did not come to write, or wrote of epochs that are made anew, would otherwise set
+    TensorBoard and `metrics.jsonl` apart: older events are replaced.
+    """
     root = workdir / "tensorboard"
     folders = [root if run.kind == "train" else root / f"member-{i:03d}" for i in part.members]
-    writers = [SummaryWriter(str(folder), purge_step=step) for folder in folders]
+    for folder in folders:
+        for events in folder.glob("events.out.tfevents.*"):
+            events.unlink()
+    # A TensorBoard that has shown older events drops them at the purge.
+    writers = [SummaryWriter(str(folder), purge_step=0, flush_secs=1) for folder in folders]
     try:
+        for record in log.records:
+            if record["member"] in part.members:
+                _write_scalars(writers[part.members.index(record["member"])], record)
         yield writers
     finally:
         for writer in writers:
@@ -64,7 +75,10 @@ def write_records(
 def _write_scalars(board: SummaryWriter, record: dict[str, Any]) -> None:
     for split in ("train", "validation"):
         for name, value in record[split].items():
-            if np.isfinite(value):  # TensorBoard warns of anything else, at every evaluation of what diverged
+            # None is what JSON has for what is not finite.
+            if value is not None and np.isfinite(
+                value
+            ):  # TensorBoard warns of anything else, at every evaluation of what diverged
                 board.add_scalar(f"{split}/{name}", value, record["step"])
 
 

@@ -23,7 +23,7 @@ from cvae_jax.evaluation import Examples
 from cvae_jax.hparams import Hparams
 from cvae_jax.sweep import Population
 from cvae_jax.training import DIVERGED_TERMS
-from experiments import logs
+from experiments import logs, provenance
 from experiments.cli import Interrupted, UserError
 from experiments.progress import progress
 from experiments.workdir import MetricsLog, Run
@@ -138,16 +138,17 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
     """
     run, model, per_epoch = session.run, session.model, session.steps_per_epoch
     total_steps, batch_size = run.config.epochs * per_epoch, run.config.batch_size
-    folder = session.checkpoint_dir(workdir, part)
+    folder, origin = session.checkpoint_dir(workdir, part), provenance.of_session(session)
     with checkpoints.open_manager(folder) as manager, _signals() as signalled:
         population = _restored_or_new(session, part, manager)
         step = int(population.step)
-        checkpoints.discard_after(manager, step)
+        checkpoints.set_aside_after(manager, step)
         log = MetricsLog(workdir, members=part.members, step=step)
         last = {record["member"]: record for record in log.records if record["member"] in part.members}
         seconds = max((record["seconds"] for record in last.values()), default=0.0)
         if _ended(population, per_epoch, total_steps):
-            return population, seconds
+            with logs.scalar_writers(workdir, run, part, log):
+                return population, seconds
         if step:
             print(f"resuming at step {step} of {total_steps}", flush=True)
         start = time.perf_counter() - seconds
@@ -157,7 +158,7 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
         validation = _validation_data(session)
         examples_per_step = batch_size * len(part.members)
         with (
-            logs.scalar_writers(workdir, run, part, step) as boards,
+            logs.scalar_writers(workdir, run, part, log) as boards,
             progress(
                 total=total_steps * examples_per_step,
                 done=step * examples_per_step,
@@ -186,10 +187,12 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
                     last |= {record["member"]: record for record in records}
                     ended = _ended(population, per_epoch, total_steps)
                     if ended or step // per_epoch % run.checkpoint_every == 0:
-                        checkpoints.save(manager, population)
+                        log.to_disk()
+                        checkpoints.save(manager, population, origin)
+                checkpoints.raise_failure(manager)
                 report(step * examples_per_step, logs.describe(list(last.values())))
                 if signalled:
-                    _save_and_stop(manager, population, signalled[0])
+                    _save_and_stop(manager, population, origin, signalled[0])
         if step < total_steps:
             last_epoch = step // per_epoch
             print(f"no member trains on: ended after epoch {last_epoch} of {run.config.epochs}", flush=True)
@@ -197,9 +200,8 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
 
 
 def _restored_or_new(session: Session, part: Part, manager: ocp.CheckpointManager) -> Population:
-    population = checkpoints.restore(manager, abstract_population(session, part))
-    if population is None:
-        population = sweep.init(session.model, part.hparams)
+    checkpoint = checkpoints.restore(manager, abstract_population(session, part))
+    population = sweep.init(session.model, part.hparams) if checkpoint is None else checkpoint.population
     return devices.by_member(population, session.mesh)
 
 
@@ -208,9 +210,11 @@ def _validation_data(session: Session) -> Examples:
     return devices.replicated(evaluation.on_device(split, x_max), session.mesh)
 
 
-def _save_and_stop(manager: ocp.CheckpointManager, population: Population, number: int) -> None:
-    checkpoints.save(manager, population)
-    manager.wait_until_finished()
+def _save_and_stop(
+    manager: ocp.CheckpointManager, population: Population, origin: dict[str, Any], number: int
+) -> None:
+    checkpoints.save(manager, population, origin)
+    checkpoints.finish(manager)
     name = signal.Signals(number).name
     message = f"{name}: saved step {int(population.step)}; the same command continues from there"
     raise Interrupted(message, number=number)

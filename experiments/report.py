@@ -95,7 +95,7 @@ def _png(images: np.ndarray) -> str:
 
 
 def write(session: Session, rows: list[dict[str, Any]], pictures: list[Pictures], workdir: Path) -> None:
-    """Write both pictures of a sweep, and its hyperparameters for TensorBoard."""
+    """Write both pictures of a sweep."""
     alive = [row for row in rows if row["diverged"] is None and np.isfinite(row["test_elbo"])]
     if alive:
         points = _points(alive)
@@ -105,7 +105,6 @@ def write(session: Session, rows: list[dict[str, Any]], pictures: list[Pictures]
         write_atomically(workdir / "rate_distortion.png", figure.savefig)
     page = _page(session, rows, alive, pictures, read_metrics(workdir))
     write_atomically(workdir / "report.html", lambda file: file.write_text(page, encoding="utf-8"))
-    _write_hparams(session, rows, workdir)
 
 
 def _points(alive: list[dict[str, Any]]) -> list[plots.Point]:
@@ -218,8 +217,8 @@ def _curves_figure(rows: list[dict[str, Any]], metrics: list[dict[str, Any]]) ->
     return figure
 
 
-def _write_hparams(session: Session, rows: list[dict[str, Any]], workdir: Path) -> None:
-    """The members as an HParams experiment of TensorBoard."""
+def write_hparams(session: Session, rows: list[dict[str, Any]], workdir: Path) -> None:
+    """Write the members as an HParams experiment of TensorBoard."""
     for row, member in zip(rows, session.run.members, strict=True):
         settings = {k: v for k, v in dataclasses.asdict(member).items() if np.isfinite(v)}
         results = {f"test/{k}": row[f"test_{k}"] for k in ("elbo", "rate", "distortion")}

@@ -16,20 +16,15 @@ from cvae_jax.files import write_atomically
 from cvae_jax.hparams import Hparams
 from cvae_jax.sweep import Population
 from cvae_jax.training import Best
-from experiments import figures
+from experiments import figures, provenance
 from experiments.cli import UserError
 from experiments.loop import Part, Session, abstract_population, diverged, stopped_epoch
 from experiments.measures import SPLITS, Record, attempt, with_error
-from experiments.workdir import Run, write_json
+from experiments.workdir import PICTURES, Run, write_json
 
 # Below it, in nats, a posterior is the prior for all practical purposes.
 _COLLAPSED_RATE = 0.1
 _MOST_NAMED = 5
-_PICTURES = {
-    "samples": figures.samples_figure,
-    "reconstructions": figures.reconstructions_figure,
-    "traversals": figures.traversals_figure,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,13 +45,14 @@ class Trained:
 def load_population(session: Session, part: Part, workdir: Path) -> Population:
     """The latest checkpoint of a part."""
     folder = session.checkpoint_dir(workdir, part)
-    population = None
+    checkpoint = None
     if folder.exists():
-        with checkpoints.open_manager(folder) as manager:
-            population = checkpoints.restore(manager, abstract_population(session, part))
-    if population is None:
+        with checkpoints.open_manager(folder, read_only=True) as manager:
+            checkpoint = checkpoints.restore(manager, abstract_population(session, part))
+    if checkpoint is None:
         raise UserError(f"{workdir} holds no checkpoint yet, expected one in {folder}")
-    return population
+    provenance.require_readable(checkpoint, workdir, session)
+    return checkpoint.population
 
 
 def split_metrics(session: Session, part: Part, best: Best) -> dict[str, list[dict[str, Any]]]:
@@ -174,12 +170,8 @@ def never_valid(population: Population, position: int) -> list[str]:
     return ["the validation loss was finite after no epoch, and these are results of the initial parameters"]
 
 
-def missing_pictures(workdir: Path) -> list[str]:
-    """Which of an ordinary run's pictures are not there."""
-    return [name for name in _PICTURES if not (workdir / f"{name}.png").exists()]
-
-
 def write_pictures(session: Session, trained: Trained, workdir: Path) -> None:
-    """`samples.png`, `reconstructions.png` and `traversals.png` of one member."""
-    for name, figure in _PICTURES.items():
-        write_atomically(workdir / f"{name}.png", figure(session, trained).savefig)
+    """The pictures of an ordinary run."""
+    draw = (figures.samples_figure, figures.reconstructions_figure, figures.traversals_figure)
+    for name, figure in zip(PICTURES, draw, strict=True):
+        write_atomically(workdir / name, figure(session, trained).savefig)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,22 @@ from absl import flags
 from cvae_jax.config import Member
 from cvae_jax.files import write_atomically
 from experiments import cli, measures, seeds, settings
+from experiments.measures import Wanted
 from experiments.workdir import (
     Run,
     claim,
     finished_rows,
+    is_current,
+    missing,
     read_run,
     require_same_run,
+    training_lock,
     write_json,
 )
 
 FLAGS = flags.FLAGS
+
+Rows = list[dict[str, Any]]
 
 _MOST_NAMED = 5
 
@@ -33,25 +40,56 @@ def main() -> int:
     name = f"{Path(config.dataset).stem}-{config.network}-{len(members)}members"
     workdir = Path(FLAGS.workdir or f"sweeps/{name}")
 
-    from experiments import loop, report, results
-
     cache = cli.use_cache()
     size = FLAGS.members_per_program
     run = settings.sweep_run(members, _planned_size(members, workdir, cache) if size is None else size)
     wanted = measures.wanted(run)
     require_same_run(workdir, run)
     rows = finished_rows(workdir, run)
-    if rows and all(measures.holds(row, wanted) for row in rows):
-        _print_ranking(run, rows)
-        print(f"{workdir} is finished: {rows[0]['epochs']} epochs")
+    if rows is not None and not all(measures.holds(row, wanted) for row in rows):
+        rows = None
+    finished = rows is not None and is_current(workdir, run, workdir / "results.json")
+    if rows is not None and finished and not missing(workdir, _outputs(rows)):
+        _say_finished(run, workdir, rows)
         return 0
+    with training_lock(workdir):
+        _sweep(run, workdir, wanted, rows, cache)
+    return 0
+
+
+def _sweep(run: Run, workdir: Path, wanted: Wanted, rows: Rows | None, cache: Path) -> None:
+    """Train all members, or make again what a finished sweep lacks.
+
+    Args:
+      run: the sweep.
+      workdir: its folder, locked.
+      wanted: what is measured at the end.
+      rows: what `results.json` holds, if it may be of this sweep and nothing is left to train and to measure.
+      cache: the cache folder.
+    """
+    from experiments import loop, provenance, report, results
+
     session = loop.open_session(run, cache)
     measure = measures.prepare(wanted, session, cache)
+    is_ours = provenance.require_same(workdir, session) or (workdir / "config.json").exists()
     claim(workdir, run)
+    pictures: list[report.Pictures] = []
+    failed: list[str] = []
+    if rows is not None and is_ours:
+        if missing(workdir, _outputs(rows)):
+            for part in session.parts:
+                population = results.load_population(session, part, workdir)
+                for member in part.members:
+                    trained = results.trained_member(part, population, member)
+                    pictures.append(report.member_pictures(session, trained))
+            report.write(session, rows, pictures, workdir)
+            _write_tables(workdir, rows)
+            print(f"table, rate-distortion picture and report are made again in {workdir}")
+        _say_finished(run, workdir, rows)
+        return
     print(f"{loop.describe(session)}, {run.members_per_program} at a time; results in {workdir}", flush=True)
 
     rows = []
-    pictures: list[report.Pictures] = []
     tests: dict[int, dict[str, Any]] = {}
     for part in session.parts:
         population, seconds = loop.train(session, part, workdir)
@@ -80,14 +118,28 @@ def main() -> int:
             )
         del population
     rows = _same_columns(rows)
-    failed: list[str] = []
+    measures.attempt(failed, "TensorBoard's table", report.write_hparams, session, rows, workdir)
     measures.attempt(failed, "drawing the report", report.write, session, rows, pictures, workdir)
     _write_tables(workdir, rows)
     _print_ranking(run, rows)
     results.warn_of_collapse(run, {i: test for i, test in tests.items() if rows[i]["diverged"] is None})
     print(f"table, rate-distortion picture and report in {workdir}")
     _require_no_error(rows, failed)
-    return 0
+
+
+def _outputs(rows: Rows) -> list[str]:
+    """The files of a finished sweep, beside `results.json`."""
+    outputs = ["results.csv", "report.html"]
+    if seeds.several(rows):
+        outputs += ["results_by_setting.json", "results_by_setting.csv"]
+    if any(row["diverged"] is None and math.isfinite(row["test_elbo"]) for row in rows):
+        outputs.append("rate_distortion.png")
+    return outputs
+
+
+def _say_finished(run: Run, workdir: Path, rows: Rows) -> None:
+    _print_ranking(run, rows)
+    print(f"{workdir} is finished: {rows[0]['epochs']} epochs")
 
 
 def _planned_size(members: tuple[Member, ...], workdir: Path, cache: Path) -> int:
@@ -103,13 +155,13 @@ def _planned_size(members: tuple[Member, ...], workdir: Path, cache: Path) -> in
     return memory.members_that_fit(sweep.build_model(config, dataset, members), members)
 
 
-def _same_columns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _same_columns(rows: Rows) -> list[dict[str, Any]]:
     """Rows that all have the columns of each, None where a measure failed."""
     columns = dict.fromkeys(name for row in rows for name in row)
     return [{name: row.get(name) for name in columns} for row in rows]
 
 
-def _require_no_error(rows: list[dict[str, Any]], failed: list[str]) -> None:
+def _require_no_error(rows: Rows, failed: list[str]) -> None:
     """End with the first members whose measures failed, and what else did."""
     faulty = [f"member {row['member']}: {row['error']}" for row in rows if row.get("error")]
     more = [f"{len(faulty) - _MOST_NAMED} more members"] if len(faulty) > _MOST_NAMED else []
@@ -117,13 +169,12 @@ def _require_no_error(rows: list[dict[str, Any]], failed: list[str]) -> None:
         measures.require_no_error({"error": "; ".join([*failed, *faulty[:_MOST_NAMED], *more])})
 
 
-def _write_tables(workdir: Path, rows: list[dict[str, Any]]) -> None:
+def _write_tables(workdir: Path, rows: Rows) -> None:
     """`results.csv` and `.json`, a row per member; of several seeds also `results_by_setting`, a row per setting."""
     tables = {"results": rows}
     if seeds.several(rows):
         tables = {"results_by_setting": seeds.by_setting(rows)} | tables
     for name, table in tables.items():
-        write_json(workdir / f"{name}.json", table)
         text = io.StringIO()
         writer = csv.DictWriter(
             text, fieldnames=list(dict.fromkeys(column for row in table for column in row))
@@ -134,9 +185,11 @@ def _write_tables(workdir: Path, rows: list[dict[str, Any]]) -> None:
         write_atomically(
             workdir / f"{name}.csv", lambda file, content=content: file.write_text(content, encoding="utf-8")
         )
+        # `results.json` says that the sweep is finished: it is the last.
+        write_json(workdir / f"{name}.json", table)
 
 
-def _print_ranking(run: Run, rows: list[dict[str, Any]]) -> None:
+def _print_ranking(run: Run, rows: Rows) -> None:
     """The members by validation bound, best first, with the settings that differ; then the means over seeds."""
     differing = [
         field.name

@@ -7,7 +7,17 @@ from typing import Any
 
 from experiments import cli, measures, settings
 from experiments.measures import Wanted
-from experiments.workdir import Run, claim, finished_summary, require_same_run, test_line
+from experiments.workdir import (
+    PICTURES,
+    Run,
+    claim,
+    finished_summary,
+    is_current,
+    missing,
+    require_same_run,
+    test_line,
+    training_lock,
+)
 
 
 def main() -> int:
@@ -33,22 +43,51 @@ def train(run: Run, workdir: Path, wanted: Wanted) -> dict[str, Any]:
     """
     require_same_run(workdir, run)
     summary = finished_summary(workdir, run)
-    if summary and measures.holds(measures.flat(summary), wanted):
-        print(f"{workdir} is finished: {summary['epochs']} epochs, {test_line(summary)}")
-        return summary
+    if summary is not None and not measures.holds(measures.flat(summary), wanted):
+        summary = None
+    finished = summary is not None and is_current(workdir, run, workdir / "summary.json")
+    if summary is not None and finished and not missing(workdir, PICTURES):
+        return _say_finished(workdir, summary)
+    with training_lock(workdir):
+        return _train(run, workdir, wanted, summary)
 
-    from experiments import loop, results
+
+def _train(run: Run, workdir: Path, wanted: Wanted, summary: dict[str, Any] | None) -> dict[str, Any]:
+    """Train, or make again what a finished run lacks.
+
+    Args:
+      run: the run.
+      workdir: its folder, locked.
+      wanted: what is measured at the end.
+      summary: what `summary.json` holds, if it may be of this run and nothing is left to train and to measure.
+
+    Returns:
+      What `summary.json` holds.
+    """
+    from experiments import loop, provenance, results
 
     cache = cli.use_cache()
     session = loop.open_session(run, cache)
     measure = measures.prepare(wanted, session, cache)
+    is_ours = provenance.require_same(workdir, session) or (workdir / "config.json").exists()
     claim(workdir, run)
     (part,) = session.parts
+    if summary is not None and is_ours:
+        if missing(workdir, PICTURES):
+            trained = results.trained_member(part, results.load_population(session, part, workdir), 0)
+            results.write_pictures(session, trained, workdir)
+            print(f"pictures are drawn again in {workdir}")
+        return _say_finished(workdir, summary)
     print(f"{loop.describe(session)}; results in {workdir}", flush=True)
     population, seconds = loop.train(session, part, workdir)
     summary = results.finish(session, population, seconds, workdir, measure)
     print(f"{test_line(summary)}, after {seconds:.1f} s; pictures and checkpoint in {workdir}")
     measures.require_no_error(summary)
+    return summary
+
+
+def _say_finished(workdir: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    print(f"{workdir} is finished: {summary['epochs']} epochs, {test_line(summary)}")
     return summary
 
 

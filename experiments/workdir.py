@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
-from collections.abc import Collection
+import socket
+import time
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from absl import flags
 
 from cvae_jax.config import Config, Member
-from cvae_jax.files import write_atomically
+from cvae_jax.files import LockedError, locked, remove_abandoned, write_atomically
 from cvae_jax.randomness import GENERATOR
 from experiments.cli import UserError, say
 
+# An ordinary run's, beside its `summary.json`.
+PICTURES = ("samples.png", "reconstructions.png", "traversals.png")
 _TERMS = ("elbo", "rate", "distortion")
 _KINDS = {"train": "run of experiments.train", "sweep": "run of experiments.sweep"}
 
@@ -95,12 +100,30 @@ def read_run(workdir: Path) -> Run:
         ) from None
     except ValueError as error:
         raise UserError(f"{path} is no JSON: {error}") from None
+    return run_of_record(record, str(path))
+
+
+def as_record(run: Run) -> dict[str, Any]:
+    """A run as JSON can hold it; infinities as null."""
+    return _without_infinities(dataclasses.asdict(run) | {"random_generator": GENERATOR})
+
+
+def run_of_record(record: Any, where: str) -> Run:
+    """The run of a record.
+
+    Args:
+      record: what `as_record` made.
+      where: it was read, for a person.
+
+    Raises:
+      UserError: if it describes no run of this version.
+    """
     try:
         if record["kind"] not in _KINDS:
-            raise UserError(f"{path} has kind {record['kind']!r}, expected one of {', '.join(_KINDS)}")
+            raise UserError(f"{where} has kind {record['kind']!r}, expected one of {', '.join(_KINDS)}")
         # Runs of earlier versions record none: they had this one.
         if (generator := record.get("random_generator", GENERATOR)) != GENERATOR:
-            raise UserError(f"{path} has random_generator {generator!r}, expected {GENERATOR!r}")
+            raise UserError(f"{where} has random_generator {generator!r}, expected {GENERATOR!r}")
         # JSON has lists alone.
         settings: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in record["config"].items()
@@ -120,7 +143,7 @@ def read_run(workdir: Path) -> Run:
             checkpoint_every=record["checkpoint_every"],
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} does not describe a run of this version: {error}") from None
+        raise UserError(f"{where} does not describe a run of this version: {error}") from None
 
 
 def require_same_run(workdir: Path, run: Run) -> None:
@@ -130,10 +153,10 @@ def require_same_run(workdir: Path, run: Run) -> None:
     refused.
     """
     if (workdir / "config.json").exists():
-        differences = _differences(read_run(workdir), run)
-        if differences:
+        differing = differences(read_run(workdir), run)
+        if differing:
             raise UserError(
-                f"{workdir} holds a run with other settings: {'; '.join(differences)}; "
+                f"{workdir} holds a run with other settings: {'; '.join(differing)}; "
                 "expected the same, or another --workdir"
             )
     elif workdir.exists() and not workdir.is_dir():
@@ -143,13 +166,39 @@ def require_same_run(workdir: Path, run: Run) -> None:
 def claim(workdir: Path, run: Run) -> None:
     """Record a run in its workdir, unless the workdir records another run."""
     require_same_run(workdir, run)
-    write_json(
-        workdir / "config.json",
-        dataclasses.asdict(run) | {"random_generator": GENERATOR},
-    )
+    write_json(workdir / "config.json", as_record(run))
 
 
-def _differences(old: Run, new: Run) -> list[str]:
+@contextlib.contextmanager
+def training_lock(workdir: Path) -> Iterator[None]:
+    """Hold a workdir for this process, which trains in it. The system ends what a killed process holds.
+
+    Raises:
+      UserError: if another process does, naming it.
+
+    Warns:
+      UserWarning: where the file system has no locks: nothing is held then.
+    """
+    made = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
+    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        with locked(workdir / "train.lock", f"process {os.getpid()} on {socket.gethostname()} since {since}"):
+            remove_abandoned(workdir)
+            yield
+    except LockedError as error:
+        raise UserError(
+            f"{workdir} is being written by {error}: expected to wait for its end, or another --workdir"
+        ) from None
+    finally:
+        # Of a run that was refused nothing is to be left.
+        with contextlib.suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+
+
+def differences(old: Run, new: Run) -> list[str]:
+    """What a run that is to go on has otherwise than it is recorded, in words."""
     if old.kind != new.kind:
         return [f"it is a {_KINDS[old.kind]} there, not a {_KINDS[new.kind]}"]
     if len(old.members) != len(new.members):
@@ -170,6 +219,19 @@ def _of_member(run: Run) -> list[str]:
     return [""] if run.kind == "train" else [f" of member {i}" for i in range(len(run.members))]
 
 
+def is_current(workdir: Path, run: Run, results: Path) -> bool:
+    """Whether `config.json` and the dates of the files leave no doubt that results are of this run and its data."""
+    if not (workdir / "config.json").exists() or read_run(workdir).data_dir != run.data_dir:
+        return False
+    own = Path(run.config.dataset)
+    return not own.is_file() or own.stat().st_mtime <= results.stat().st_mtime
+
+
+def missing(workdir: Path, names: Iterable[str]) -> list[str]:
+    """Which of these files a workdir lacks."""
+    return [name for name in names if not (workdir / name).exists()]
+
+
 def finished_summary(workdir: Path, run: Run) -> dict[str, Any] | None:
     """The summary of a run that has all its epochs behind it, or stopped early, else None."""
     summary = _read_json(workdir / "summary.json")
@@ -182,8 +244,12 @@ def finished_rows(workdir: Path, run: Run) -> list[dict[str, Any]] | None:
     rows = _read_rows(workdir)
     if rows is None or len(rows) != len(run.members) or not all(_is_finished(row, run) for row in rows):
         return None
-    # JSON holds no infinities.
-    return [row | dataclasses.asdict(member) for row, member in zip(rows, run.members, strict=True)]
+    # JSON holds no infinities, and nothing that is no number.
+    numbers = {f"{split}_{term}": math.nan for split in ("validation", "test") for term in _TERMS}
+    return [
+        row | {k: v for k, v in numbers.items() if row.get(k, v) is None} | dataclasses.asdict(member)
+        for row, member in zip(rows, run.members, strict=True)
+    ]
 
 
 def _read_json(path: Path) -> Any:
@@ -259,6 +325,11 @@ class MetricsLog:
         ]
         kept = "".join(json.dumps(_without_infinities(record)) + "\n" for record in self.records)
         write_atomically(self._path, lambda file: file.write_text(kept, encoding="utf-8"))
+
+    def to_disk(self) -> None:
+        """Wait until all lines are on the disk: a checkpoint is never ahead of them."""
+        with self._path.open("rb") as file:
+            os.fsync(file.fileno())
 
     def extend(self, records: list[dict[str, Any]]) -> None:
         """Write a line per record, and keep them."""

@@ -65,9 +65,10 @@ def test_a_run_ends_when_no_member_trains_on(train, tmp_path, capsys):
 
 
 def test_a_sweep_whose_members_all_ended_is_finished(tmp_path):
+    figures = dict.fromkeys(("validation_elbo", "test_elbo", "test_rate", "test_distortion"), 1.0)
     rows = [
-        {"epochs": 7, "stopped_epoch": 5, "diverged": None},
-        {"epochs": 7, "stopped_epoch": None, "diverged": 60},
+        {"member": 0, "epochs": 7, "stopped_epoch": 5, "diverged": None} | figures,
+        {"member": 1, "epochs": 7, "stopped_epoch": None, "diverged": 60} | figures,
     ]
     write_json(tmp_path / "results.json", rows)
     assert finished_rows(tmp_path, a_run(epochs=200)) is not None

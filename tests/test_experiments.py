@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from scripts import Scripts, metrics_lines, read_json, tensorboard_events
+from scripts import Scripts, metrics_lines, read_json
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cvae_jax.config import Config, Member
-from experiments.workdir import read_run
+from experiments.workdir import read_run, training_lock
 
 EPOCHS = 30
 STEPS = EPOCHS * 10
@@ -46,6 +47,12 @@ def launched(scripts, trained, tmp_path_factory):
     for folder in list((damaged / "checkpoints" / str(STEPS)).rglob("d")):
         shutil.rmtree(folder)
     (other / "file").write_text("")
+    without_config = other / "without_config"
+    shutil.copytree(workdir, without_config)
+    for name in ("config.json", "samples.png"):
+        (without_config / name).unlink()
+    shutil.copytree(without_config, other / "other_without_config")
+    shutil.copytree(workdir, other / "elsewhere")
     again = ("train", *SETTINGS, f"--workdir={workdir}")
     look = (f"--workdir={workdir}", "--seed=3", "--num=5")
     commands = {
@@ -65,6 +72,11 @@ def launched(scripts, trained, tmp_path_factory):
         "stages": ("reproduce", "--experiment=iwae-k5", "--stages=9", f"--workdir={other / 'stages'}"),
         "again": again,
         "other beta": (*again, "--beta=2"),
+        "no config": ("train", *SETTINGS, f"--workdir={without_config}"),
+        "other without config": (
+            "train", *SETTINGS, "--beta=2", f"--workdir={other / 'other_without_config'}"
+        ),
+        "other data_dir": ("train", *SETTINGS, f"--workdir={other / 'elsewhere'}", f"--data_dir={other}"),
         "negative beta": ("train", "--beta=-1", f"--workdir={other / 'a'}"),
         "no latents": ("train", "--latent_dim=0", f"--workdir={other / 'b'}"),
         "unknown dataset": ("train", "--dataset=fashion_mnits", f"--workdir={other / 'c'}"),
@@ -137,19 +149,22 @@ def test_summary_json_is_of_the_best_epoch(trained):
 
 
 def test_tensorboard_shows_what_metrics_jsonl_says(trained):
-    (file,) = (trained[0] / "tensorboard").iterdir()
-    shown = {
-        (event.step, value.tag): value.simple_value
-        for event in tensorboard_events(file)
-        for value in event.summary.value
-    }
-    expected = {
-        (line["step"], f"{split}/{name}"): np.float32(value)
-        for line in metrics_lines(trained[0])
+    assert_tensorboard_agrees(trained[0])
+
+
+def assert_tensorboard_agrees(workdir):
+    """Every scalar of `metrics.jsonl` once, as its reader has them, which drops what a later start purges."""
+    reader = EventAccumulator(str(workdir / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    shown = [
+        (e.step, tag, np.float32(e.value)) for tag in reader.Tags()["scalars"] for e in reader.Scalars(tag)
+    ]
+    expected = [
+        (line["step"], f"{split}/{name}", np.float32(value))
+        for line in metrics_lines(workdir)
         for split in ("train", "validation")
         for name, value in line[split].items()
-    }
-    assert shown == expected
+    ]
+    assert sorted(shown) == sorted(expected)
 
 
 @pytest.mark.parametrize("name", ["samples", "reconstructions", "traversals"])
@@ -184,6 +199,41 @@ def test_the_same_command_says_it_is_finished(trained, result):
     assert result("again").code == 0
     assert f"{trained[0]} is finished: {EPOCHS} epochs" in result("again").out
     assert result("again").err == ""
+
+
+def test_a_finished_run_gets_back_what_it_lacks_its_checkpoint_saying_whose_it_is(trained, launched):
+    result, other = launched
+    assert result("no config").err == ""
+    assert f"pictures are drawn again in {other / 'without_config'}" in result("no config").out
+    assert f"is finished: {EPOCHS} epochs" in result("no config").out
+    for name in ("samples.png", "config.json", "summary.json", "metrics.jsonl"):
+        assert (other / "without_config" / name).read_bytes() == (trained[0] / name).read_bytes()
+
+
+def test_other_settings_without_config_json_are_refused_by_the_checkpoint(launched):
+    result, other = launched
+    assert_one_line_error(
+        result("other without config"), f"checkpoint {STEPS} in ", "beta is 1.0 there, not 2.0"
+    )
+    assert not (other / "other_without_config" / "config.json").exists()
+
+
+def test_another_data_dir_of_the_same_data_is_recorded(launched):
+    result, other = launched
+    assert result("other data_dir").err == ""
+    assert f"is finished: {EPOCHS} epochs" in result("other data_dir").out
+    assert read_run(other / "elsewhere").data_dir == str(other)
+
+
+def test_a_second_process_says_who_trains_in_a_workdir_and_ends(scripts, tmp_path):
+    with training_lock(tmp_path / "run"):
+        result = scripts.run("train", *SETTINGS, f"--workdir={tmp_path / 'run'}")
+        assert_one_line_error(
+            result, f"run is being written by process {os.getpid()} on ", "another --workdir"
+        )
+        assert [path.name for path in (tmp_path / "run").iterdir()] == ["train.lock"]
+    # Nothing is left of a run that came to nothing.
+    assert not (tmp_path / "run").exists()
 
 
 def test_more_epochs_continue_the_run(trained, launched):
@@ -289,6 +339,7 @@ def test_a_run_killed_and_terminated_ends_as_an_undisturbed_one(scripts, trained
     assert metrics_lines(workdir) == metrics_lines(undisturbed)
     summaries = [repeatable(read_json(folder / "summary.json")) for folder in (workdir, undisturbed)]
     assert summaries[0] == summaries[1]
+    assert_tensorboard_agrees(workdir)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")

@@ -251,10 +251,10 @@ def test_it_resumes_bit_for_bit(together, tmp_path):
         members=halfway.members.replace(stopped_epoch=jnp.array([2, -1, -1], jnp.int32))
     )
     with checkpoints.open_manager(tmp_path) as manager:
-        checkpoints.save(manager, halfway)
+        checkpoints.save(manager, halfway, {})
         manager.wait_until_finished()
-        restored = checkpoints.restore(manager, jax.eval_shape(lambda: halfway))
-    assert_same_bits(together.steps(halfway, 3), together.steps(restored, 3))
+        checkpoint = checkpoints.restore(manager, jax.eval_shape(lambda: halfway))
+    assert_same_bits(together.steps(halfway, 3), together.steps(checkpoint.population, 3))
 
 
 def test_a_member_taken_out_has_the_shapes_of_its_solo_run(make_sweep, together):

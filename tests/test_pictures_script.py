@@ -12,7 +12,7 @@ from scripts import Scripts, read_json
 
 from cvae_jax import checkpoints
 from cvae_jax.config import Config, Member
-from experiments import loop
+from experiments import loop, provenance
 from experiments.workdir import Run, claim
 
 OF_ALL = {"samples", "reconstructions", "traversals", "interpolations", "aggregate_posterior", "latents"}
@@ -40,7 +40,11 @@ def swept(scripts, tmp_path_factory):
     best = population.members.best.replace(params=params)
     claim(workdir, run)
     with checkpoints.open_manager(workdir / "checkpoints") as manager:
-        checkpoints.save(manager, population.replace(members=population.members.replace(best=best)))
+        checkpoints.save(
+            manager,
+            population.replace(members=population.members.replace(best=best)),
+            provenance.of_session(session),
+        )
     return workdir
 
 

@@ -43,6 +43,7 @@ HELD = (
 )  # fmt: skip
 LATENTS = [f"test_{name}" for name in HELD]
 NLL = [f"test_{name}" for name in ("conditional_nll", "conditional_nll_standard_error", "nll_samples")]
+MADE_AGAIN = ("results.csv", "report.html", "rate_distortion.png")
 RESULTS = [*METRICS, *LATENTS, *NLL]
 
 
@@ -72,6 +73,8 @@ def launched(scripts, swept, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     exported = other / "exported"
     without_metrics = other / "without_metrics"
+    bare = other / "bare"
+    shutil.copytree(swept[0], bare, ignore=shutil.ignore_patterns(*MADE_AGAIN))
     shutil.copytree(swept[0], without_metrics, ignore=shutil.ignore_patterns("metrics.jsonl"))
     look = ("--label=7", "--num=4")
     chains = [
@@ -92,6 +95,7 @@ def launched(scripts, swept, tmp_path_factory):
             "compare what": ("evaluate", workdir, f"--compare={swept[0]}:0,{swept[0]}:2"),
             "train over a sweep": ("train", workdir),
             "again": ("sweep", *SWEEP, workdir),
+            "made again": ("sweep", *SWEEP, f"--workdir={bare}"),
         },
     ]  # fmt: skip
 
@@ -293,6 +297,15 @@ def test_the_same_command_says_it_is_finished(swept, result):
     *ranking, last = result("again").out.splitlines()
     assert last == f"{workdir} is finished: {EPOCHS} epochs"
     assert said.out.splitlines()[-1 - len(ranking) : -1] == ranking
+
+
+def test_a_finished_sweep_gets_back_what_it_lacks(swept, launched):
+    results, other = launched
+    assert results["made again"].err == ""
+    assert results["made again"].out.splitlines()[-1].endswith(f"is finished: {EPOCHS} epochs")
+    for name in (*MADE_AGAIN[:2], "results.json"):
+        assert (other / "bare" / name).read_bytes() == (swept[0] / name).read_bytes()
+    assert (other / "bare" / MADE_AGAIN[2]).stat().st_size > 1000
 
 
 def test_an_exported_member_has_its_rows_metrics_and_continues(swept, launched):

@@ -1,0 +1,108 @@
+"""What a checkpoint records of its run: settings, data and versions, to be compared before it is used."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+import cvae_jax
+from cvae_jax import checkpoints
+from experiments.cli import UserError
+from experiments.workdir import Run, as_record, differences, run_of_record
+
+if TYPE_CHECKING:
+    from experiments.loop import Session
+
+
+def of_session(session: Session) -> dict[str, Any]:
+    """What is saved beside the members of a run."""
+    return {
+        "run": as_record(session.run),
+        "data": dict(session.dataset.checksums),
+        "versions": _versions(),
+    }
+
+
+def require_same(workdir: Path, session: Session) -> bool:
+    """Refuse to train on from checkpoints of another run, or on other data.
+
+    Args:
+      workdir: of the run.
+      session: what is to be trained.
+
+    Returns:
+      Whether there are checkpoints, all of this run.
+
+    Raises:
+      UserError: naming what differs.
+
+    Warns:
+      UserWarning: if another version made them.
+    """
+    found, versions = False, {}
+    for folder in _folders(workdir):
+        with checkpoints.open_manager(folder, read_only=True) as manager:
+            records = checkpoints.read_records(manager)
+        for step, record in sorted(records.items(), reverse=True):
+            found, versions = True, record["versions"]
+            _require_same_settings(f"checkpoint {step} in {folder}", record, session.run)
+            if changed := _changed(record, session):
+                raise UserError(
+                    f"{workdir} was trained on other data: {changed} since; expected the same, or another --workdir"
+                )
+    if found and versions != _versions():
+        before, now = (", ".join(f"{k} {v}" for k, v in each.items()) for each in (versions, _versions()))
+        warnings.warn(
+            f"{workdir} was trained by {before}, this is {now}: the last digits may differ", stacklevel=2
+        )
+    return found
+
+
+def require_readable(checkpoint: checkpoints.Checkpoint, workdir: Path, session: Session) -> None:
+    """Refuse to look at a checkpoint of another run than `config.json` describes.
+
+    Raises:
+      UserError: naming what differs.
+
+    Warns:
+      UserWarning: if the data are not those it was trained on.
+    """
+    _require_same_settings(f"checkpoint {checkpoint.step} in {workdir}", checkpoint.record, session.run)
+    if changed := _changed(checkpoint.record, session):
+        warnings.warn(f"{workdir} was trained on other data: {changed} since", stacklevel=2)
+
+
+def _require_same_settings(what: str, record: Mapping[str, Any], run: Run) -> None:
+    differing = differences(run_of_record(record["run"], what), run)
+    if differing:
+        raise UserError(
+            f"{what} is of a run with other settings: {'; '.join(differing)}; expected the same, or another --workdir"
+        )
+
+
+def _changed(record: Mapping[str, Any], session: Session) -> str:
+    """Which splits are not those that a checkpoint records, in words; empty if none."""
+    found = session.dataset.checksums
+    changed = [name for name, before in record["data"].items() if found[name] != before]
+    if not changed:
+        return ""
+    before, now = record["run"]["data_dir"], session.run.data_dir
+    where = f" in {now or 'the default --data_dir'}" if before != now else ""
+    splits = f"{', '.join(changed)} split{'s' if len(changed) > 1 else ''}"
+    return f"the {splits} of {session.run.config.dataset}{where} changed"
+
+
+def _folders(workdir: Path) -> Iterator[Path]:
+    """Where checkpoints may lie, however the members were divided."""
+    folder = workdir / "checkpoints"
+    for each in (folder, *sorted(folder.glob("part-*"))):
+        if each.is_dir():
+            yield each
+
+
+def _versions() -> dict[str, str]:
+    return {"cvae_jax": cvae_jax.__version__, "jax": jax.__version__}
