@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int
 
 _PERPLEXITY = 30.0
-_LEAST_EXAMPLES = 4
+LEAST_EXAMPLES = 4
 
 
 def kl_per_latent(q: Gaussian) -> Float[Array, " z"]:
@@ -108,8 +108,8 @@ def project(means: Float[np.ndarray, "n z"]) -> Projections:
     from sklearn.manifold import TSNE
 
     n = len(means)
-    if n < _LEAST_EXAMPLES:
-        raise DataError(f"the test split holds {n} examples, expected at least {_LEAST_EXAMPLES} to project")
+    if n < LEAST_EXAMPLES:
+        raise DataError(f"the test split holds {n} examples, expected at least {LEAST_EXAMPLES} to project")
     components = min(2, means.shape[1])
     model = PCA(components, random_state=0)
     pca, explained = np.zeros((n, 2), np.float32), np.zeros(2)

@@ -13,7 +13,7 @@ from cvae_jax.files import write_atomically
 from experiments import cli
 from experiments.cli import UserError
 from experiments.pages import script_json
-from experiments.workdir import chosen_member, define_member_choice, read_run
+from experiments.workdir import chosen_member, define_member_choice, read_run, require_writable
 
 if TYPE_CHECKING:
     from jaxtyping import Int, PyTree
@@ -32,6 +32,7 @@ def main() -> int:
     if output.suffix != ".html":
         raise UserError(f"output is {output}, expected a name ending in .html")
     run = read_run(workdir)
+    require_writable(output)
     member = chosen_member(workdir, run)
     for name, drawn in {
         "condition": ("label", "none"),

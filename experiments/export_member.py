@@ -20,6 +20,7 @@ from experiments.workdir import (
     missing,
     read_metrics,
     read_run,
+    require_writable,
     test_line,
 )
 
@@ -35,6 +36,7 @@ def main() -> int:
     output = Path(FLAGS.output or f"{workdir}-member{member}")
     if output.exists():
         raise UserError(f"{output} exists already, expected a new folder: set --output")
+    require_writable(output)
     records = [record | {"member": 0} for record in read_metrics(workdir) if record["member"] == member]
     if not records:
         raise UserError(

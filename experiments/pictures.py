@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from cvae_jax.files import write_atomically
 from experiments import cli
 from experiments.cli import UserError
-from experiments.workdir import chosen_member, define_member_choice, read_run
+from experiments.workdir import chosen_member, define_member_choice, read_run, require_writable
+
+if TYPE_CHECKING:
+    from cvae_jax.dataset import Dataset
 
 FLAGS = flags.FLAGS
 
@@ -40,11 +45,14 @@ def main() -> int:
             )
     if FLAGS.label is not None and condition != "label":
         raise UserError(f"{workdir} was trained {trained_on}, expected no --label")
-    chosen = FLAGS.only or drawable
+    folder = workdir / "pictures" if run.kind == "train" else workdir / "pictures" / f"member-{member:03d}"
+    output = Path(FLAGS.output) if FLAGS.output else folder
+    require_writable(output / f"{drawable[0]}.png")
 
     from experiments import figures, loop, results
 
     session = loop.open_session(run, cli.use_cache())
+    chosen = chosen_of(session.dataset, drawable, FLAGS.only)
     names = session.dataset.class_names
     if FLAGS.label is not None and FLAGS.label not in names:
         raise UserError(f"label is {FLAGS.label}, expected one of {', '.join(names)}")
@@ -64,12 +72,32 @@ def main() -> int:
         "aggregate_posterior": lambda: figures.aggregate_posterior_figure(session, trained, q),
         "latents": lambda: figures.scatter_figure(session, trained, q),
     }
-    folder = workdir / "pictures" if run.kind == "train" else workdir / "pictures" / f"member-{member:03d}"
-    output = Path(FLAGS.output) if FLAGS.output else folder
     for name in chosen:
         write_atomically(output / f"{name}.png", draw[name]().savefig)
     print(f"wrote {', '.join(f'{name}.png' for name in chosen)} to {output}")
     return 0
+
+
+def chosen_of(dataset: Dataset, drawable: Sequence[str], only: Sequence[str]) -> list[str]:
+    """The pictures to draw: those asked for, or all that a dataset allows.
+
+    Args:
+      dataset: the run's.
+      drawable: what can be drawn of the run's condition and prior.
+      only: what `--only` asks for, empty for all.
+
+    Raises:
+      UserError: if one is asked for that the dataset does not allow.
+    """
+    from cvae_jax.posteriors import LEAST_EXAMPLES
+
+    lacks = {} if dataset.labelled else dict.fromkeys(_OF_LABELLED_DATA, "labels of its examples")
+    if len(dataset.test) < LEAST_EXAMPLES:
+        lacks["latents"] = f"{LEAST_EXAMPLES} test examples"
+    for name in only:
+        if name in lacks:
+            raise UserError(f"only is {name}, expected another of {dataset.name}, which lacks {lacks[name]}")
+    return list(only) or [name for name in drawable if name not in lacks]
 
 
 if __name__ == "__main__":

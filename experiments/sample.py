@@ -11,7 +11,7 @@ from absl import flags
 from cvae_jax.files import write_atomically
 from experiments import asked, betas, cli, measures
 from experiments.cli import UserError
-from experiments.workdir import chosen_member, define_member_choice, read_run
+from experiments.workdir import chosen_member, define_member_choice, read_run, require_writable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +31,7 @@ def main() -> int:
         raise UserError(
             f"output is {output}, expected .png or .npz of {run.config.dataset}: spoken_digit is heard"
         )
+    require_writable(output)
     member = chosen_member(workdir, run)
     if FLAGS.guidance is not None and run.members[member].condition_dropout == 0:
         raise UserError(

@@ -1,5 +1,6 @@
 """Posteriors of a split, classes compared at one z, and the figures they are drawn in."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -11,10 +12,13 @@ from sklearn.datasets import load_digits
 
 from cvae_jax import evaluation, latent_plots, plots, posteriors, sampling, sweep
 from cvae_jax.checks import SettingError
+from cvae_jax.condition_kinds import Vector
 from cvae_jax.config import Member
 from cvae_jax.cvae import Gaussian, encode
 from cvae_jax.dataset import DataError
 from cvae_jax.losses import standard_normal_kl
+from experiments.cli import UserError
+from experiments.pictures import chosen_of
 
 Z = jnp.array([[0.3, -1.0, 2.0, 0.0, 0.0], [-2.0, 1.0, 0.5, 0.0, 0.0]])
 
@@ -214,3 +218,24 @@ def test_lines_of_equal_elbo_stand_apart(points, constants):
     for rates, distortions, constant in lines:
         np.testing.assert_allclose(np.add(rates, distortions), constant)
         assert rates[0] <= min(rate for rate, _ in points) < max(rate for rate, _ in points) + 0.1 <= rates[1]
+
+
+# Of which data
+
+
+def test_what_a_dataset_lacks_is_not_drawn(digits):
+    few = dataclasses.replace(digits, test=digits.test.take(np.arange(3)))
+    unlabelled = dataclasses.replace(digits, kinds=Vector(2))
+    drawable = ("samples", "interpolations", "latents")
+    assert chosen_of(digits, drawable, []) == list(drawable)
+    assert chosen_of(digits, drawable, ["latents"]) == ["latents"]
+    assert chosen_of(few, drawable, []) == ["samples", "interpolations"]
+    assert chosen_of(unlabelled, drawable, []) == ["samples"]
+    for dataset, name, lacking in (
+        (few, "latents", "4 test examples"),
+        (unlabelled, "interpolations", "labels of its examples"),
+    ):
+        with pytest.raises(
+            UserError, match=f"only is {name}, expected another of digits, which lacks {lacking}"
+        ):
+            chosen_of(dataset, drawable, [name])
