@@ -195,7 +195,8 @@ def not_finite(record: Record) -> list[str]:
 
 def with_error(record: Record, faults: list[str]) -> Record:
     """A record whose `error` says what failed and which figures are not finite; without it where all is well."""
-    faults = [*faults, *(f"{name} is not finite" for name in not_finite(record))]
+    if names := not_finite(record):
+        faults = [*faults, f"not finite: {', '.join(names)}"]
     return record | {"error": "; ".join(faults)} if faults else record
 
 

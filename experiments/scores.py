@@ -106,8 +106,8 @@ def factors_to_score(dataset: Dataset, condition: str) -> Scored:
         )
     if len(factors) < _LEAST_EXAMPLES:
         raise UserError(
-            f"disentanglement is scored on a split of {dataset.name} that holds {len(factors)} examples, expected at "
-            f"least {_LEAST_EXAMPLES}"
+            f"disentanglement is scored on a split of {dataset.name} of size {len(factors)}, expected at least "
+            f"{_LEAST_EXAMPLES} examples"
         )
     labels = [j for j, values in enumerate(factors.T) if any((values == c).all() for c in _labels(dataset))]
     given = [] if condition == "none" else labels
