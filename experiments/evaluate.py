@@ -73,10 +73,10 @@ def _evaluate() -> int:
     measure = measures.prepare(wanted, session, cache, Path(output) if output else None)
     part = session.part_of(member)
     population = results.load_population(session, part, workdir)
-    metrics = results.split_metrics(session, part, population.members.best)
     position = part.members.index(member)
     trained = results.trained_member(part, population, member)
     faults = results.never_valid(population, position)
+    metrics = results.split_metrics(session, part, population.members.best, faults)
     record = measure(trained, {split: metrics[split][position] for split in measures.SPLITS}, faults)
     if curve:
         record["at_beta"] = scores.at_betas(session, trained, curve)

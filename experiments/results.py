@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from cvae_jax import checkpoints, evaluation, latents, reconstruction
 from cvae_jax.files import write_atomically
@@ -55,34 +56,47 @@ def load_population(session: Session, part: Part, workdir: Path) -> Population:
     return checkpoint.population
 
 
-def split_metrics(session: Session, part: Part, best: Best) -> dict[str, list[dict[str, Any]]]:
+def split_metrics(
+    session: Session, part: Part, best: Best, faults: list[str]
+) -> dict[str, list[dict[str, Any]]]:
     """Metrics of the members' best parameters, by split.
 
-    The bound's terms on validation and test; of test also what the latents hold, and errors of reconstructions.
+    The bound's terms on validation and test; of test also what the latents hold, and errors of reconstructions, which
+    are left out and added to the faults if they cannot be computed.
     """
-    dataset = session.dataset
+    dataset, masks = session.dataset, part.hparams.latent_mask
     dims = math.prod(dataset.shape) if session.model.likelihood.bits else None
     splits = {
         name: evaluation.on_device(split, dataset.x_max)
         for name, split in (("validation", dataset.validation), ("test", dataset.test))
     }
-    masks = part.hparams.latent_mask
     metrics = {
         name: evaluation.summarize(
             evaluation.members_elbo_terms(session.model, best.params, examples, masks), dims=dims
-        )
+        )[: len(part.members)]
         for name, examples in splits.items()
     }
-    terms = latents.members_latent_terms(session.model, best.params, splits["test"], masks)
-    config = session.run.config
-    one_prior = config.prior in ("standard", "vamp") or config.condition == "none"
-    held = latents.summarize(terms, [test["rate"] for test in metrics["test"]], one_prior=one_prior)
-    metrics["test"] = [a | b for a, b in zip(metrics["test"], held, strict=True)]
-    metrics = {name: members[: len(part.members)] for name, members in metrics.items()}
-    for position, test in enumerate(metrics["test"]):
-        params = member_of(best.params, position)
-        errors = reconstruction.reconstruction_errors(session.model, params, splits["test"], masks[position])
-        test |= reconstruction.summarize(errors, dataset.shape)
+
+    def held() -> list[dict[str, Any]]:
+        terms = latents.members_latent_terms(session.model, best.params, splits["test"], masks)
+        config = session.run.config
+        one_prior = config.prior in ("standard", "vamp") or config.condition == "none"
+        terms = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(part.members)], terms)
+        return latents.summarize(terms, [test["rate"] for test in metrics["test"]], one_prior=one_prior)
+
+    def reconstructed() -> list[dict[str, Any]]:
+        each = [(member_of(best.params, i), masks[i]) for i in range(len(part.members))]
+        return [
+            reconstruction.summarize(
+                reconstruction.reconstruction_errors(session.model, params, splits["test"], mask),
+                dataset.shape,
+            )
+            for params, mask in each
+        ]
+
+    for what, measure in (("what the latents hold", held), ("errors of reconstructions", reconstructed)):
+        found = attempt(faults, what, measure) or [{}] * len(part.members)
+        metrics["test"] = [a | b for a, b in zip(metrics["test"], found, strict=True)]
     return metrics
 
 
@@ -97,7 +111,7 @@ def warn_of_collapse(run: Run, tests: dict[int, dict[str, Any]]) -> None:
         return
     collapsed, idle = [], []
     for i, test in tests.items():
-        active, latent_dim = test["active_units"], run.members[i].latent_dim
+        active, latent_dim = test.get("active_units"), run.members[i].latent_dim
         whose = f"member {i}: " if run.kind == "sweep" else ""
         counted = "" if active is None else f"{active} of {latent_dim} active, "
         found = f"{whose}{counted}rate {test['rate']:.2f}"
@@ -143,8 +157,8 @@ def finish(
     """
     (part,) = session.parts
     trained = trained_member(part, population, 0)
-    metrics = split_metrics(session, part, population.members.best)
     faults = never_valid(population, 0)
+    metrics = split_metrics(session, part, population.members.best, faults)
     attempt(faults, "drawing pictures", write_pictures, session, trained, workdir)
     steps = int(population.step)
     record = measure(trained, {split: metrics[split][0] for split in SPLITS}, faults)

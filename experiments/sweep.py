@@ -93,10 +93,11 @@ def _sweep(run: Run, workdir: Path, wanted: Wanted, rows: Rows | None, cache: Pa
     tests: dict[int, dict[str, Any]] = {}
     for part in session.parts:
         population, seconds = loop.train(session, part, workdir)
-        metrics = results.split_metrics(session, part, population.members.best)
+        of_part: list[str] = []
+        metrics = results.split_metrics(session, part, population.members.best, of_part)
         for position, member in enumerate(part.members):
             trained = results.trained_member(part, population, member)
-            faults = results.never_valid(population, position)
+            faults = [*of_part, *results.never_valid(population, position)]
             drawn = measures.attempt(faults, "drawing pictures", report.member_pictures, session, trained)
             pictures.append(drawn or report.NO_PICTURES)
             record = measure(trained, {split: metrics[split][position] for split in measures.SPLITS}, faults)

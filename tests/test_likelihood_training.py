@@ -304,7 +304,7 @@ def test_results_count_bits_where_pixels_are_whole_levels(tmp_path, cache_dir, n
     session = loop.open_session(run, Path(cache_dir))
     (part,) = session.parts
     best = sweep.init(session.model, part.hparams).members.best
-    metrics = results.split_metrics(session, part, best)
+    metrics = results.split_metrics(session, part, best, [])
     for (each,) in metrics.values():
         assert ("bits_per_dim" in each) == counts
         if counts:

@@ -195,13 +195,16 @@ def test_a_failure_costs_no_other_result_and_is_made_up_for(write, train, tmp_pa
 
     with monkeypatch.context() as patched:
         patched.setattr(disentanglement, "scores_and_chance", fail)
+        patched.setattr(results.latents, "members_latent_terms", fail)
         with pytest.raises(
             UserError, match=r"disentanglement failed: ValueError: no scores today; the other"
         ):
             train(run, folder, SCORED)
     assert "Traceback" in capsys.readouterr().err
     summary = read_json(folder / "summary.json")
-    assert summary["error"] == "disentanglement failed: ValueError: no scores today"
+    why = "failed: ValueError: no scores today"
+    assert summary["error"] == f"what the latents hold {why}; disentanglement {why}"
+    assert "active_units" not in summary["test"]
     assert math.isfinite(summary["test"]["conditional_nll"])
     assert "disentanglement" not in summary
     assert {path.name for path in folder.glob("*.png")} == {
@@ -216,7 +219,9 @@ def test_a_failure_costs_no_other_result_and_is_made_up_for(write, train, tmp_pa
     assert "error" not in again
     assert 0 <= again["disentanglement"]["mig"] <= 1
     assert 0 <= again["disentanglement"]["mig_chance"] <= 1
-    assert again["test"] == summary["test"]
+    assert again["test"] == summary["test"] | {
+        name: again["test"][name] for name in ("mutual_information", "aggregate_kl", "active_units")
+    }
     monkeypatch.setattr(loop, "open_session", fail)
     assert train(run, folder, SCORED) == read_json(folder / "summary.json")
 
@@ -261,7 +266,7 @@ def test_one_test_example_is_measured_without_a_warning(opened, capsys):
     session, trained = opened(**one)
     (part,) = session.parts
     best = sweep.init(session.model, part.hparams).members.best
-    test = results.split_metrics(session, part, best)["test"][0]
+    test = results.split_metrics(session, part, best, [])["test"][0]
     assert test["active_units"] is None
     measure = measures.prepare(Wanted(nll_samples=3), session, None)
     record = measure(trained, {"validation": {}, "test": test}, [])
