@@ -99,7 +99,7 @@ def write(session: Session, rows: list[dict[str, Any]], pictures: list[Pictures]
     alive = [row for row in rows if row["diverged"] is None and np.isfinite(row["test_elbo"])]
     if alive:
         points = _points(alive)
-        over = f", mean ± standard error over {seeds.number(seeds.by_setting(alive))}"
+        over = f", mean ± standard error over {seeds.number(seeds.by_setting(alive))} (small marks)"
         title = f"test split{over if seeds.several(alive) else ''}"
         figure = plots.rate_distortion(points, alive, title=title)
         write_atomically(workdir / "rate_distortion.png", figure.savefig)

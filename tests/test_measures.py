@@ -16,6 +16,7 @@ from cvae_jax import disentanglement, sweep
 from cvae_jax.config import Config, Member
 from cvae_jax.dataset import DataError
 from experiments import cli, loop, measures, quality, results, scores, workdir
+from experiments import sweep as sweep_script
 from experiments import train as train_script
 from experiments.cli import UserError
 from experiments.measures import Wanted
@@ -243,6 +244,22 @@ def test_a_failure_costs_no_other_result_and_is_made_up_for(write, train, tmp_pa
     assert summary["test"]["conditional_nll"] is None
     assert summary["error"] == "not finite: test conditional_nll, test conditional_nll_standard_error"
     assert not measures.holds(measures.flat(summary), Wanted(nll_samples=4))
+
+
+def test_a_sweep_names_the_members_whose_measures_failed():
+    fine = {"member": 0, "mig": 0.5}
+    rows = sweep_script._same_columns(
+        [fine, *({"member": i, "error": f"not finite: test {i}"} for i in range(1, 8))]
+    )
+    assert rows[0] == fine | {"error": None}
+    assert rows[1] == {"member": 1, "mig": None, "error": "not finite: test 1"}
+    with pytest.raises(UserError) as raised:
+        sweep_script._require_no_error(rows, ["drawing the report failed: full"])
+    named = "; ".join(f"member {i}: not finite: test {i}" for i in range(1, 6))
+    assert str(raised.value) == (
+        f"drawing the report failed: full; {named}; 2 more members; the other results are written"
+    )
+    sweep_script._require_no_error(rows[:1], [])
 
 
 def test_results_of_initial_parameters_are_an_error():
