@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -13,12 +15,13 @@ import jax.numpy as jnp
 from jax.extend.core import Var
 
 from cvae_jax import training
+from cvae_jax.checks import SettingError
 from cvae_jax.condition_kinds import blank
-from cvae_jax.config import Member
+from cvae_jax.config import Config, Member
 from cvae_jax.cvae import CVAE
-from cvae_jax.hparams import hparams, options_used
+from cvae_jax.hparams import Hparams, hparams, options_used
 from cvae_jax.objectives import objective
-from cvae_jax.training import Batch
+from cvae_jax.training import Batch, TrainState
 
 if TYPE_CHECKING:
     from jaxtyping import PyTree
@@ -43,12 +46,27 @@ _OWN_MEMORY = (
     "sort",
     "while",
 )
+# Settings that make a model or its step large.
+_SIZES = (
+    "hidden", "batch_size", "num_samples", "num_components", "mixture_parts", "pseudo_inputs", "discriminator_width"
+)  # fmt: skip
 _VIEWS = ("convert_element_type", "reshape", "squeeze")
 
 
 def tree_bytes(tree: PyTree) -> int:
     """Bytes of all arrays in a tree, or of their shapes and types."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _abstract_settings(model: CVAE, members: Sequence[Member]) -> Hparams:
+    """Shapes of one member's settings."""
+    largest, used = Member(latent_dim=model.capacity), options_used(members)
+    return jax.eval_shape(lambda: hparams(largest, capacity=model.capacity, steps_per_epoch=1, used=used))
+
+
+def _abstract_state(model: CVAE, members: Sequence[Member]) -> TrainState:
+    """Shapes of one member's state."""
+    return jax.eval_shape(lambda h: training.init(model, h), _abstract_settings(model, members))
 
 
 def member_bytes(model: CVAE, members: Sequence[Member]) -> int:
@@ -65,9 +83,8 @@ def member_bytes(model: CVAE, members: Sequence[Member]) -> int:
     Returns:
       Bytes per member.
     """
-    largest, used = Member(latent_dim=model.capacity), options_used(members)
-    settings = jax.eval_shape(lambda: hparams(largest, capacity=model.capacity, steps_per_epoch=1, used=used))
-    state = jax.eval_shape(lambda h: training.init(model, h), settings)
+    used, settings = options_used(members), _abstract_settings(model, members)
+    state = _abstract_state(model, members)
     batch_size = model.config.batch_size
 
     def blank_batch() -> Batch:
@@ -81,6 +98,48 @@ def member_bytes(model: CVAE, members: Sequence[Member]) -> int:
     return tree_bytes(state) + _peak_bytes(jaxpr.jaxpr)
 
 
+def require_room(model: CVAE, members: Sequence[Member], at_once: int) -> None:
+    """Refuse members that cannot fit into free memory, before anything of theirs is made.
+
+    What is counted is the least they take: parameters, the optimizer's state, and one step's decoded draws.
+
+    Args:
+      model: the model.
+      members: of the sweep.
+      at_once: how many train in one program.
+
+    Raises:
+      SettingError: naming the settings that make a model large.
+    """
+    config = model.config
+    draws = config.num_samples * config.batch_size * math.prod(model.shape) * 4
+    needed = at_once * (tree_bytes(_abstract_state(model, members)) + draws)
+    sizes = {
+        name: getattr(config, name) for name in _SIZES if getattr(config, name) != getattr(Config(), name)
+    }
+    sizes |= {"latent_dim": model.capacity, "members_per_program": at_once}
+    named = (f"{name} is {','.join(map(str, v)) if isinstance(v, tuple) else v}" for name, v in sizes.items())
+    require_free(", ".join(named), needed)
+
+
+def require_free(what: str, needed: float) -> None:
+    """Refuse what takes more bytes than are free.
+
+    Args:
+      what: the settings that say how much it is, as an error names them.
+      needed: bytes.
+
+    Raises:
+      SettingError: naming them.
+    """
+    free = _device_bytes() or _host_bytes()
+    if needed > free:
+        raise SettingError(
+            f"{what}: this takes at least {needed / 2**30:.3g} GiB of memory, expected at most the "
+            f"{free / 2**30:.3g} GiB that are free"
+        )
+
+
 def members_that_fit(model: CVAE, members: Sequence[Member]) -> int:
     """Members to train at once: all, or as many equal parts as the devices' free memory asks for."""
     fit = max(1, int(_SHARE * _free_bytes() / member_bytes(model, members)))
@@ -89,12 +148,25 @@ def members_that_fit(model: CVAE, members: Sequence[Member]) -> int:
 
 
 def _free_bytes() -> int:
-    """Free bytes on all devices together."""
+    """Free bytes on all devices together, for a plan."""
+    return _device_bytes() or ASSUMED_FREE_BYTES
+
+
+def _host_bytes() -> float:
+    """Bytes of the host's memory that are free or could be freed; inf where the system does not say."""
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
+    return math.inf
+
+
+def _device_bytes() -> int:
+    """Free bytes on all devices together; 0 where none says."""
     free = 0
     for device in jax.local_devices():
         stats: dict[str, Any] = device.memory_stats() or {}
         free += stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)
-    return free or ASSUMED_FREE_BYTES
+    return free
 
 
 def _bytes_of(aval: Any) -> int:

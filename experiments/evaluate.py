@@ -59,7 +59,7 @@ def _evaluate() -> int:
     if output is not None and (wanted.nll_samples is None or not output.endswith(".npz")):
         raise UserError(f"nll_output is {output}, expected a name ending in .npz, with --nll_samples")
     if output is not None:
-        require_writable(Path(output))
+        require_writable(Path(output), workdir, run)
     member = chosen_member(workdir, run)
     curve = betas.chosen(run, member, flags.FLAGS.beta) if flags.FLAGS.beta else []
     inception = flags.FLAGS.inception_features

@@ -32,7 +32,7 @@ def main() -> int:
     if output.suffix != ".html":
         raise UserError(f"output is {output}, expected a name ending in .html")
     run = read_run(workdir)
-    require_writable(output)
+    require_writable(output, workdir, run)
     member = chosen_member(workdir, run)
     for name, drawn in {
         "condition": ("label", "none"),

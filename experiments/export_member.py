@@ -36,7 +36,7 @@ def main() -> int:
     output = Path(FLAGS.output or f"{workdir}-member{member}")
     if output.exists():
         raise UserError(f"{output} exists already, expected a new folder: set --output")
-    require_writable(output)
+    require_writable(output, workdir, run)
     records = [record | {"member": 0} for record in read_metrics(workdir) if record["member"] == member]
     if not records:
         raise UserError(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cvae_jax import checkpoints, data, devices, evaluation, feed, sweep
+from cvae_jax import checkpoints, data, devices, evaluation, feed, memory, sweep
 from cvae_jax.cvae import CVAE
 from cvae_jax.dataset import Dataset
 from cvae_jax.evaluation import Examples
@@ -90,6 +90,7 @@ def open_session(run: Run, cache: Path) -> Session:
     data_dir = Path(run.data_dir) if run.data_dir else None
     dataset = data.load(run.config, data_dir=data_dir, cache_dir=cache)
     model = sweep.build_model(run.config, dataset, run.members)
+    memory.require_room(model, run.members, run.members_per_program)
     mesh = devices.make_mesh(run.members_per_program, run.config.batch_size)
     per_epoch = feed.steps_per_epoch(run.config, dataset)
     size = devices.padded(run.members_per_program, mesh)

@@ -47,7 +47,8 @@ def main() -> int:
         raise UserError(f"{workdir} was trained {trained_on}, expected no --label")
     folder = workdir / "pictures" if run.kind == "train" else workdir / "pictures" / f"member-{member:03d}"
     output = Path(FLAGS.output) if FLAGS.output else folder
-    require_writable(output / f"{drawable[0]}.png")
+    for name in FLAGS.only or drawable:
+        require_writable(output / f"{name}.png", workdir, run)
 
     from experiments import figures, loop, results
 

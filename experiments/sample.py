@@ -27,11 +27,11 @@ def main() -> int:
     if output.suffix not in (".png", ".npz", ".wav"):
         raise UserError(f"output is {output}, expected a name ending in .png, .npz or .wav")
     run = read_run(workdir)
+    require_writable(output, workdir, run)
     if output.suffix == ".wav" and run.config.dataset != "spoken_digit":
         raise UserError(
             f"output is {output}, expected .png or .npz of {run.config.dataset}: spoken_digit is heard"
         )
-    require_writable(output)
     member = chosen_member(workdir, run)
     if FLAGS.guidance is not None and run.members[member].condition_dropout == 0:
         raise UserError(
@@ -43,12 +43,14 @@ def main() -> int:
     import jax.numpy as jnp
     import numpy as np
 
-    from cvae_jax import sampling
+    from cvae_jax import memory, sampling
     from cvae_jax.multirate import at_beta
     from cvae_jax.randomness import root_key
     from experiments import loop, results
 
     session = loop.open_session(run, cli.use_cache())
+    # The draws, their means and their pictures.
+    memory.require_free(f"num is {FLAGS.num}", 3 * FLAGS.num * 4 * math.prod(session.dataset.shape))
     wanted = asked.asked(session, FLAGS.num)
     part = session.part_of(member)
     trained = results.trained_member(part, results.load_population(session, part, workdir), member)

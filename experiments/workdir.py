@@ -22,6 +22,12 @@ from experiments.cli import UserError, say
 
 # An ordinary run's, beside its `summary.json`.
 PICTURES = ("samples.png", "reconstructions.png", "traversals.png")
+# What a run and a sweep write in their workdirs.
+_OWN_FILES = (
+    "config.json", "metrics.jsonl", "summary.json", "results.json", "results.csv", "report.html", "rate_distortion.png",
+    *PICTURES,
+)  # fmt: skip
+_OWN_FOLDERS = ("checkpoints", "tensorboard")
 _TERMS = ("elbo", "rate", "distortion")
 _KINDS = {"train": "run of experiments.train", "sweep": "run of experiments.sweep"}
 
@@ -57,8 +63,21 @@ class Run:
             )
 
 
-def require_writable(path: Path) -> None:
-    """Refuse a file that could not be written, before what it will hold is computed."""
+def require_writable(path: Path, workdir: Path, run: Run) -> None:
+    """Refuse a file that could not be written, or is a run's own, before what it will hold is computed.
+
+    Args:
+      path: the file.
+      workdir: of the run that is looked at.
+      run: the run, whose data are not to be written over.
+    """
+    if run.config.dataset.endswith(".npz") and path.resolve() == Path(run.config.dataset).resolve():
+        raise UserError(f"{path} is the dataset of {workdir}, expected another file to write")
+    folder, target = workdir.resolve(), path.resolve()
+    if (target.parent == folder and target.name in _OWN_FILES) or any(
+        folder / name in target.parents for name in _OWN_FOLDERS
+    ):
+        raise UserError(f"{path} is a file of the run in {workdir}, expected another file to write")
     if path.is_dir():
         raise UserError(f"{path} is a folder, expected the name of a file to write")
     folder = next(parent for parent in path.absolute().parents if parent.exists())

@@ -78,6 +78,8 @@ def test_guidance_goes_from_no_condition_to_it(halves):
         (("--speaker=eve",), "speaker is eve, expected one of ann, bob"),
         (("--label=ann",), "was trained with the condition text,label, expected no --label"),
         (("--example=48",), "example is 48, expected 0 to 47"),
+        (("--seed=4294967296",), "seed is 4294967296, expected a whole number ≥ 0 and ≤ 4294967295"),
+        (("--num=2000000000",), "num is 2000000000: this takes at least"),
         (("--output=drawn.wav",), "expected .png or .npz of"),
         (("--temperature=nan",), "temperature is nan, expected a finite number ≥ 0"),
     ],

@@ -46,6 +46,10 @@ def launched(scripts, trained, tmp_path_factory):
     shutil.copytree(workdir, damaged)
     for folder in list((damaged / "checkpoints" / str(STEPS)).rglob("d")):
         shutil.rmtree(folder)
+    emptied = other / "emptied"
+    shutil.copytree(workdir, emptied)
+    (emptied / "summary.json").write_text("{}")
+    (emptied / "metrics.jsonl").unlink()
     (other / "file").write_text("")
     without_config = other / "without_config"
     shutil.copytree(workdir, without_config)
@@ -71,6 +75,7 @@ def launched(scripts, trained, tmp_path_factory):
         ),
         "stages": ("reproduce", "--experiment=iwae-k5", "--stages=9", f"--workdir={other / 'stages'}"),
         "again": again,
+        "emptied": ("train", *SETTINGS, f"--workdir={emptied}"),
         "other beta": (*again, "--beta=2"),
         "no config": ("train", *SETTINGS, f"--workdir={without_config}"),
         "other without config": (
@@ -234,6 +239,13 @@ def test_a_second_process_says_who_trains_in_a_workdir_and_ends(scripts, tmp_pat
         assert [path.name for path in (tmp_path / "run").iterdir()] == ["train.lock"]
     # Nothing is left of a run that came to nothing.
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_its_summary_and_metrics_is_summarized_again(trained, launched):
+    result, other = launched
+    assert result("emptied").code == 0, result("emptied").err
+    summary, again = (read_json(folder / "summary.json") for folder in (trained[0], other / "emptied"))
+    assert repeatable(again) == repeatable(summary)
 
 
 def test_more_epochs_continue_the_run(trained, launched):

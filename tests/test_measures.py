@@ -186,8 +186,9 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path, name, message):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match=message):
-        workdir.require_writable(tmp_path / name)
-    workdir.require_writable(tmp_path / "new" / "folder" / "nll.npz")
+        workdir.require_writable(tmp_path / name, tmp_path / "run", a_run("own.npz", "label"))
+    file = tmp_path / "new" / "folder" / "nll.npz"
+    workdir.require_writable(file, tmp_path / "run", a_run("own.npz", "label"))
     assert not (tmp_path / "new").exists()
 
 

@@ -200,5 +200,5 @@ def test_its_condition_is_a_text_and_its_factors_are_named(built):
 
 
 def test_captions_without_mnist_name_the_command(tmp_path):
-    with pytest.raises(DataError, match=rf"experiments.prepare --dataset=mnist --data_dir={tmp_path}$"):
+    with pytest.raises(DataError, match=rf"run ./launch.sh prepare --dataset=mnist --data_dir={tmp_path}$"):
         data.load(Config(dataset="captions", condition="none"), data_dir=tmp_path, cache_dir=tmp_path)

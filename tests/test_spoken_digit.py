@@ -108,7 +108,7 @@ def test_what_cannot_be_analysed_is_told_in_one_line(monkeypatch):
 def test_an_unprepared_dataset_names_the_command(tmp_path):
     pytest.importorskip("tensorflow", reason="TFDS reads audio with TensorFlow only")
     with pytest.raises(
-        DataError, match=rf"experiments.prepare --dataset=spoken_digit --data_dir={tmp_path}$"
+        DataError, match=rf"run ./launch.sh prepare --dataset=spoken_digit --data_dir={tmp_path}$"
     ):
         spoken_digit.read(tmp_path, tmp_path)
 

@@ -3,7 +3,10 @@
 import pytest
 from scripts import metrics_lines, read_json
 
+from cvae_jax import memory
+from cvae_jax.checks import SettingError
 from cvae_jax.config import Config, Member
+from experiments import loop
 from experiments.cli import UserError
 from experiments.workdir import (
     MetricsLog,
@@ -14,6 +17,7 @@ from experiments.workdir import (
     finished_summary,
     read_metrics,
     read_run,
+    require_writable,
     write_json,
 )
 
@@ -139,3 +143,52 @@ def test_a_resumed_log_drops_what_lies_after_its_step(tmp_path):
     resumed = MetricsLog(tmp_path, members=range(1), step=20)
     resumed.extend([a_record(30) | {"epoch": 4}])
     assert [(line["step"], line["epoch"]) for line in metrics_lines(tmp_path)] == [(10, 1), (20, 2), (30, 4)]
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("own.npz", "is the dataset of"),
+        ("run/../own.npz", "is the dataset of"),
+        ("link.npz", "is the dataset of"),
+        ("run/config.json", "is a file of the run in"),
+        ("run/samples.png", "is a file of the run in"),
+        ("run/checkpoints/10/drawn.npz", "is a file of the run in"),
+    ],
+)
+def test_outputs_that_would_replace_what_a_run_needs_are_refused(tmp_path, output, message):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "own.npz").touch()
+    (tmp_path / "link.npz").symlink_to(tmp_path / "own.npz")
+    run = a_run(dataset=str(tmp_path / "own.npz"))
+    with pytest.raises(UserError, match=f"{message} .*, expected another file to write"):
+        require_writable(tmp_path / output, tmp_path / "run", run)
+    for other in ("drawn.npz", "run/drawn.png", "samples.png"):
+        require_writable(tmp_path / other, tmp_path / "run", run)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"hidden": (2**31 - 1, 2**31 - 1)}, "hidden is 2147483647,2147483647, latent_dim is 16"),
+        ({"latent_dim": 2**31 - 1}, "latent_dim is 2147483647"),
+        ({"objective": "iwae", "num_samples": 2**31 - 1}, "num_samples is 2147483647"),
+        ({"prior": "vamp", "pseudo_inputs": 2**31 - 1}, "pseudo_inputs is 2147483647"),
+        ({"objective": "factorvae", "discriminator_width": 2**31 - 1}, "discriminator_width is 2147483647"),
+        ({"prior": "mixture", "mixture_parts": 2**31 - 1}, "mixture_parts is 2147483647"),
+    ],
+)
+def test_models_that_no_memory_holds_are_refused_before_anything_is_made(tmp_path, settings, named):
+    with pytest.raises(SettingError) as error:
+        loop.open_session(a_run(**settings), tmp_path)
+    assert named in str(error.value)
+    assert "this takes at least " in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_free_may_be_taken():
+    memory.require_free("num is 1", 1)
+    with pytest.raises(
+        SettingError, match=r"num is 1: this takes at least \S+ GiB .* expected at most the \S+ GiB"
+    ):
+        memory.require_free("num is 1", 2**60)
