@@ -243,7 +243,9 @@ def shared_config() -> Config:
     values: dict[str, Any] = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Config)}
     made = {
         "binarize": binarize,
-        "condition": FLAGS.condition or _USUAL_CONDITIONS.get(FLAGS.dataset, "label"),
+        "condition": _USUAL_CONDITIONS.get(FLAGS.dataset, "label")
+        if FLAGS.condition is None
+        else FLAGS.condition,
         "condition_feature": tuple(FLAGS.condition_feature),
         "augment": tuple(FLAGS.augment),
         "hidden": _widths(FLAGS.hidden),

@@ -183,6 +183,7 @@ def test_what_is_observed_is_certain_and_the_rest_is_not_seen(network, quadrants
     [
         ({"condition": "labels"}, "condition is 'labels', expected one of label, vector, image"),
         ({"condition": "text,observed"}, "expected none and observed alone"),
+        ({"condition": ""}, "condition is '', expected one of label"),
         ({"condition": "observed", "observed": 4}, "observed is 4, expected a whole number ≥ 1 and ≤ 3"),
         ({"condition": "observed", "likelihood": "gaussian", "binarize": "none"}, "binarize is 'none'"),
         ({"condition": "text,label", "condition_feature": ("caption",)}, "expected one for each of"),
