@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -17,6 +19,8 @@ from absl import app, flags, logging
 
 from cvae_jax.literal import printable
 from experiments import interrupts
+
+_DAMAGED_PROGRAM = re.compile(r"Error (?:reading|writing) persistent compilation cache entry for '([^']+)'")
 
 
 class Literal:
@@ -115,7 +119,17 @@ def say(kind: str, message: str) -> None:
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
     """A warning as a line; the place in the code says something to programmers alone."""
+    if damaged := _DAMAGED_PROGRAM.match(str(message)):
+        _forget_programs(damaged[1])
     say("warning", str(message))
+
+
+def _forget_programs(name: str) -> None:
+    """Remove compiled programs from the cache: JAX may leave half of one, and never replaces a damaged one."""
+    import jax
+
+    for path in Path(jax.config.jax_compilation_cache_dir).glob(f"{glob.escape(name)}*"):
+        path.unlink(missing_ok=True)
 
 
 def require_flags_within_bounds() -> None:

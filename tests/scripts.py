@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from compiling import QUICKLY
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboardX.proto import event_pb2
 
 ROOT = Path(__file__).parents[1]
@@ -95,6 +96,20 @@ def metrics_lines(workdir):
     """Lines of `metrics.jsonl`, without the seconds."""
     lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return without_seconds(json.loads(line) for line in lines)
+
+
+def tensorboard_scalars(workdir):
+    """The scalars of a run or of all members of a sweep, as TensorBoard's reader has them, by folder."""
+    root = workdir / "tensorboard"
+    scalars = {}
+    for folder in sorted({file.parent for file in root.rglob("events.out.*")}):
+        reader = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+        scalars[str(folder.relative_to(root))] = [
+            (tag, event.step, event.value)
+            for tag in reader.Tags()["scalars"]
+            for event in reader.Scalars(tag)
+        ]
+    return scalars
 
 
 def tensorboard_events(file):

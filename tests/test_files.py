@@ -175,3 +175,35 @@ def test_packed_arrays_that_cannot_be_written_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"file cannot be written .*set --cache_dir"):
         packing.packed_once(tmp_path / "file" / "packed.npz", "here", lambda: {"x": np.zeros(3)})
+
+
+def test_a_compiled_program_of_which_half_is_there_is_made_again_once(tmp_path):
+    """As a kill or a full disk leaves it in JAX's cache; in a process of its own, because JAX opens its cache once."""
+    program = """
+import pathlib, sys
+import jax
+from experiments import cli
+def compile_anew():
+    jax.clear_caches()
+    jax.jit(lambda x: x + 1)(1.0)
+def main():
+    cli.use_cache()
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compile_anew()
+    files = list((pathlib.Path(sys.argv[1].partition("=")[2]) / "compiled").glob("*-cache"))
+    for file in files:
+        file.write_bytes(file.read_bytes()[:50])
+    compile_anew()
+    print(*(file.stat().st_size for file in files))
+cli.define_cache_flags()
+cli.run(main)
+"""
+    command = [sys.executable, "-c", program, f"--cache_dir={tmp_path}"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    warnings = ended.stderr.splitlines()
+    assert warnings
+    assert all(
+        line.startswith("warning: Error reading persistent compilation cache entry") for line in warnings
+    )
+    assert min(map(int, ended.stdout.split())) > 50
