@@ -362,6 +362,25 @@ def test_a_full_disk_is_named(scripts, trained, tmp_path):
         subprocess.run(["umount", tmp_path], check=True)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system takes root")
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_at_once(scripts, trained, tmp_path):
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,ro", "tmpfs", folder], check=False)
+    if mounted.returncode:
+        pytest.skip("this system does not let even root mount")
+    try:
+        result = scripts.run("train", *SETTINGS, f"--workdir={folder.parent}")
+        ended = time.time()
+        assert_one_line_error(result, "checkpoints: Read-only file system")
+        # Three epochs, of which the last is the first to have a checkpoint.
+        assert len(metrics_lines(folder.parent)) == 3
+        assert ended - (folder.parent / "metrics.jsonl").stat().st_mtime < 10
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
 # Errors
 
 
