@@ -21,6 +21,8 @@ from cvae_jax.literal import printable
 from experiments import interrupts
 
 _DAMAGED_PROGRAM = re.compile(r"Error (?:reading|writing) persistent compilation cache entry for '([^']+)'")
+# Of the cache folder, where classifiers that judge samples are kept.
+JUDGES = "classifiers"
 
 
 class Literal:
@@ -70,10 +72,13 @@ def use_cache() -> Path:
     """Set JAX up for the script; the cache folder the flags name, which keeps JAX's compiled programs too."""
     import jax
 
+    from cvae_jax.files import remove_abandoned
     from cvae_jax.randomness import pin_generator
 
     pin_generator()
     folder = Path(flags.FLAGS.cache_dir) if flags.FLAGS.cache_dir else cache_dir()
+    for each in (folder, folder / JUDGES):
+        remove_abandoned(each)
     if flags.FLAGS.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", os.fspath(folder / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

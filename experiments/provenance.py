@@ -48,7 +48,7 @@ def require_same(workdir: Path, session: Session) -> bool:
         with checkpoints.open_manager(folder, read_only=True) as manager:
             records = checkpoints.read_records(manager)
         for step, record in sorted(records.items(), reverse=True):
-            found, versions = True, record["versions"]
+            found, versions = True, versions or record["versions"]
             _require_same_settings(f"checkpoint {step} in {folder}", record, session.run)
             if changed := _changed(record, session):
                 raise UserError(

@@ -13,7 +13,7 @@ import numpy as np
 from cvae_jax.checksums import checksum
 from cvae_jax.files import write_atomically
 from cvae_jax.packing import UNREADABLE, read_npz
-from experiments.cli import UserError
+from experiments.cli import JUDGES, UserError
 from experiments.workdir import Run
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def trained_once(
     Returns:
       The variables.
     """
-    path = cache / "classifiers" / f"{dataset.replace('/', '-')}-{depends_on}.npz"
+    path = cache / JUDGES / f"{dataset.replace('/', '-')}-{depends_on}.npz"
     params = _read_params(path, like)
     if params is None:
         print(

@@ -177,8 +177,8 @@ def test_packed_arrays_that_cannot_be_written_are_named(tmp_path):
         packing.packed_once(tmp_path / "file" / "packed.npz", "here", lambda: {"x": np.zeros(3)})
 
 
-def test_a_compiled_program_of_which_half_is_there_is_made_again_once(tmp_path):
-    """As a kill or a full disk leaves it in JAX's cache; in a process of its own, because JAX opens its cache once."""
+def test_a_script_mends_the_cache_that_a_killed_one_left(tmp_path):
+    """Half files of its own, and half a compiled program of JAX's; in a process, because JAX opens its cache once."""
     program = """
 import pathlib, sys
 import jax
@@ -198,6 +198,10 @@ def main():
 cli.define_cache_flags()
 cli.run(main)
 """
+    (tmp_path / "classifiers").mkdir()
+    abandoned = [folder / ".cvae_jax-unfinished-a.npz" for folder in (tmp_path, tmp_path / "classifiers")]
+    for file in abandoned:
+        file.write_text("half")
     command = [sys.executable, "-c", program, f"--cache_dir={tmp_path}"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
@@ -207,3 +211,4 @@ cli.run(main)
         line.startswith("warning: Error reading persistent compilation cache entry") for line in warnings
     )
     assert min(map(int, ended.stdout.split())) > 50
+    assert not any(file.exists() for file in abandoned)
