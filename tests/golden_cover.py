@@ -1,6 +1,6 @@
 """Which trainings the golden record holds: every pair of choices that can be combined, at least once.
 
-`python tests/golden_cover.py` makes the record anew, on the machine that will compare with it: rounding differs
+`PYTHONPATH=. python tests/golden_cover.py` makes the record anew, on the machine that will compare with it: rounding differs
 between processors.
 """
 
