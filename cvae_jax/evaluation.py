@@ -14,7 +14,7 @@ from flax import struct
 from cvae_jax.batches import in_batches
 from cvae_jax.cvae import CVAE, embed, encode
 from cvae_jax.dataset import Split
-from cvae_jax.draws import draw, log_likelihood_of, log_likelihood_of_each, log_weights, sample_prior
+from cvae_jax.draws import draw, log_likelihood_of_each, log_weights, sample_prior
 from cvae_jax.latent_maps import Gaussian
 from cvae_jax.losses import reparameterize
 from cvae_jax.randomness import Stream, root_key, stream
@@ -61,12 +61,10 @@ class ElboTerms(NamedTuple):
     Attributes:
       distortion: −log p(x|z,c) for one z ~ q(z|x,c), shape (n,), nats.
       rate: KL(q(z|x,c) ‖ p(z|c)), shape (n,), nats.
-      prediction: −log p(x|z,c) for one z ~ p(z|c), of a `hybrid` objective, shape (n,), nats.
     """
 
     distortion: Float[Array, " n"]
     rate: Float[Array, " n"]
-    prediction: Float[Array, " n"] | None = None
 
 
 def evaluation_key() -> Key[Array, ""]:
@@ -95,14 +93,8 @@ def elbo_terms(
     def one_batch(rows: Int[Array, " b"]) -> ElboTerms:
         x, c = examples.take(rows)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
-        if model.config.objective != "hybrid":
-            _, _, log_likelihood, rate = draw(model, params, x, c, keys, latent_mask)
-            return ElboTerms(-log_likelihood, rate)
-        of_posterior, of_prior = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-        c = embed(model, params, c)
-        _, _, log_likelihood, rate = draw(model, params, x, c, of_posterior, latent_mask)
-        z = sample_prior(model, params, of_prior, c, latent_mask)
-        return ElboTerms(-log_likelihood, rate, -log_likelihood_of(model, params, x, z, c, latent_mask))
+        _, _, log_likelihood, rate = draw(model, params, x, c, keys, latent_mask)
+        return ElboTerms(-log_likelihood, rate)
 
     return in_batches(one_batch, jnp.arange(len(examples)), _BATCH)
 

@@ -119,36 +119,6 @@ def annealed(config: Config, hparams: Hparams, step: Int[Array, ""]) -> Hparams:
     return dataclasses.replace(hparams, beta=hparams.beta * fraction)
 
 
-def selection_loss(
-    config: Config,
-    hparams: Hparams,
-    distortion: Float[Array, ""],
-    rate: Float[Array, ""],
-    prediction: Float[Array, ""] | None = None,
-) -> Float[Array, ""]:
-    """What validation compares parameters by: the loss at the end of the schedule, without floors.
-
-    Args:
-      config: `objective` is read.
-      hparams: one member's settings, not annealed.
-      distortion: mean over the split, nats per example.
-      rate: likewise.
-      prediction: likewise, of `hybrid`.
-
-    Returns:
-      Scalar, nats per example: distortion + β·rate, or distortion + β·|rate − target|, or distortion + rate where β
-      weighs the total correlation, which a validation split has no value of per example; with `hybrid` the mixture.
-    """
-    if config.objective == "tcvae":
-        return distortion + rate
-    if config.objective == "capacity":
-        return distortion + hparams.beta * jnp.abs(rate - hparams.kl_target)
-    loss = distortion + hparams.beta * rate
-    if prediction is None:
-        return loss
-    return hparams.cvae_weight * loss + (1.0 - hparams.cvae_weight) * prediction
-
-
 def negative_beta_elbo(
     model: CVAE,
     params: PyTree,

@@ -38,6 +38,7 @@ class Stream(enum.IntEnum):
     DROPOUT = 13
     AUGMENT = 14
     CONDITION = 15
+    VALIDATION = 16
 
 
 def root_key(seed: int) -> Key[Array, ""]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from cvae_jax import evaluation, objectives, training
+from cvae_jax import objectives, training
 from cvae_jax.checks import LARGEST_INT, SettingError
 from cvae_jax.config import Config, Member, require_compatible
 from cvae_jax.cvae import CVAE
@@ -21,6 +21,7 @@ from cvae_jax.feed import TrainingData, draw_batch, epoch_order
 from cvae_jax.hparams import Hparams, hparams, options_used
 from cvae_jax.terms import Objective, Terms
 from cvae_jax.training import Batch, TrainState
+from cvae_jax.validation import validate
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Int
@@ -229,18 +230,19 @@ def run_steps(
     return Population(population.step + num_steps, members)
 
 
-@partial(jax.jit, static_argnames="model", donate_argnames="population")
+@partial(jax.jit, static_argnames=("model", "num_examples"), donate_argnames="population")
 def end_epoch(
     model: CVAE,
     population: Population,
     hparams: Hparams,
     validation: Examples,
     steps_in_epoch: Int[Array, ""],
+    num_examples: int,
 ) -> tuple[Population, Terms, Terms]:
     """Validate every member, keep its best parameters, and close the epoch's sums.
 
-    Parameters are compared by `selection_loss`, at the final β: a warm-up never makes an early epoch look good. A
-    member whose patience ends stops here.
+    Parameters are compared by the training objective at its final settings, see `validate`: a warm-up never makes an
+    early epoch look good. A member whose patience ends stops here.
 
     Args:
       model: the model.
@@ -248,6 +250,7 @@ def end_epoch(
       hparams: stacked settings.
       validation: the validation split.
       steps_in_epoch: number of steps the sums hold, scalar int32.
+      num_examples: of the training split.
 
     Returns:
       The population, the epoch's mean training terms and the validation terms; terms have shape (m,), nats per
@@ -256,15 +259,11 @@ def end_epoch(
     epoch = population.step // steps_in_epoch
 
     def one_member(state: TrainState, hparams: Hparams) -> tuple[TrainState, Terms, Terms]:
-        per_example = evaluation.elbo_terms(
-            model, state.evaluated, validation, hparams.latent_mask, evaluation.evaluation_key()
-        )
-        distortion, rate, prediction = jax.tree.map(jnp.mean, per_example)
-        loss = objectives.selection_loss(model.config, hparams, distortion, rate, prediction)
-        better = loss < state.best.loss
+        terms = validate(model, state.evaluated, validation, hparams, num_examples=num_examples)
+        better = terms.loss < state.best.loss
         best = jax.tree.map(
             lambda new, old: jnp.where(better, new, old),
-            training.Best(state.evaluated, loss, epoch),
+            training.Best(state.evaluated, terms.loss, epoch),
             state.best,
         )
         settled = hparams.warmup_steps
@@ -277,7 +276,7 @@ def end_epoch(
         means = jax.tree.map(lambda total: total / steps_in_epoch.astype(jnp.float32), state.sums)
         zeros = jax.tree.map(jnp.zeros_like, state.sums)
         state = dataclasses.replace(state, best=best, stopped_epoch=stopped_epoch, sums=zeros)
-        return state, means, Terms(loss, distortion, rate)
+        return state, means, terms
 
     members, train_terms, validation_terms = jax.vmap(one_member)(population.members, hparams)
     return Population(population.step, members), train_terms, validation_terms

@@ -51,7 +51,8 @@ class Best:
 
     Attributes:
       params: the model's variables.
-      loss: `selection_loss` on the validation split, nats per example; inf before the first.
+      loss: of the training objective at its final settings on the validation split, nats per example; inf before the
+        first.
       epoch: epochs trained when they were taken.
     """
 

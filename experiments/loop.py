@@ -231,7 +231,7 @@ def _end_epoch(
     stopped = np.asarray(population.members.stopped_epoch) >= 0
     per_epoch = session.steps_per_epoch
     population, train_terms, validation_terms = sweep.end_epoch(
-        session.model, population, part.hparams, validation, jnp.int32(per_epoch)
+        session.model, population, part.hparams, validation, jnp.int32(per_epoch), len(session.dataset.train)
     )
     step = int(population.step)
     place = {

@@ -26,7 +26,7 @@ from experiments import seeds, shown
 from experiments.loop import Session
 from experiments.pages import script_json
 from experiments.results import Trained
-from experiments.workdir import read_metrics
+from experiments.workdir import ranked_by, read_metrics
 
 _TEMPLATE = Path(__file__).with_name("report_template.html")
 _SAMPLES_PER_CLASS = 6
@@ -130,6 +130,7 @@ def _page(
     content = {
         "title": f"{session.dataset.name}: {len(rows)} conditional VAEs, {config.network}",
         "rows": rows,
+        "ranked_by": ranked_by(rows[0]),
         "settings": seeds.table(rows) if seeds.several(rows) else [],
         "samples": f"{what}: {'; '.join(chosen.names)}" if chosen.names else what,
         "pictures": [dataclasses.asdict(p) for p in pictures],

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cvae_jax import checkpoints, evaluation, latents, reconstruction
+from cvae_jax import checkpoints, evaluation, latents, reconstruction, validation
 from cvae_jax.files import write_atomically
 from cvae_jax.hparams import Hparams
 from cvae_jax.sweep import Population
@@ -61,10 +61,11 @@ def split_metrics(
 ) -> dict[str, list[dict[str, Any]]]:
     """Metrics of the members' best parameters, by split.
 
-    The bound's terms on validation and test; of test also what the latents hold, and errors of reconstructions, which
-    are left out and added to the faults if they cannot be computed.
+    The bound's terms on validation and test, with several draws the bound of as many, too; of validation the loss that
+    the best parameters were chosen by; of test also what the latents hold, and errors of reconstructions, which are
+    left out and added to the faults if they cannot be computed.
     """
-    dataset, masks = session.dataset, part.hparams.latent_mask
+    dataset, config, masks = session.dataset, session.run.config, part.hparams.latent_mask
     dims = math.prod(dataset.shape) if session.model.likelihood.bits else None
     splits = {
         name: evaluation.on_device(split, dataset.x_max)
@@ -76,10 +77,16 @@ def split_metrics(
         )[: len(part.members)]
         for name, examples in splits.items()
     }
+    if config.num_samples > 1:
+        for name, examples in splits.items():
+            bounds = validation.members_bounds(session.model, best.params, examples, part.hparams)
+            for member, bound in zip(metrics[name], bounds.tolist(), strict=False):
+                member["importance_weighted_bound"] = bound
+    for member, loss in zip(metrics["validation"], best.loss.tolist(), strict=False):
+        member["loss"] = loss
 
     def held() -> list[dict[str, Any]]:
         terms = latents.members_latent_terms(session.model, best.params, splits["test"], masks)
-        config = session.run.config
         one_prior = config.prior in ("standard", "vamp") or config.condition == "none"
         terms = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(part.members)], terms)
         return latents.summarize(terms, [test["rate"] for test in metrics["test"]], one_prior=one_prior)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cvae_jax.config import Member
+from experiments.workdir import ranked_by
 
 Row = dict[str, Any]
 
@@ -17,7 +18,7 @@ ERROR = "_standard_error_over_seeds"
 # Of a row of results, what is no figure of a trained model.
 _NOT_FIGURES = ("member", "epochs", "stopped_epoch", "diverged", "seconds", "error")
 _SETTINGS = tuple(field.name for field in dataclasses.fields(Member) if field.name != "seed")
-_SHOWN = ("validation_elbo", "test_elbo", "test_rate", "test_distortion")
+_SHOWN = ("test_elbo", "test_rate", "test_distortion")
 
 
 def several(rows: Sequence[Row]) -> bool:
@@ -79,11 +80,13 @@ def table(rows: Sequence[Row]) -> list[list[str]]:
     """
     settings = by_setting(rows)
     differing = [name for name in _SETTINGS if len({row[name] for row in settings}) > 1]
-    settings.sort(key=lambda row: math.inf if row["validation_elbo"] is None else -row["validation_elbo"])
-    lines = [[*differing, "seeds", *_SHOWN]]
+    bound = ranked_by(rows[0])
+    settings.sort(key=lambda row: math.inf if row[bound] is None else -row[bound])
+    shown = (bound, *_SHOWN)
+    lines = [[*differing, "seeds", *shown]]
     for row in settings:
         seeds = f"{row['seeds']}" + (f", {row['diverged']} diverged" if row["diverged"] else "")
-        lines.append([*(f"{row[name]:.4g}" for name in differing), seeds, *(_shown(row, k) for k in _SHOWN)])
+        lines.append([*(f"{row[name]:.4g}" for name in differing), seeds, *(_shown(row, k) for k in shown)])
     return lines
 
 

@@ -21,6 +21,7 @@ from experiments.workdir import (
     finished_rows,
     is_current,
     missing,
+    ranked_by,
     read_run,
     require_same_run,
     training_lock,
@@ -197,7 +198,7 @@ def _print_ranking(run: Run, rows: Rows) -> None:
         for field in dataclasses.fields(run.members[0])
         if len({getattr(member, field.name) for member in run.members}) > 1
     ]
-    columns = ["member", *differing, "validation_elbo", "test_elbo", "test_rate", "test_distortion"]
+    columns = ["member", *differing, ranked_by(rows[0]), "test_elbo", "test_rate", "test_distortion"]
     table = [columns]
     for row in sorted(rows, key=ranking):
         table.append([_cell(row[column], 4 if column in differing else None) for column in columns])
@@ -225,10 +226,10 @@ def _cell(value: float | None, digits: int | None) -> str:
 
 def ranking(row: dict[str, Any]) -> tuple[bool, float]:
     """Sorts rows best first, those that diverged last."""
-    elbo = row["validation_elbo"]
-    if row["diverged"] is not None or elbo is None or elbo != elbo:
+    bound = row[ranked_by(row)]
+    if row["diverged"] is not None or bound is None or bound != bound:
         return True, 0.0
-    return False, -elbo
+    return False, -bound
 
 
 if __name__ == "__main__":

@@ -372,7 +372,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 def define_member_choice() -> None:
     """The flags that name one member of a sweep."""
     flags.DEFINE_integer("member", None, "Number of a sweep's member.")
-    flags.DEFINE_bool("best", False, "The sweep's member of the best validation elbo.")
+    flags.DEFINE_bool("best", False, "The sweep's member of the best validation bound.")
 
 
 def chosen_member(workdir: Path, run: Run) -> int:
@@ -398,7 +398,20 @@ def best_member(workdir: Path) -> int:
     rows = _read_rows(workdir)
     if rows is None:
         raise UserError(f"{workdir} holds no results, or damaged ones, expected a finished sweep for --best")
-    rows = [row for row in rows if row["diverged"] is None and row["validation_elbo"] is not None]
+    bound = ranked_by(rows[0])
+    rows = [row for row in rows if row["diverged"] is None and row[bound] is not None]
     if not rows:
         raise UserError(f"every member of {workdir} diverged, expected at least one that did not")
-    return max(rows, key=lambda row: row["validation_elbo"])["member"]
+    return max(rows, key=lambda row: row[bound])["member"]
+
+
+def ranked_by(row: dict[str, Any]) -> str:
+    """The figure that members are ranked by, up is better: the validation bound, of as many draws as training takes.
+
+    Unlike the loss, which weighs its terms by a member's settings, it compares members of different settings.
+
+    Args:
+      row: of a sweep's results.
+    """
+    several = "validation_importance_weighted_bound"
+    return several if several in row else "validation_elbo"

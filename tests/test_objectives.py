@@ -136,14 +136,6 @@ def test_capacity_is_the_distance_of_the_mean_rate_to_its_target():
         np.testing.assert_allclose(np.mean(result.loss), expected, rtol=1e-5)
 
 
-def test_selection_is_by_the_loss_at_the_end_of_the_schedule():
-    h = settings(beta=2.0, kl_target=20.0, warmup_epochs=5.0)
-    for name, expected in (("elbo", 80 + 2 * 15), ("iwae", 80 + 2 * 15), ("capacity", 80 + 2 * 5)):
-        config = Config(objective=name)
-        loss = objectives.selection_loss(config, h, jnp.float32(80), jnp.float32(15))
-        assert float(loss) == expected
-
-
 # Importance weighting
 
 

@@ -168,7 +168,9 @@ def end_epoch(together, digits):
 
     def end(population, hparams=together.hparams):
         population = jax.tree.map(jnp.copy, population)
-        return sweep.end_epoch(together.model, population, hparams, validation, jnp.int32(PER_EPOCH))
+        return sweep.end_epoch(
+            together.model, population, hparams, validation, jnp.int32(PER_EPOCH), len(digits.train)
+        )
 
     return end
 

@@ -262,15 +262,6 @@ def test_the_hybrid_loss_mixes_both(weight):
     np.testing.assert_allclose(terms.parts["prediction"], prediction, rtol=1e-6)
 
 
-def test_validation_of_the_hybrid_mixes_both():
-    model, params = make("conditional", objective="hybrid")
-    h = hparams(Member(latent_dim=2, beta=0.7, cvae_weight=0.3), capacity=Z, steps_per_epoch=1)
-    terms = evaluation.elbo_terms(model, params, Examples(X, C, jnp.float32(1)), MASK, jax.random.key(0))
-    d, r, p = (float(jnp.mean(t)) for t in terms)
-    loss = objectives.selection_loss(model.config, h, d, r, p)
-    assert float(loss) == pytest.approx(0.3 * (d + 0.7 * r) + 0.7 * p, rel=1e-6)
-
-
 @pytest.mark.parametrize("prior", LEARNED)
 def test_draws_of_prior_and_posterior_agree_on_the_likelihood(prior):
     model, params = make(prior)

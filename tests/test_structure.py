@@ -50,7 +50,7 @@ LAYERS = [
     {"terms", "evaluation"},
     {"importance", "tcvae", "dipvae", "factorvae", "multirate", "latents", "reconstruction", "classifier"},
     {"objectives", "quality", "speech_judge"},
-    {"training", "posteriors"},
+    {"training", "posteriors", "validation"},
     {"feed"},
     {"sweep"},
     {"checkpoints", "memory"},

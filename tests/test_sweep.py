@@ -299,13 +299,18 @@ def validation(digits):
     return evaluation.on_device(digits.validation, digits.x_max)
 
 
-def test_the_best_parameters_are_kept_by_validation_at_the_final_beta(mlp, validation):
+def test_the_best_parameters_are_kept_by_validation_at_the_final_beta(mlp, validation, digits):
     model, _, data, settings = mlp
     # Trained at β ≈ 0: what decides is the final β.
     warming_up = Member(latent_dim=4, beta=4.0, warmup_epochs=1000)
     h = settings([warming_up, Member(latent_dim=4, beta=0.0), warming_up])
     end_epoch = partial(
-        sweep.end_epoch, model, hparams=h, validation=validation, steps_in_epoch=jnp.int32(PER_EPOCH)
+        sweep.end_epoch,
+        model,
+        hparams=h,
+        validation=validation,
+        steps_in_epoch=jnp.int32(PER_EPOCH),
+        num_examples=len(digits.train),
     )
     population = sweep.init(model, h)
     fresh = jax.tree.map(np.asarray, population.members.params)
@@ -334,23 +339,25 @@ def test_the_best_parameters_are_kept_by_validation_at_the_final_beta(mlp, valid
     assert_same_bits(member_of(best, 1), member_of(kept, 1))
 
 
-def test_parameters_of_no_finite_loss_are_never_the_best(mlp, validation):
+def test_parameters_of_no_finite_loss_are_never_the_best(mlp, validation, digits):
     model, h, _, _ = mlp
     population = sweep.init(model, h)
     first = jax.tree.map(np.asarray, population.members.best)
     broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), population.members.params)
     population = Population(jnp.int32(PER_EPOCH), population.members.replace(params=broken))
-    population, _, terms = sweep.end_epoch(model, population, h, validation, jnp.int32(PER_EPOCH))
+    population, _, terms = sweep.end_epoch(
+        model, population, h, validation, jnp.int32(PER_EPOCH), len(digits.train)
+    )
     assert np.isnan(terms.loss).all()
     assert_same_bits(population.members.best, first)
 
 
-def test_summed_terms_of_validation_are_those_of_evaluation(mlp, validation):
+def test_summed_terms_of_validation_are_those_of_evaluation(mlp, validation, digits):
     model, h, _, _ = mlp
     population = sweep.init(model, h)
     expected = evaluation.summarize(
         evaluation.members_elbo_terms(model, population.members.params, validation, h.latent_mask)
     )
-    _, _, terms = sweep.end_epoch(model, population, h, validation, jnp.int32(PER_EPOCH))
+    _, _, terms = sweep.end_epoch(model, population, h, validation, jnp.int32(PER_EPOCH), len(digits.train))
     np.testing.assert_allclose(terms.rate, [m["rate"] for m in expected], rtol=1e-5)
     np.testing.assert_allclose(terms.distortion, [m["distortion"] for m in expected], rtol=1e-5)
