@@ -54,6 +54,11 @@ def objective(config: Config, num_examples: int) -> Objective:
             return multirate_loss
 
 
+def takes_one_draw(config: Config) -> bool:
+    """Whether distortion and rate of the objective are of one z ~ q(z|x,c), drawn with the example's key."""
+    return config.objective not in ("iwae", "dreg", "hybrid", "multirate")
+
+
 def part_names(config: Config) -> tuple[str, ...]:
     """What the configured objective reports beside loss, distortion and rate: the names of its `Terms.parts`."""
     match config.objective:

@@ -13,7 +13,7 @@ from cvae_jax.cvae import CVAE
 from cvae_jax.draws import draw
 from cvae_jax.evaluation import Examples, evaluation_key
 from cvae_jax.hparams import Hparams
-from cvae_jax.objectives import objective
+from cvae_jax.objectives import objective, takes_one_draw
 from cvae_jax.randomness import Stream, root_key, stream
 from cvae_jax.terms import Terms
 
@@ -56,9 +56,10 @@ def validate(
         x, c = examples.take(rows)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(evaluation_key(), rows)
         terms = loss_of(model, params, x, c, keys, dataclasses.replace(hparams, key=key))
-        # Most objectives make the same draw of z: the compiler then computes it once.
+        if takes_one_draw(model.config):
+            return terms
         _, _, log_likelihood, rate = draw(model, params, x, c, keys, hparams.latent_mask)
-        return Terms(terms.loss, -log_likelihood, rate, terms.parts)
+        return terms._replace(distortion=-log_likelihood, rate=rate)
 
     terms = jax.lax.map(one_batch, (rows, jax.random.split(batch_key, num_batches)))
     return jax.tree.map(lambda each: jnp.mean(each.reshape(-1)[:n]), terms)

@@ -83,7 +83,7 @@ def split_metrics(
             for member, bound in zip(metrics[name], bounds.tolist(), strict=False):
                 member["importance_weighted_bound"] = bound
     for member, loss in zip(metrics["validation"], best.loss.tolist(), strict=False):
-        member["loss"] = loss
+        member["loss"] = loss if math.isfinite(loss) else None  # inf before the first finite one
 
     def held() -> list[dict[str, Any]]:
         terms = latents.members_latent_terms(session.model, best.params, splits["test"], masks)

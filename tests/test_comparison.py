@@ -84,7 +84,8 @@ def test_names_of_models(tmp_path):
     claim(sweep, RUN)
     claim(single, dataclasses.replace(RUN, kind="train", members=MEMBERS[:1], members_per_program=1))
     rows = [
-        {"member": i, "diverged": None, "validation_elbo": -30.0 + i, "validation_loss": 30.0 - i}
+        {"member": i, "epochs": 1, "diverged": None, "stopped_epoch": None, "validation_elbo": -30.0 + i}
+        | {"test_elbo": 0.0, "test_rate": 0.0, "test_distortion": 0.0}
         for i in (0, 1)
     ]
     write_json(sweep / "results.json", rows)

@@ -8,6 +8,7 @@ from cvae_jax.checks import SettingError
 from cvae_jax.config import Config, Member
 from experiments import loop
 from experiments.cli import UserError
+from experiments.sweep import ranking
 from experiments.workdir import (
     MetricsLog,
     Run,
@@ -192,3 +193,18 @@ def test_what_is_free_may_be_taken():
         SettingError, match=r"num is 1: this takes at least \S+ GiB .* expected at most the \S+ GiB"
     ):
         memory.require_free("num is 1", 2**60)
+
+
+def test_the_best_member_is_that_of_the_bound_of_as_many_draws(tmp_path):
+    terms = {"test_elbo": 0.0, "test_rate": 0.0, "test_distortion": 0.0}
+    rows = [
+        {"member": i, "epochs": 1, "diverged": None, "stopped_epoch": None, "validation_elbo": elbo} | terms
+        for i, elbo in enumerate((-3.0, -1.0, -2.0))
+    ]
+    write_json(tmp_path / "results.json", rows)
+    assert best_member(tmp_path) == 1
+    name = "validation_importance_weighted_bound"
+    rows = [row | {name: bound} for row, bound in zip(rows, (-0.5, -0.4, -0.1), strict=True)]
+    write_json(tmp_path / "results.json", rows)
+    assert best_member(tmp_path) == 2
+    assert [row["member"] for row in sorted(rows, key=ranking)] == [2, 1, 0]
