@@ -133,7 +133,8 @@ def _forget_programs(name: str) -> None:
     """Remove compiled programs from the cache: JAX may leave half of one, and never replaces a damaged one."""
     import jax
 
-    for path in Path(jax.config.jax_compilation_cache_dir).glob(f"{glob.escape(name)}*"):
+    folder: Any = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    for path in Path(folder).glob(f"{glob.escape(name)}*"):
         path.unlink(missing_ok=True)
 
 
