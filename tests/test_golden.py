@@ -23,7 +23,7 @@ def recorded():
         yield pytest.param(choice, losses, id=golden_cover.name_of(choice))
 
 
-@pytest.mark.parametrize(("choice", "losses"), recorded())
+@pytest.mark.parametrize(("choice", "losses"), list(recorded()))
 def test_losses_are_those_of_the_record(datasets, choice, losses):
     found = golden_cover.losses(golden_cover.settings_of(choice), datasets)
     np.testing.assert_allclose(found, losses, rtol=1e-6, atol=1e-6)
