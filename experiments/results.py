@@ -71,7 +71,7 @@ def split_metrics(
         name: evaluation.on_device(split, dataset.x_max)
         for name, split in (("validation", dataset.validation), ("test", dataset.test))
     }
-    metrics = {
+    metrics: dict[str, list[dict[str, Any]]] = {
         name: evaluation.summarize(
             evaluation.members_elbo_terms(session.model, best.params, examples, masks), dims=dims
         )[: len(part.members)]

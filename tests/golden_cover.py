@@ -1,7 +1,7 @@
 """Which trainings the golden record holds: every pair of choices that can be combined, at least once.
 
-`PYTHONPATH=. python tests/golden_cover.py` makes the record anew, on the machine that will compare with it: rounding differs
-between processors.
+`PYTHONPATH=. python tests/golden_cover.py` makes the record anew, on the machine that will compare with it: rounding
+differs between processors.
 """
 
 import itertools

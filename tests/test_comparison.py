@@ -30,7 +30,7 @@ def trained(cache_dir, tmp_path_factory):
     return workdir, session, population
 
 
-@pytest.fixture(scope="module", params=["test", "validation"])
+@pytest.fixture(scope="module", params=["test", pytest.param("validation", marks=pytest.mark.slow)])
 def compared(request, trained, cache_dir):
     """A comparison on a split, and each member's figures of each example, computed apart."""
     workdir, session, population = trained

@@ -313,6 +313,7 @@ def wait_until(condition, process):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_run_killed_and_terminated_ends_as_an_undisturbed_one(scripts, trained, tmp_path):
     workdir = tmp_path / "run"
     command = ("train", *SETTINGS, f"--workdir={workdir}")

@@ -30,7 +30,9 @@ def interrupted(process):
 @pytest.mark.skipif(
     not Path("/proc/self/maps").exists(), reason="what a process has imported is read from /proc"
 )
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    "script", [SCRIPTS[0], *(pytest.param(script, marks=pytest.mark.slow) for script in SCRIPTS[1:])]
+)
 def test_ctrl_c_during_imports_is_one_line(script):
     process = start("-m", f"experiments.{script}", "--workdir=nowhere")
     while "jaxlib" not in Path(f"/proc/{process.pid}/maps").read_text():

@@ -108,12 +108,14 @@ def trained(tmp_path_factory):
     return folder, results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["train", "explorer", "sweep"])
 def test_runs_end_whatever_their_classes_and_captions_are_called(trained, script):
     _, results = trained
     assert results[script].code == 0, results[script].err
 
 
+@pytest.mark.slow
 def test_an_error_names_classes_as_they_are(trained):
     said = trained[1]["sample"]
     assert said.code == 1
@@ -122,6 +124,7 @@ def test_an_error_names_classes_as_they_are(trained):
     assert all(name.replace(r"\u2028", " ") in said.err for name in ESCAPED)
 
 
+@pytest.mark.slow
 def test_pages_show_names_as_they_are(trained, tmp_path):
     folder, _ = trained
     browser = Browser(tmp_path)

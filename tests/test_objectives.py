@@ -363,11 +363,11 @@ def test_negative_nats_are_refused(field):
     [
         {"objective": "free_bits"},
         pytest.param({"objective": "capacity"}, marks=pytest.mark.slow),
-        {"objective": "dreg", "num_samples": 2},
+        pytest.param({"objective": "dreg", "num_samples": 2}, marks=pytest.mark.slow),
         pytest.param({"objective": "tcvae"}, marks=pytest.mark.slow),
         pytest.param({"objective": "dipvae_ii"}, marks=pytest.mark.slow),
-        {"objective": "factorvae", "discriminator_width": 16},
-        {"objective": "multirate"},
+        pytest.param({"objective": "factorvae", "discriminator_width": 16}, marks=pytest.mark.slow),
+        pytest.param({"objective": "multirate"}, marks=pytest.mark.slow),
     ],
     ids=lambda fields: fields["objective"],
 )

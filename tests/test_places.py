@@ -86,6 +86,7 @@ def test_where_a_text_leaves_open_z_decides():
     assert 0.5 < strength(between, top) / strength(between, bottom) < 2
 
 
+@pytest.mark.slow
 def test_z_says_the_same_everywhere_to_a_decoder_told_of_words_alone():
     """Where nothing is said, z is drawn alike wherever the edges are not seen."""
     model = CVAE(Config(network="conv"), (32, 32, 1), Text(12), Z)

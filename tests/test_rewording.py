@@ -191,6 +191,7 @@ def test_the_loss_of_a_step_has_the_tie(dataset):
     np.testing.assert_allclose(after.sums.rate, jnp.mean(terms.rate), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_brings_the_wordings_together(dataset):
     members = [Member(latent_dim=Z, rewording_weight=w, learning_rate=1e-2) for w in (0.0, 10.0)]
     model, states = trained(dataset, *members, epochs=10)

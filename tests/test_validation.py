@@ -124,7 +124,11 @@ def test_the_bound_takes_as_many_draws_as_training_at_a_beta_of_one():
 
 
 @pytest.mark.parametrize(
-    "name", ["tcvae", "dipvae_i", pytest.param("dipvae_ii", marks=pytest.mark.slow), "factorvae"]
+    "name",
+    [
+        "tcvae",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("dipvae_i", "dipvae_ii", "factorvae")),
+    ],
 )
 def test_a_warm_up_does_not_choose_an_early_epoch(make_sweep, digits, name):
     """Six epochs at the beginning of a long warm-up to β = 30, and one of the parameters of the start."""
