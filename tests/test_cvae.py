@@ -187,7 +187,8 @@ def test_pyramid_ends_small(shape):
 
 
 @pytest.mark.parametrize(
-    ("network", "conditioning", "share"), [("mlp", "concat", True), ("conv", "film", True), ("mlp", "film", False)]
+    ("network", "conditioning", "share"), [("mlp", "concat", True), pytest.param("conv", "film", True, marks=pytest.mark.slow),
+     ("mlp", "film", False)]
 )  # fmt: skip
 def test_more_examples_than_classes_change_no_value_and_no_gradient(network, conditioning, share):
     """Then a layer makes its term of every class first, and of a batch as small as the classes of every example."""

@@ -57,7 +57,12 @@ def test_a_batch_that_does_not_divide_stays_whole():
 
 
 @pytest.mark.parametrize(
-    ("network", "options"), [("mlp", {}), ("conv", {}), ("mlp", {"dropout": 0.1, "ema_decay": 0.9})]
+    ("network", "options"),
+    [
+        pytest.param("mlp", {}, marks=pytest.mark.slow),
+        pytest.param("conv", {}, marks=pytest.mark.slow),
+        ("mlp", {"dropout": 0.1, "ema_decay": 0.9}),
+    ],
 )
 def test_the_memory_plan_is_xlas(make_sweep, network, options):
     def program_bytes(count):

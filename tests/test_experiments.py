@@ -201,6 +201,7 @@ def test_the_same_command_says_it_is_finished(trained, result):
     assert result("again").err == ""
 
 
+@pytest.mark.slow
 def test_a_finished_run_gets_back_what_it_lacks_its_checkpoint_saying_whose_it_is(trained, launched):
     result, other = launched
     assert result("no config").err == ""
@@ -350,6 +351,7 @@ def test_a_run_killed_and_terminated_ends_as_an_undisturbed_one(scripts, trained
     assert_tensorboard_agrees(workdir)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
 def test_a_full_disk_is_named(scripts, trained, tmp_path):
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", tmp_path], check=False)

@@ -180,7 +180,7 @@ def test_more_draws_tighten_the_bound():
     assert means[1] < means[0] - 0.01
 
 
-@pytest.mark.parametrize("beta", [0.5, 1.0, 1.5])
+@pytest.mark.parametrize("beta", [0.5, *(pytest.param(beta, marks=pytest.mark.slow) for beta in (1.0, 1.5))])
 def test_dreg_leaves_the_decoder_alone_and_weighs_the_encoders_draws_anew(beta):
     h = settings(beta=beta)
     model, params = build(objective="dreg", num_samples=3)

@@ -88,6 +88,7 @@ def test_a_sweep_without_dropout_and_averages_has_no_part_for_them(make_sweep):
     assert draws_dropping > draws
 
 
+@pytest.mark.slow
 def test_a_member_equals_its_solo_run(run, together):
     alone = run(ALL)
     for here, there in zip(together.populations, alone.populations, strict=True):

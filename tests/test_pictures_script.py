@@ -91,6 +91,7 @@ def launched(scripts, swept, tmp_path_factory):
         yield lambda name: futures[name].result(), other
 
 
+@pytest.mark.slow
 def test_every_picture_is_drawn(launched, swept):
     from matplotlib.image import imread
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from arrays import any_params
 
 from cvae_jax.condition_kinds import Text, encode_text

@@ -79,7 +79,9 @@ def test_draws_follow_the_density(prior):
         assert share == pytest.approx(mass[((grid > middle) == quarter).all(axis=1)].sum(), abs=0.02)
 
 
-@pytest.mark.parametrize("prior", LEARNED)
+@pytest.mark.parametrize(
+    "prior", [pytest.param(p, marks=pytest.mark.slow) if p == "flow" else p for p in LEARNED]
+)
 def test_noise_of_zero_mean_and_unit_variance_has_the_moments_of_the_draws(prior):
     model, params = make(prior)
     n = 200_000  # the flow's draws have a kurtosis of 14: 0.6 % of their deviation
@@ -183,7 +185,7 @@ def test_the_rate_is_the_divergence_from_the_prior(prior):
 @pytest.mark.parametrize("i", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "prior",
-    [p if p == "mixture" else pytest.param(p, marks=pytest.mark.slow) for p in LEARNED],
+    [pytest.param(p, marks=pytest.mark.slow) for p in LEARNED],
 )
 def test_a_member_equals_its_solo_run(make_sweep, prior, i):
     fields = {"prior": prior, "hidden": (16, 16), "mixture_parts": 3, "pseudo_inputs": 5}

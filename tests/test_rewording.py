@@ -176,6 +176,7 @@ def test_a_batch_has_both_wordings_of_its_examples(dataset):
     np.testing.assert_array_equal(dataset.train.take(np.asarray(rows)).reworded, batch.reworded)
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_step_has_the_tie(dataset):
     model, params = make(network="mlp")
     h = settings(rewording_weight=2.0)
@@ -213,6 +214,7 @@ def test_the_memory_plan_of_a_sweep_has_the_tie(dataset):
 
 
 @pytest.mark.parametrize("i", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_member_equals_its_solo_run(dataset, i):
     # An epsilon below which Adam takes no gradient for more than it is: rounding alone would move what is not used.
     members = [

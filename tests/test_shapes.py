@@ -154,6 +154,7 @@ def test_binary_pixels_pass_binarization_unchanged(small, cache_dir):
         np.testing.assert_array_equal(getattr(dataset, name).x, getattr(small, name).x)
 
 
+@pytest.mark.slow
 def test_shapes_of_64_pixels_have_the_same_factors(small):
     large = data.EMBEDDED["shapes"]()
     assert large.shape == (64, 64, 1)

@@ -97,7 +97,14 @@ def test_what_compares_a_batch_meets_batches_of_the_training_size(name):
     assert np.isfinite(loss_of(name, 4, one))
 
 
-@pytest.mark.parametrize("name", [*OF_A_BATCH, *OF_AN_EXAMPLE, "multirate"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hybrid",
+        "dreg",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in (*OF_A_BATCH, "elbo", "iwae", "multirate")),
+    ],
+)
 def test_distortion_and_rate_are_those_of_evaluation_whatever_the_objective(name):
     model, params = build(name, 4)
     ours = compiled(model)(params, EXAMPLES, SETTINGS)
@@ -123,13 +130,8 @@ def test_the_bound_takes_as_many_draws_as_training_at_a_beta_of_one():
 # A warm-up of β
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "tcvae",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("dipvae_i", "dipvae_ii", "factorvae")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tcvae", "dipvae_i", "dipvae_ii", "factorvae"])
 def test_a_warm_up_does_not_choose_an_early_epoch(make_sweep, digits, name):
     """Six epochs at the beginning of a long warm-up to β = 30, and one of the parameters of the start."""
     member = Member(
