@@ -187,9 +187,13 @@ def test_pyramid_ends_small(shape):
 
 
 @pytest.mark.parametrize(
-    ("network", "conditioning", "share"), [("mlp", "concat", True), pytest.param("conv", "film", True, marks=pytest.mark.slow),
-     ("mlp", "film", False)]
-)  # fmt: skip
+    ("network", "conditioning", "share"),
+    [
+        ("mlp", "concat", True),
+        ("mlp", "film", False),
+        pytest.param("conv", "film", True, marks=pytest.mark.slow),
+    ],
+)
 def test_more_examples_than_classes_change_no_value_and_no_gradient(network, conditioning, share):
     """Then a layer makes its term of every class first, and of a batch as small as the classes of every example."""
     config = Config(network=network, conditioning=conditioning, share_condition=share)
