@@ -123,6 +123,7 @@ def test_a_condition_that_is_withheld_has_no_say(condition):
         assert differ(np.asarray(now[1]), np.asarray(other[1]))
 
 
+@pytest.mark.slow
 def test_embedding_once_changes_nothing():
     model, _, x, c = make("text,label", prior="flow", share_condition=False)
     params = jax.jit(model.init)(jax.random.key(0), x, c, MASK, jax.random.key(1))

@@ -180,7 +180,8 @@ def test_more_draws_tighten_the_bound():
     assert means[1] < means[0] - 0.01
 
 
-@pytest.mark.parametrize("beta", [0.5, *(pytest.param(beta, marks=pytest.mark.slow) for beta in (1.0, 1.5))])
+@pytest.mark.slow
+@pytest.mark.parametrize("beta", [0.5, 1.0, 1.5])
 def test_dreg_leaves_the_decoder_alone_and_weighs_the_encoders_draws_anew(beta):
     h = settings(beta=beta)
     model, params = build(objective="dreg", num_samples=3)
@@ -316,7 +317,7 @@ def test_dreg_has_the_gradient_of_the_bound_with_less_noise(beta, learned_prior)
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"network": "conv"}, {"objective": "dreg", "num_samples": 3}],
+    [{}, pytest.param({"network": "conv"}, marks=pytest.mark.slow), {"objective": "dreg", "num_samples": 3}],
     ids=["mlp", "conv", "dreg"],
 )
 def test_a_derivative_along_a_direction_is_the_gradients(fields):
@@ -361,7 +362,7 @@ def test_negative_nats_are_refused(field):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"objective": "free_bits"},
+        pytest.param({"objective": "free_bits"}, marks=pytest.mark.slow),
         pytest.param({"objective": "capacity"}, marks=pytest.mark.slow),
         pytest.param({"objective": "dreg", "num_samples": 2}, marks=pytest.mark.slow),
         pytest.param({"objective": "tcvae"}, marks=pytest.mark.slow),

@@ -54,7 +54,9 @@ def log_density(model, params, z, c):
     return np.asarray(log_prior(model, params, padded[None], jnp.full(1, c), MASK))[0]
 
 
-@pytest.mark.parametrize("prior", ["standard", *LEARNED])
+@pytest.mark.parametrize(
+    "prior", [pytest.param(p, marks=pytest.mark.slow) if p == "flow" else p for p in ("standard", *LEARNED)]
+)
 def test_densities_integrate_to_one(prior):
     model, params = make(prior)
     side = np.linspace(-25, 25, 501)
@@ -264,7 +266,9 @@ def test_the_hybrid_loss_mixes_both(weight):
     np.testing.assert_allclose(terms.parts["prediction"], prediction, rtol=1e-6)
 
 
-@pytest.mark.parametrize("prior", LEARNED)
+@pytest.mark.parametrize(
+    "prior", [pytest.param(p, marks=pytest.mark.slow) if p == "flow" else p for p in LEARNED]
+)
 def test_draws_of_prior_and_posterior_agree_on_the_likelihood(prior):
     model, params = make(prior)
     # Posterior and prior not far apart, and a decoder that z does not say much to: few draws of either suffice.

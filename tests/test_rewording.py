@@ -95,6 +95,7 @@ def test_the_total_variation_bounds_how_often_the_same_noise_draws_another_part(
     assert 2 * least**2 < float(matched_divergence(p, q)) < 0.1 * least
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", ["conditional", "mixture"])
 def test_priors_are_compared_both_ways(prior):
     model, params = make(prior, network="mlp")
