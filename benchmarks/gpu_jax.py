@@ -15,10 +15,11 @@ import jax.numpy as jnp
 
 from benchmarks.gpu_timing import BATCH_SIZE, DTYPES, LATENT_DIM, Record, measure, say
 from benchmarks.workers import synthetic_data
-from cvae_jax import feed, sweep
 from cvae_jax.config import ComputeDtype, Config, Member, NetworkName
-from cvae_jax.dataset import Dataset, Split
-from cvae_jax.randomness import root_key
+from cvae_jax.data.dataset import Dataset, Split
+from cvae_jax.rng import root_key
+from cvae_jax.training import loader
+from cvae_jax.training import population as sweep
 
 _COMPILERS = 4  # programs that are compiled at a time, all before the first is measured
 _FIRST = (1, 64)  # numbers of members that are measured before the others, should time run out
@@ -67,7 +68,7 @@ def jax_programs(data: Any, dataset: Any, network: str, dtype: str, num_members:
     )
     members = [Member(latent_dim=LATENT_DIM, beta=1 + i / num_members, seed=i) for i in range(num_members)]
     model = sweep.build_model(config, dataset, members)
-    per_epoch = feed.steps_per_epoch(config, dataset)
+    per_epoch = loader.steps_per_epoch(config, dataset)
     hparams = sweep.stack_hparams(members, capacity=model.capacity, steps_per_epoch=per_epoch)
     start = time.perf_counter()
     init = sweep.init.lower(model, hparams).compile()
@@ -118,7 +119,7 @@ def measure_jax(
     say(peaks=jax_peaks(on_gpu))
     split = Split(*synthetic_data())
     dataset = Dataset("synthetic", split, split, split, 255.0, tuple(map(str, range(10))))
-    data = feed.training_data(Config(), dataset)
+    data = loader.training_data(Config(), dataset)
     per_epoch = len(split) // BATCH_SIZE
     first = sorted(sizes, key=lambda size: (size not in _FIRST, size))
     asked = list(itertools.product(first, networks, dtypes))

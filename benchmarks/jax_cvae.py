@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvae_jax import feed, sweep
 from cvae_jax.config import Config, Member, NetworkName
-from cvae_jax.dataset import Dataset, Split
+from cvae_jax.data.dataset import Dataset, Split
+from cvae_jax.training import loader, population
 
 if TYPE_CHECKING:
     from jaxtyping import Int, UInt8
@@ -32,14 +32,14 @@ class Training:
         config = Config(network=cast("NetworkName", network))
         split = Split(x, c)
         dataset = Dataset("synthetic", split, split, split, 255.0, tuple(map(str, range(10))))
-        self.steps_per_epoch = feed.steps_per_epoch(config, dataset)
-        self.model = sweep.build_model(config, dataset, members)
-        self.hparams = sweep.stack_hparams(
+        self.steps_per_epoch = loader.steps_per_epoch(config, dataset)
+        self.model = population.build_model(config, dataset, members)
+        self.hparams = population.stack_hparams(
             members, capacity=self.model.capacity, steps_per_epoch=self.steps_per_epoch
         )
-        self.data = feed.training_data(config, dataset)
-        self.population = sweep.init(self.model, self.hparams)
-        self.order = feed.epoch_order(self.data, jnp.int32(0))
+        self.data = loader.training_data(config, dataset)
+        self.population = population.init(self.model, self.hparams)
+        self.order = loader.epoch_order(self.data, jnp.int32(0))
 
     @property
     def num_params(self) -> int:
@@ -51,9 +51,9 @@ class Training:
         while num_steps:
             epoch, start = divmod(int(self.population.step), self.steps_per_epoch)
             if start == 0:
-                self.order = feed.epoch_order(self.data, jnp.int32(epoch))
+                self.order = loader.epoch_order(self.data, jnp.int32(epoch))
             chunk = min(num_steps, self.steps_per_epoch - start)
-            self.population = sweep.run_steps(
+            self.population = population.run_steps(
                 self.model, self.population, self.hparams, self.data, jnp.int32(chunk), self.order
             )
             num_steps -= chunk

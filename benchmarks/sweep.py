@@ -19,10 +19,12 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
-from cvae_jax import data, feed, memory, sweep
-from cvae_jax.checks import SettingError
 from cvae_jax.config import Config, Member
-from cvae_jax.grid import grid
+from cvae_jax.data import reading
+from cvae_jax.errors import SettingError
+from cvae_jax.training import loader, memory
+from cvae_jax.training import population as sweep
+from cvae_jax.training.grid import grid
 from experiments.cli import cache_dir
 
 FLAGS = flags.FLAGS
@@ -74,7 +76,7 @@ def torch_seconds(epochs: int) -> float:
     """PyTorch eager, all members one after another in one process."""
     from benchmarks.torch_cvae import Training, train_one_after_another
 
-    digits = data.load(Config(), data_dir=None, cache_dir=cache_dir())
+    digits = reading.load(Config(), data_dir=None, cache_dir=cache_dir())
     train = digits.train
     trainings = [
         Training(
@@ -94,11 +96,11 @@ def torch_seconds(epochs: int) -> float:
 def program(num_members: int) -> tuple[Any, ...]:
     """Model, population, settings and data of members on digits, nothing of which is still being computed."""
     config = Config()
-    dataset = data.load(config, data_dir=None, cache_dir=cache_dir())
+    dataset = reading.load(config, data_dir=None, cache_dir=cache_dir())
     members = [Member(seed=seed) for seed in range(num_members)]
     model = sweep.build_model(config, dataset, members)
     settings = sweep.stack_hparams(members, capacity=model.capacity, steps_per_epoch=10)
-    made = (sweep.init(model, settings), settings, feed.training_data(config, dataset))
+    made = (sweep.init(model, settings), settings, loader.training_data(config, dataset))
     return model, *jax.block_until_ready(made)
 
 

@@ -10,7 +10,8 @@ import dataclasses
 import math
 from typing import Literal, get_args
 
-from cvae_jax.checks import BOUNDS, SettingError, as_float32, require_one_of, require_within
+from cvae_jax.errors import SettingError
+from cvae_jax.options import BOUNDS, as_float32, require_one_of, require_within
 
 NetworkName = Literal["mlp", "conv"]
 ConditionName = Literal["label", "vector", "image", "text", "audio", "observed"]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 
-from cvae_jax.cvae import CVAE, decode, embed, encode
-from cvae_jax.latent_maps import Gaussian
 from cvae_jax.losses import reparameterize
-from cvae_jax.priors import StandardPrior, log_density_of_draws
+from cvae_jax.model import CVAE, decode, embed, encode
+from cvae_jax.nn.latent import Gaussian
+from cvae_jax.priors.gaussian import StandardPrior, log_density_of_draws
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Key, PyTree

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 from flax import struct
 
-from cvae_jax.checks import SettingError
 from cvae_jax.config import Member
-from cvae_jax.randomness import root_key
+from cvae_jax.errors import SettingError
+from cvae_jax.rng import root_key
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Key

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import flags
 
-from cvae_jax.condition_kinds import Kind, Label, Text, encode_text
+from cvae_jax.conditions.kinds import Kind, Label, Text, encode_text
 from experiments.cli import UserError, say
 
 if TYPE_CHECKING:
-    from cvae_jax.dataset import Dataset
+    from cvae_jax.data.dataset import Dataset
     from experiments.loop import Session
 
 FLAGS = flags.FLAGS
@@ -129,7 +129,7 @@ def _encoded(dataset: Dataset, text: str, length: int) -> np.ndarray:
 def _unknown_words(dataset: Dataset, text: str) -> tuple[str, ...]:
     """Words that training never saw."""
     if dataset.name == "captions":
-        from cvae_jax.caption_parser import unknown_words
+        from experiments.tasks.captions.parser import unknown_words
 
         return unknown_words(text)
     names = dataset.names.get("text")

@@ -17,8 +17,8 @@ from typing import Any, TextIO, cast
 
 from absl import app, flags, logging
 
-from cvae_jax.literal import printable
-from experiments import interrupts
+from cvae_jax.errors import printable
+from experiments import interrupts, tasks
 
 _DAMAGED_PROGRAM = re.compile(r"Error (?:reading|writing) persistent compilation cache entry for '([^']+)'")
 # Of the cache folder, where classifiers that judge samples are kept.
@@ -73,7 +73,7 @@ def use_cache() -> Path:
     import jax
 
     from cvae_jax.files import remove_abandoned
-    from cvae_jax.randomness import pin_generator
+    from cvae_jax.rng import pin_generator
 
     pin_generator()
     folder = Path(flags.FLAGS.cache_dir) if flags.FLAGS.cache_dir else cache_dir()
@@ -86,10 +86,9 @@ def use_cache() -> Path:
 
 
 def _expected_errors() -> tuple[type[Exception], ...]:
-    from cvae_jax.checkpoints import CheckpointError
-    from cvae_jax.checks import SettingError
-    from cvae_jax.dataset import DataError
-    from cvae_jax.speech import SpeechError
+    from cvae_jax.data.audio import SpeechError
+    from cvae_jax.errors import DataError, SettingError
+    from cvae_jax.training.checkpoints import CheckpointError
 
     return (UserError, SettingError, DataError, CheckpointError, SpeechError)
 
@@ -144,7 +143,7 @@ def require_flags_within_bounds() -> None:
     Raises:
       SettingError: naming the flag.
     """
-    from cvae_jax.checks import BOUNDS, require_within
+    from cvae_jax.options import BOUNDS, require_within
 
     for name in BOUNDS:
         if name in flags.FLAGS and isinstance(value := flags.FLAGS[name].value, (int, float)):
@@ -189,6 +188,7 @@ def run(main: Callable[[], int | None]) -> None:
                 say("error", f"unexpected argument {argv[1]!r}, expected flags only")
                 return 1
             try:
+                tasks.register()
                 require_flags_within_bounds()
                 return main()
             except Interrupted as interrupted:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from cvae_jax import evaluation
 from cvae_jax.config import Config
-from cvae_jax.dataset import Dataset
+from cvae_jax.data.dataset import Dataset
+from cvae_jax.evaluation import bounds
 from experiments import loop, results, scores
 from experiments.cli import UserError
 from experiments.measures import nll_name
@@ -121,9 +121,9 @@ def _trained(session: Session, one: Named) -> Trained:
 
 def _figures(session: Session, trained: Trained, nll_samples: int | None) -> dict[str, np.ndarray]:
     """Each example's ELBO, rate and distortion, and negative log-likelihood, shape (n,), float64, nats."""
-    examples = evaluation.on_device(session.dataset.test, session.dataset.x_max)
+    examples = bounds.on_device(session.dataset.test, session.dataset.x_max)
     best, mask = jax.tree.map(lambda leaf: leaf[None], (trained.best.params, trained.hparams.latent_mask))
-    terms = evaluation.members_elbo_terms(session.model, best, examples, mask)
+    terms = bounds.members_elbo_terms(session.model, best, examples, mask)
     rate, distortion = (np.asarray(term, np.float64)[0] for term in (terms.rate, terms.distortion))
     figures = {"elbo": -(rate + distortion), "rate": rate, "distortion": distortion}
     if nll_samples is not None:

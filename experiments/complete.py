@@ -86,10 +86,11 @@ def completions(session: Session, trained: Trained) -> Any:
     import jax.numpy as jnp
     import numpy as np
 
-    from cvae_jax import plots, sampling
-    from cvae_jax.condition_kinds import Observed
-    from cvae_jax.dataset import unit
-    from cvae_jax.randomness import Stream, root_key, stream
+    from cvae_jax.conditions.kinds import Observed
+    from cvae_jax.data.dataset import unit
+    from cvae_jax.evaluation import sampling
+    from cvae_jax.plots import drawing
+    from cvae_jax.rng import Stream, root_key, stream
 
     dataset = session.dataset
     some = dataset.test.take(np.linspace(0, len(dataset.test) - 1, _ROWS).astype(int))
@@ -102,7 +103,7 @@ def completions(session: Session, trained: Trained) -> Any:
     drawn = np.asarray(drawn).reshape(_ROWS, _COMPLETIONS, *dataset.shape)
     assert isinstance(dataset.condition, Observed)
     given = np.where(dataset.condition.mask, truth, 0.5)
-    return plots.image_grid(
+    return drawing.image_grid(
         np.concatenate([given[:, None], drawn, truth[:, None]], axis=1),
         title=f"{session.run.config.observed} of 4 quadrants given, the mean of each of {_COMPLETIONS} completions",
         column_labels=["given", *map(str, range(1, _COMPLETIONS + 1)), "truth"],

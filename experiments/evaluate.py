@@ -65,7 +65,7 @@ def _evaluate() -> int:
     inception = flags.FLAGS.inception_features
     features = quality.read_inception_features(Path(inception)) if inception else None
 
-    from cvae_jax.quality import frechet_distance
+    from cvae_jax.evaluation.quality import frechet_distance
     from experiments import loop, results, scores
 
     cache = cli.use_cache()

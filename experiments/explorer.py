@@ -18,7 +18,7 @@ from experiments.workdir import chosen_member, define_member_choice, read_run, r
 if TYPE_CHECKING:
     from jaxtyping import Int, PyTree
 
-    from cvae_jax.cvae import CVAE
+    from cvae_jax.model import CVAE
 
 FLAGS = flags.FLAGS
 
@@ -50,7 +50,7 @@ def main() -> int:
             "the explorer draws no other"
         )
 
-    from cvae_jax import posteriors
+    from cvae_jax.evaluation import posteriors
     from experiments import figures, loop, results
 
     session = loop.open_session(run, cli.use_cache())
@@ -183,7 +183,7 @@ def _mlp_layers(tree: dict[str, Any], activation: str) -> list[dict[str, Any]]:
 
 def _conv_layers(tree: dict[str, Any], shape: tuple[int, int, int]) -> list[dict[str, Any]]:
     """Layers of `ConvDecoder`, taken out of its parameters."""
-    from cvae_jax.networks import pyramid
+    from cvae_jax.networks.bodies import pyramid
 
     *below, (height, width, _) = pyramid(shape)
     block = tree.pop("PointwiseBlock_0")

@@ -44,8 +44,8 @@ def main() -> int:
         )
     single = dataclasses.replace(run, kind="train", members=(run.members[member],), members_per_program=1)
 
-    from cvae_jax import checkpoints
-    from cvae_jax.sweep import Population, as_alone
+    from cvae_jax.training import checkpoints
+    from cvae_jax.training.population import Population, as_alone
     from experiments import loop, provenance, results
 
     cache = cli.use_cache()

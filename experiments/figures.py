@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from cvae_jax import evaluation, latent_plots, plots, posteriors, sampling
-from cvae_jax.dataset import stratified_split, unit
-from cvae_jax.latent_maps import Gaussian
-from cvae_jax.randomness import Stream, root_key, stream
+from cvae_jax.data.dataset import stratified_split, unit
+from cvae_jax.evaluation import bounds, posteriors, sampling
+from cvae_jax.nn.latent import Gaussian
+from cvae_jax.plots import drawing, latents
+from cvae_jax.rng import Stream, root_key, stream
 from experiments import shown
 from experiments.loop import Session
 
@@ -35,7 +36,7 @@ def samples_figure(session: Session, trained: Trained) -> Figure:
     c = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), _COLUMNS, axis=0), chosen.c)
     key = stream(root_key(0), Stream.SAMPLES)
     images = sampling.generate(session.model, trained.best.params, key, c, trained.hparams.latent_mask)
-    return plots.image_grid(
+    return drawing.image_grid(
         np.asarray(images).reshape(chosen.rows, _COLUMNS, *session.dataset.shape),
         title=", ".join(filter(None, ("samples from the prior", chosen.title))),
         row_labels=chosen.names,
@@ -62,7 +63,7 @@ def reconstructions_figure(session: Session, trained: Trained) -> Figure:
         )
     )
     pairs = np.stack([a.reshape(-1, columns, *session.dataset.shape) for a in (x, images)], axis=1)
-    return plots.image_grid(
+    return drawing.image_grid(
         pairs.reshape(-1, columns, *session.dataset.shape),
         title="test images above their reconstructions",
         row_labels=("test", "mean") * len(pairs),
@@ -91,7 +92,7 @@ def traversals_figure(session: Session, trained: Trained, label: int | None = No
         latents=moved,
         values=values,
     )
-    return plots.image_grid(
+    return drawing.image_grid(
         np.asarray(images),
         title=", ".join(filter(None, (f"each latent from −3 to 3{_units(session)}", said))),
         row_labels=[f"z{int(i)}" for i in moved],
@@ -101,8 +102,8 @@ def traversals_figure(session: Session, trained: Trained, label: int | None = No
 
 def posterior(session: Session, trained: Trained) -> Gaussian:
     """q(z|x,c) of the test split."""
-    examples = evaluation.on_device(session.dataset.test, session.dataset.x_max)
-    return evaluation.posteriors(session.model, trained.best.params, examples, trained.hparams.latent_mask)
+    examples = bounds.on_device(session.dataset.test, session.dataset.x_max)
+    return bounds.posteriors(session.model, trained.best.params, examples, trained.hparams.latent_mask)
 
 
 def traversals_by_class_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
@@ -119,7 +120,7 @@ def traversals_by_class_figure(session: Session, trained: Trained, q: Gaussian) 
         )
         for label in classes
     ]  # fmt: skip
-    return plots.image_blocks(
+    return drawing.image_blocks(
         np.stack([np.asarray(block) for block in blocks]),
         title=f"the most informative latents from −3 to 3{_units(session)}, the others at 0{_first_of(session)}",
         block_titles=[f"class {dataset.class_names[label]}" for label in classes],
@@ -198,7 +199,7 @@ def aggregate_posterior_figure(session: Session, trained: Trained, q: Gaussian) 
     shown = posteriors.by_information(q, trained.hparams.latent_mask)[:_MOST_LATENTS]
     kl = posteriors.kl_per_latent(q)
     shares = np.asarray(posteriors.aggregate_histogram(q, jnp.asarray(_EDGES, jnp.float32)))
-    return latent_plots.aggregate_posterior(
+    return latents.aggregate_posterior(
         shares[shown], _EDGES, titles=[f"z{i}: {float(kl[i]):.2f} nats" for i in shown]
     )
 
@@ -213,7 +214,7 @@ def scatter_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
     in_use = np.flatnonzero(trained.hparams.latent_mask)
     projected = posteriors.project(np.asarray(q.mean)[rows][:, in_use])
     shares = " and ".join(f"{share:.0%}" for share in projected.explained)
-    return latent_plots.scatter(
+    return latents.scatter(
         [(f"PCA, {shares} of the variance", projected.pca), ("t-SNE", projected.tsne)],
         dataset.test.labels[rows],
         class_names=dataset.class_names,
@@ -247,7 +248,7 @@ def _beside_test_images(
     parts, labels, breaks = [before, images], ["test", *column_labels], [1]
     if after is not None:
         parts, labels, breaks = [*parts, after], [*labels, "test"], [1, 1 + images.shape[1]]
-    return plots.image_grid(
+    return drawing.image_grid(
         np.concatenate(parts, axis=1), title=title, row_labels=row_labels, column_labels=labels, breaks=breaks
     )
 

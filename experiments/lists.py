@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cvae_jax.grid import Uniform
+from cvae_jax.training.grid import Uniform
 from experiments.cli import UserError
 
 _MOST_VALUES = 1_000_000

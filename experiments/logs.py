@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
-from cvae_jax.terms import Terms
+from cvae_jax.objectives.terms import Terms
 from experiments.workdir import MetricsLog, Run
 
 if TYPE_CHECKING:

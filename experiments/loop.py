@@ -16,13 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cvae_jax import checkpoints, data, devices, evaluation, feed, memory, sweep
-from cvae_jax.cvae import CVAE
-from cvae_jax.dataset import Dataset
-from cvae_jax.evaluation import Examples
+from cvae_jax.data import reading
+from cvae_jax.data.dataset import Dataset
+from cvae_jax.evaluation import bounds
+from cvae_jax.evaluation.bounds import Examples
 from cvae_jax.hparams import Hparams
-from cvae_jax.sweep import Population
-from cvae_jax.training import DIVERGED_TERMS
+from cvae_jax.model import CVAE
+from cvae_jax.training import checkpoints, devices, loader, memory
+from cvae_jax.training import population as sweep
+from cvae_jax.training.population import Population
+from cvae_jax.training.step import DIVERGED_TERMS
 from experiments import logs, provenance
 from experiments.cli import Interrupted, UserError
 from experiments.progress import progress
@@ -73,7 +76,7 @@ class Session:
     @property
     def steps_per_epoch(self) -> int:
         """Full batches in the training split."""
-        return feed.steps_per_epoch(self.run.config, self.dataset)
+        return loader.steps_per_epoch(self.run.config, self.dataset)
 
     def part_of(self, member: int) -> Part:
         """The part that a member trains in."""
@@ -88,11 +91,11 @@ class Session:
 def open_session(run: Run, cache: Path) -> Session:
     """Load a run's dataset, build its model and divide its members into parts."""
     data_dir = Path(run.data_dir) if run.data_dir else None
-    dataset = data.load(run.config, data_dir=data_dir, cache_dir=cache)
+    dataset = reading.load(run.config, data_dir=data_dir, cache_dir=cache)
     model = sweep.build_model(run.config, dataset, run.members)
     memory.require_room(model, run.members, run.members_per_program)
     mesh = devices.make_mesh(run.members_per_program, run.config.batch_size)
-    per_epoch = feed.steps_per_epoch(run.config, dataset)
+    per_epoch = loader.steps_per_epoch(run.config, dataset)
     size = devices.padded(run.members_per_program, mesh)
     every = sweep.stack_hparams(run.members, capacity=model.capacity, steps_per_epoch=per_epoch)
     parts = []
@@ -155,7 +158,7 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
         start = time.perf_counter() - seconds
 
         # Moved to the device only now: a finished part needs neither.
-        training_data = feed.training_data(run.config, session.dataset, session.mesh)
+        training_data = loader.training_data(run.config, session.dataset, session.mesh)
         validation = _validation_data(session)
         examples_per_step = batch_size * len(part.members)
         with (
@@ -170,7 +173,7 @@ def train(session: Session, part: Part, workdir: Path) -> tuple[Population, floa
             num_steps, ended, order = 1, False, None
             while not ended:
                 if order is None or step % per_epoch == 0:
-                    order = feed.epoch_order(training_data, jnp.int32(step // per_epoch))
+                    order = loader.epoch_order(training_data, jnp.int32(step // per_epoch))
                 num_steps = min(num_steps, per_epoch - step % per_epoch)
                 called = time.perf_counter()
                 population = sweep.run_steps(
@@ -208,7 +211,7 @@ def _restored_or_new(session: Session, part: Part, manager: ocp.CheckpointManage
 
 def _validation_data(session: Session) -> Examples:
     split, x_max = session.dataset.validation, session.dataset.x_max
-    return devices.replicated(evaluation.on_device(split, x_max), session.mesh)
+    return devices.replicated(bounds.on_device(split, x_max), session.mesh)
 
 
 def _save_and_stop(

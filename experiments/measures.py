@@ -271,7 +271,7 @@ def prepare(
 
 def _nll_metrics(session: Session, nll: np.ndarray, num_samples: int) -> Record:
     """The mean of a split's negative log-likelihoods, its standard error, and the draws behind each."""
-    from cvae_jax.evaluation import bits_per_dim
+    from cvae_jax.evaluation.bounds import bits_per_dim
     from experiments.scores import standard_error
 
     name, mean = nll_name(session.run.config), float(np.mean(nll))

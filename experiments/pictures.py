@@ -14,7 +14,7 @@ from experiments.cli import UserError
 from experiments.workdir import chosen_member, define_member_choice, read_run, require_writable
 
 if TYPE_CHECKING:
-    from cvae_jax.dataset import Dataset
+    from cvae_jax.data.dataset import Dataset
 
 FLAGS = flags.FLAGS
 
@@ -90,7 +90,7 @@ def chosen_of(dataset: Dataset, drawable: Sequence[str], only: Sequence[str]) ->
     Raises:
       UserError: if one is asked for that the dataset does not allow.
     """
-    from cvae_jax.posteriors import LEAST_EXAMPLES
+    from cvae_jax.evaluation.posteriors import LEAST_EXAMPLES
 
     lacks = {} if dataset.labelled else dict.fromkeys(_OF_LABELLED_DATA, "labels of its examples")
     if len(dataset.test) < LEAST_EXAMPLES:

@@ -14,28 +14,29 @@ FLAGS = flags.FLAGS
 
 
 def main() -> int:
-    from cvae_jax import data, sources
+    from cvae_jax.data import reading, tfds
 
     name = FLAGS.dataset
-    if name in data.EMBEDDED or name.endswith(".npz"):
+    source = reading.DATASETS.get(name)
+    if (source is not None and source.tfds is None) or name.endswith(".npz"):
         raise UserError(f"dataset {name} needs no preparation, expected a TFDS name such as mnist")
-    sources.require_tfds_name(name)
+    tfds.require_tfds_name(name)
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError("preparing needs TensorFlow: install the extra cvae_jax[prepare]")
 
     where = {} if FLAGS.data_dir is None else {"data_dir": FLAGS.data_dir}
-    builder = sources.tfds_builder(name, file_format="array_record", **where)
+    builder = tfds.tfds_builder(name, file_format="array_record", **where)
     try:
         builder.download_and_prepare(file_format="array_record")
     except Exception as error:
         raise UserError(f"dataset {name} could not be prepared: {type(error).__name__}: {error}") from error
     data_dir = Path(FLAGS.data_dir) if FLAGS.data_dir else None
-    if name not in data.READERS and (lacks := sources.lacking(builder)):
+    if source is None and (lacks := tfds.lacking(builder)):
         print(
             f"{name} is ready, without {' and '.join(lacks)}: see --target_feature and --condition_feature of train"
         )
         return 0
-    dataset = data.read_tfds(name, data_dir, cli.use_cache())
+    dataset = reading.read_named(name, data_dir, cli.use_cache())
     classes = f", {dataset.num_classes} classes" if dataset.labelled else ""
     print(
         f"{name} is ready: {len(dataset.train):,} training, {len(dataset.validation):,} validation, "

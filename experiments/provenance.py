@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 import cvae_jax
-from cvae_jax import checkpoints
+from cvae_jax.training import checkpoints
 from experiments.cli import UserError
 from experiments.workdir import Run, as_record, differences, run_of_record
 

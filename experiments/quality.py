@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from cvae_jax.checksums import checksum
+from cvae_jax.data.cache import UNREADABLE, read_npz
 from cvae_jax.files import write_atomically
-from cvae_jax.packing import UNREADABLE, read_npz
 from experiments.cli import JUDGES, UserError
 from experiments.workdir import Run
 
 if TYPE_CHECKING:
     from jaxtyping import PyTree
 
-    from cvae_jax.quality import Judge
+    from cvae_jax.evaluation.quality import Judge
     from experiments.loop import Session
     from experiments.measures import Record
     from experiments.results import Trained
@@ -51,7 +51,8 @@ def find_judge(
     Raises:
       UserError: if there is no judge of samples under the run's condition, or there are not several.
     """
-    from experiments import caption_quality, speech_quality
+    from experiments.tasks.captions import quality as caption_quality
+    from experiments.tasks.spoken_digit import quality as speech_quality
 
     if judges > 1 and run.config.condition != "label":
         raise UserError(
@@ -77,7 +78,7 @@ def find_judge(
 
 def quality_of_labels(judge: Judge, session: Session, trained: Trained, temperature: float) -> Record:
     """How good a member's samples of each class are."""
-    from cvae_jax.quality import sample_quality
+    from cvae_jax.evaluation.quality import sample_quality
 
     mask = trained.hparams.latent_mask
     return sample_quality(judge, session.model, trained.best.params, mask, temperature=temperature)
@@ -109,12 +110,13 @@ def over_judges(records: list[Record]) -> Record:
 
 def label_judge(run: Run, cache: Path, seed: int = 0, split: Literal["validation", "test"] = "test") -> Judge:
     """The judge of a dataset with labels, trained with a seed, which compares samples with a split's real images."""
-    from cvae_jax import data, quality
+    from cvae_jax.data import reading
+    from cvae_jax.evaluation import quality
 
     # The judge sees images as they are stored.
     config = dataclasses.replace(run.config, binarize="none")
     data_dir = Path(run.data_dir) if run.data_dir else None
-    dataset = data.load(config, data_dir=data_dir, cache_dir=cache)
+    dataset = reading.load(config, data_dir=data_dir, cache_dir=cache)
     quality.require_classes(dataset.measured_on(split))
     train, validation = dataset.train, dataset.validation
     depends_on = checksum(

@@ -18,10 +18,11 @@ from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 from tensorboardX import SummaryWriter
 
-from cvae_jax import plots, sampling
-from cvae_jax.dataset import unit
+from cvae_jax.data.dataset import unit
+from cvae_jax.evaluation import sampling
 from cvae_jax.files import write_atomically
-from cvae_jax.randomness import Stream, root_key, stream
+from cvae_jax.plots import drawing
+from cvae_jax.rng import Stream, root_key, stream
 from experiments import seeds, shown
 from experiments.loop import Session
 from experiments.pages import script_json
@@ -88,7 +89,7 @@ def member_pictures(session: Session, trained: Trained) -> Pictures:
 
 def _png(images: np.ndarray) -> str:
     """A table of images, shape (r, n, H, W, C), as the address of a PNG of their own pixels."""
-    canvas = np.round(255 * plots.tile(images)).astype(np.uint8)
+    canvas = np.round(255 * drawing.tile(images)).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(canvas.squeeze(-1) if canvas.shape[-1] == 1 else canvas).save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
@@ -101,16 +102,16 @@ def write(session: Session, rows: list[dict[str, Any]], pictures: list[Pictures]
         points = _points(alive)
         over = f", mean ± standard error over {seeds.number(seeds.by_setting(alive))} (small marks)"
         title = f"test split{over if seeds.several(alive) else ''}"
-        figure = plots.rate_distortion(points, alive, title=title)
+        figure = drawing.rate_distortion(points, alive, title=title)
         write_atomically(workdir / "rate_distortion.png", figure.savefig)
     page = _page(session, rows, alive, pictures, read_metrics(workdir))
     write_atomically(workdir / "report.html", lambda file: file.write_text(page, encoding="utf-8"))
 
 
-def _points(alive: list[dict[str, Any]]) -> list[plots.Point]:
+def _points(alive: list[dict[str, Any]]) -> list[drawing.Point]:
     """The settings on the rate–distortion plane."""
     return [
-        plots.Point(
+        drawing.Point(
             row["beta"], row["latent_dim"], row["test_rate"], row["test_distortion"],
             row.get(f"test_rate{seeds.ERROR}"), row.get(f"test_distortion{seeds.ERROR}"),
         )
@@ -145,7 +146,7 @@ def _page(
 def _rate_distortion_figure(alive: list[dict[str, Any]]) -> go.Figure:
     figure = go.Figure()
     if alive:
-        for x, y, bound in plots.iso_elbo_lines(alive):
+        for x, y, bound in drawing.iso_elbo_lines(alive):
             figure.add_scatter(
                 x=x, y=y, mode="lines", line={"color": "#bbb", "width": 1, "dash": "dot"}, hoverinfo="skip",
                 showlegend=False, name=f"−ELBO {bound:g}",
@@ -182,7 +183,7 @@ def _rate_distortion_figure(alive: list[dict[str, Any]]) -> go.Figure:
     return figure
 
 
-def _add_settings(figure: go.Figure, points: list[plots.Point], color: str) -> None:
+def _add_settings(figure: go.Figure, points: list[drawing.Point], color: str) -> None:
     """Means over seeds, with their standard errors; of one seed without bars, which plotly would draw of length 0."""
     for known in (True, False):
         some = [p for p in points if (p.rate_error is not None) == known]

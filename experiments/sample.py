@@ -43,9 +43,10 @@ def main() -> int:
     import jax.numpy as jnp
     import numpy as np
 
-    from cvae_jax import memory, sampling
-    from cvae_jax.multirate import at_beta
-    from cvae_jax.randomness import root_key
+    from cvae_jax.evaluation import sampling
+    from cvae_jax.objectives.multirate import at_beta
+    from cvae_jax.rng import root_key
+    from cvae_jax.training import memory
     from experiments import loop, results
 
     session = loop.open_session(run, cli.use_cache())
@@ -68,22 +69,23 @@ def _write(output: Path, x: np.ndarray, wanted: asked.Asked) -> None:
     """Samples as the name of the file says: arrays, words one after another, or a table of pictures."""
     import numpy as np
 
-    from cvae_jax import plots, speech
+    from cvae_jax.data import audio
+    from cvae_jax.plots import drawing
 
     match output.suffix:
         case ".npz":
             c = wanted.c if isinstance(wanted.c, dict) else {"c": wanted.c}
             write_atomically(output, lambda file: np.savez(file, x=x, **c))
         case ".wav":
-            gap = np.zeros(int(_GAP_SECONDS * speech.SAMPLE_RATE), np.float32)
-            parts = [sound for one in x for sound in (speech.waveform(one[..., 0]), gap)][:-1]
-            write_atomically(output, lambda file: speech.write_wav(file, np.concatenate(parts)))
+            gap = np.zeros(int(_GAP_SECONDS * audio.SAMPLE_RATE), np.float32)
+            parts = [sound for one in x for sound in (audio.waveform(one[..., 0]), gap)][:-1]
+            write_atomically(output, lambda file: audio.write_wav(file, np.concatenate(parts)))
         case _:
             columns = math.ceil(math.sqrt(FLAGS.num))
             rows = math.ceil(FLAGS.num / columns)
             grid = np.ones((rows * columns, *x.shape[1:]), x.dtype)
             grid[: FLAGS.num] = x
-            figure = plots.image_grid(grid.reshape(rows, columns, *x.shape[1:]), title=wanted.title)
+            figure = drawing.image_grid(grid.reshape(rows, columns, *x.shape[1:]), title=wanted.title)
             write_atomically(output, figure.savefig)
 
 

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvae_jax import disentanglement, evaluation
-from cvae_jax.codes import require_shared_values
-from cvae_jax.condition_kinds import Label
-from cvae_jax.dataset import Dataset
-from cvae_jax.multirate import at_beta
-from cvae_jax.randomness import Stream, root_key, stream
+from cvae_jax.conditions.kinds import Label
+from cvae_jax.data.dataset import Dataset
+from cvae_jax.evaluation import bounds, disentanglement
+from cvae_jax.evaluation.codes import require_shared_values
+from cvae_jax.objectives.multirate import at_beta
+from cvae_jax.rng import Stream, root_key, stream
 from experiments.cli import UserError
 from experiments.loop import Session
 from experiments.results import Trained
@@ -31,9 +31,9 @@ def nll_of_test(
     proposal: Literal["posterior", "prior"] = "posterior",
 ) -> np.ndarray:
     """Negative log-likelihoods of the test split, from draws of the posterior or the prior; nats, shape (n,)."""
-    examples = evaluation.on_device(session.dataset.test, session.dataset.x_max)
+    examples = bounds.on_device(session.dataset.test, session.dataset.x_max)
     key = stream(root_key(0), Stream.IMPORTANCE)
-    nll = evaluation.importance_nll(
+    nll = bounds.importance_nll(
         session.model,
         trained.best.params,
         examples,
@@ -140,10 +140,10 @@ def disentanglement_scores(session: Session, trained: Trained) -> dict[str, Any]
     dataset = session.dataset
     scored = factors_to_score(dataset, session.run.config.condition)
     means = np.asarray(
-        evaluation.posteriors(
+        bounds.posteriors(
             session.model,
             trained.best.params,
-            evaluation.on_device(dataset.test.take(scored.rows), dataset.x_max),
+            bounds.on_device(dataset.test.take(scored.rows), dataset.x_max),
             trained.hparams.latent_mask,
         ).mean
     )
@@ -160,8 +160,8 @@ def at_betas(session: Session, trained: Trained, betas: Sequence[float]) -> list
     masks = jnp.broadcast_to(trained.hparams.latent_mask, (len(betas), *trained.hparams.latent_mask.shape))
     records: list[dict[str, Any]] = [{"beta": beta} for beta in betas]
     for name, split in (("validation", session.dataset.validation), ("test", session.dataset.test)):
-        examples = evaluation.on_device(split, session.dataset.x_max)
-        terms = evaluation.members_elbo_terms(session.model, params, examples, masks)
-        for record, metrics in zip(records, evaluation.summarize(terms), strict=True):
+        examples = bounds.on_device(split, session.dataset.x_max)
+        terms = bounds.members_elbo_terms(session.model, params, examples, masks)
+        for record, metrics in zip(records, bounds.summarize(terms), strict=True):
             record[name] = metrics
     return records

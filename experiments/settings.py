@@ -10,15 +10,13 @@ from absl import flags
 
 from cvae_jax import config as settings
 from cvae_jax.config import Config, Member
-from cvae_jax.grid import FIELDS, Uniform, grid, random_members
+from cvae_jax.data.reading import usual_condition
+from cvae_jax.training.grid import FIELDS, Uniform, grid, random_members
 from experiments import lists
 from experiments.cli import UserError
 from experiments.workdir import Run
 
 FLAGS = flags.FLAGS
-
-# Of datasets that are made for another condition than labels.
-_USUAL_CONDITIONS = {"captions": "text", "spoken_digit": "text,label"}
 
 
 def define_shared_flags() -> None:
@@ -243,9 +241,7 @@ def shared_config() -> Config:
     values: dict[str, Any] = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Config)}
     made = {
         "binarize": binarize,
-        "condition": _USUAL_CONDITIONS.get(FLAGS.dataset, "label")
-        if FLAGS.condition is None
-        else FLAGS.condition,
+        "condition": usual_condition(FLAGS.dataset) if FLAGS.condition is None else FLAGS.condition,
         "condition_feature": tuple(FLAGS.condition_feature),
         "augment": tuple(FLAGS.augment),
         "hidden": _widths(FLAGS.hidden),

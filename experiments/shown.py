@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cvae_jax.condition_kinds import describe
+from cvae_jax.conditions.kinds import describe
 from experiments.loop import Session
 
 

@@ -149,11 +149,13 @@ def _planned_size(members: tuple[Member, ...], workdir: Path, cache: Path) -> in
     if (workdir / "config.json").exists():
         return min(read_run(workdir).members_per_program, len(members))
 
-    from cvae_jax import data, memory, sweep
+    from cvae_jax.data import reading
+    from cvae_jax.training import memory
+    from cvae_jax.training import population as sweep
 
     config = settings.shared_config()
     data_dir = Path(FLAGS.data_dir) if FLAGS.data_dir else None
-    dataset = data.load(config, data_dir=data_dir, cache_dir=cache)
+    dataset = reading.load(config, data_dir=data_dir, cache_dir=cache)
     return memory.members_that_fit(sweep.build_model(config, dataset, members), members)
 
 

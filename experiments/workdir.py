@@ -17,7 +17,7 @@ from absl import flags
 
 from cvae_jax.config import Config, Member
 from cvae_jax.files import LockedError, locked, remove_abandoned, write_atomically
-from cvae_jax.randomness import GENERATOR
+from cvae_jax.rng import GENERATOR
 from experiments.cli import UserError, say
 
 # An ordinary run's, beside its `summary.json`.

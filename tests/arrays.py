@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvae_jax import data
 from cvae_jax.config import Config
+from cvae_jax.data import reading
 
 SPLITS = ("train", "validation", "test")
 GREY = {"likelihood": "gaussian", "binarize": "none"}
@@ -13,7 +13,7 @@ rng = np.random.default_rng(0)
 
 
 def load(dataset, **fields):
-    return data.load(
+    return reading.load(
         Config(**({"dataset": str(dataset), "batch_size": 8} | fields)), data_dir=None, cache_dir=None
     )
 

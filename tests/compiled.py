@@ -4,13 +4,13 @@ from functools import partial
 
 import jax
 
-from cvae_jax import cvae, draws
+from cvae_jax import draws, model
 
 _compiled = partial(jax.jit, static_argnums=0)
 
-decode = _compiled(cvae.decode)
-embed = _compiled(cvae.embed)
-encode = _compiled(cvae.encode)
+decode = _compiled(model.decode)
+embed = _compiled(model.embed)
+encode = _compiled(model.encode)
 draw = _compiled(draws.draw)
 from_noise = _compiled(draws.from_noise)
 log_likelihood_of = _compiled(draws.log_likelihood_of)

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from arrays import labels, pixels
 
-from cvae_jax import data, feed, sweep
 from cvae_jax.config import Config, Member
-from experiments import cli
+from cvae_jax.data import reading
+from cvae_jax.training import loader, population
+from experiments import cli, tasks
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # A GPU would round the factors of a matrix product to TF32.
@@ -25,6 +26,8 @@ jax.config.update("jax_default_matmul_precision", "highest")
 # The processes of a parallel run, and the next run, find each other's programs.
 jax.config.update("jax_compilation_cache_dir", os.fspath(cli.cache_dir() / "compiled"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+tasks.register()
 
 SHARED_TFDS = Path(__file__).parents[2] / "shared" / "data" / "tfds"
 
@@ -50,7 +53,7 @@ def cache_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def digits(cache_dir):
-    return data.load(Config(), data_dir=None, cache_dir=cache_dir)
+    return reading.load(Config(), data_dir=None, cache_dir=cache_dir)
 
 
 @pytest.fixture(scope="session")
@@ -59,11 +62,11 @@ def make_sweep(digits):
 
     def make(*members: Member, **fields):
         config = Config(**({"batch_size": 32} | fields))
-        model = sweep.build_model(config, digits, members)
-        hparams = sweep.stack_hparams(
-            members, capacity=model.capacity, steps_per_epoch=feed.steps_per_epoch(config, digits)
+        model = population.build_model(config, digits, members)
+        hparams = population.stack_hparams(
+            members, capacity=model.capacity, steps_per_epoch=loader.steps_per_epoch(config, digits)
         )
-        return model, hparams, feed.training_data(config, digits)
+        return model, hparams, loader.training_data(config, digits)
 
     return make
 

@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvae_jax import data, feed, sweep
-from cvae_jax.checks import SettingError
 from cvae_jax.config import Config, Member, require_compatible
+from cvae_jax.data import reading
+from cvae_jax.errors import SettingError
+from cvae_jax.training import loader
+from cvae_jax.training import population as sweep
 
 CHOICES = {
     "objective": (
@@ -140,11 +142,11 @@ def losses(fields, folder: Path):
     """The sums of loss, distortion and rate after 1 step and after 20."""
     condition = fields.get("condition", "label")
     config, member = split(fields | {"dataset": str(folder / f"{condition}.npz")})
-    dataset = data.load(config, data_dir=None, cache_dir=folder)
+    dataset = reading.load(config, data_dir=None, cache_dir=folder)
     model = sweep.build_model(config, dataset, [member])
-    per_epoch = feed.steps_per_epoch(config, dataset)
+    per_epoch = loader.steps_per_epoch(config, dataset)
     h = sweep.stack_hparams([member], capacity=member.latent_dim, steps_per_epoch=per_epoch)
-    training_data = feed.training_data(config, dataset)
+    training_data = loader.training_data(config, dataset)
     population, values = sweep.init(model, h), []
     for epoch in range(-(-_STEPS // per_epoch)):
         for num_steps in (1, per_epoch - 1) if epoch == 0 else (min(per_epoch, _STEPS - epoch * per_epoch),):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cvae_jax import sources
-from cvae_jax.dataset import Split
+from cvae_jax.data import tfds
+from cvae_jax.data.dataset import Split
 
 _GLYPHS = """
 #### ..#. ###. #### #..# #### #... #### #### ####
@@ -16,7 +16,7 @@ _GLYPHS = """
 
 def scanned(n=600):
     """Real digits of 8×8 pixels, as grey as MNIST's."""
-    split = sources.digits().train
+    split = tfds.digits().train
     return Split((15 * split.x[:n]).astype(np.uint8), split.c[:n])
 
 

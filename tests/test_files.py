@@ -9,8 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from cvae_jax import files, packing
-from cvae_jax.dataset import DataError
+from cvae_jax import files
+from cvae_jax.data import cache
+from cvae_jax.errors import DataError
 from cvae_jax.files import LockedError, folder_atomically, locked, remove_abandoned, write_atomically
 
 
@@ -73,7 +74,7 @@ def test_files_have_ordinary_modes(tmp_path):
     before = os.umask(0o027)
     try:
         write_atomically(tmp_path / "a.txt", lambda file: file.write_text("a"))
-        packing.packed_once(tmp_path / "packed.npz", "here", lambda: {"x": np.zeros(3)})
+        cache.packed_once(tmp_path / "packed.npz", "here", lambda: {"x": np.zeros(3)})
         with folder_atomically(tmp_path / "folder"):
             pass
     finally:
@@ -174,7 +175,7 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
 def test_packed_arrays_that_cannot_be_written_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"file cannot be written .*set --cache_dir"):
-        packing.packed_once(tmp_path / "file" / "packed.npz", "here", lambda: {"x": np.zeros(3)})
+        cache.packed_once(tmp_path / "file" / "packed.npz", "here", lambda: {"x": np.zeros(3)})
 
 
 def test_a_script_mends_the_cache_that_a_killed_one_left(tmp_path):

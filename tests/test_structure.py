@@ -1,4 +1,4 @@
-"""The shape of the codebase: which module may import which, and what the losses bring along."""
+"""The structure of the code: which package may import which, no cycles, short files, no task in the library."""
 
 import ast
 import subprocess
@@ -9,52 +9,32 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Each module may import those of earlier lines.
-LAYERS = [
-    {"checks", "checksums", "files", "linear_call", "literal"},
-    {
-        "arrangements",
-        "caption_words",
-        "batches",
-        "condition_kinds",
-        "densities",
-        "randomness",
-        "config",
-        "products",
-        "devices",
-        "dropout",
-        "embeddings",
-        "speech",
-    },
-    {"latent_maps", "losses", "hparams", "dataset", "captions", "caption_parser", "caption_scores"},
-    {"packing", "raw_conditions", "plots"},
-    {
-        "convolutions",
-        "likelihoods",
-        "sources",
-        "npz",
-        "shapes",
-        "codes",
-        "latent_plots",
-        "grid",
-        "augment",
-        "scenes",
-    },
-    {"captioned_scenes", "scene_reader", "places"},
-    {"networks", "text_encoder", "spoken_digit", "interventions", "tfds_features"},
-    {"conditions", "priors", "data"},
-    {"mixture_priors"},
-    {"cvae", "disentanglement"},
-    {"draws", "rewording"},
-    {"sampling"},
-    {"terms", "evaluation"},
-    {"importance", "tcvae", "dipvae", "factorvae", "multirate", "latents", "reconstruction", "classifier"},
-    {"objectives", "quality", "speech_judge"},
-    {"training", "posteriors", "validation"},
-    {"feed"},
-    {"sweep"},
-    {"checkpoints", "memory"},
+# Each part of the library may import itself and those of earlier lines.
+ORDER = [
+    {"errors", "files", "checksums", "densities"},
+    {"losses", "options"},
+    {"rng", "config"},
+    {"hparams"},
+    {"nn"},
+    {"networks", "conditions", "likelihoods"},
+    {"priors"},
+    {"model"},
+    {"draws"},
+    {"data"},
+    {"objectives", "evaluation"},
+    {"training"},
+    {"plots"},
 ]
+TASKS = ("caption", "spoken", "speech", "scene", "completion", "paraphrase", "speaker")
+LINES = 500
+
+
+def files_of(folder):
+    return sorted(path for path in (ROOT / folder).rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def imported(path: Path) -> set[str]:
@@ -67,22 +47,43 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-def modules():
-    return sorted(path.stem for path in (ROOT / "cvae_jax").glob("*.py") if path.stem != "__init__")
+def parts():
+    paths = (ROOT / "cvae_jax").iterdir()
+    return {path.stem for path in paths if path.is_dir() or path.suffix == ".py"} - {
+        "__init__",
+        "__pycache__",
+    }
 
 
-def test_every_module_has_a_layer():
-    assert sorted(set().union(*LAYERS)) == modules()
+def test_every_part_has_its_place():
+    assert sorted(set().union(*ORDER)) == sorted(parts())
 
 
-@pytest.mark.parametrize("module", modules())
-def test_imports_point_downward(module):
-    level = next(i for i, layer in enumerate(LAYERS) if module in layer)
-    below = set().union(*LAYERS[:level])
-    names = imported(ROOT / "cvae_jax" / f"{module}.py")
-    ours = {name.split(".")[1] for name in names if name.startswith("cvae_jax.")}
-    assert ours - below == set()
+@pytest.mark.parametrize("part", sorted(parts()))
+def test_imports_point_downward(part):
+    level = next(i for i, each in enumerate(ORDER) if part in each)
+    allowed = set().union(*ORDER[:level]) | {part}
+    paths = files_of(f"cvae_jax/{part}") or [ROOT / "cvae_jax" / f"{part}.py"]
+    names = set().union(*map(imported, paths))
+    ours = {name.split(".")[1] for name in names if name.startswith("cvae_jax.")} & parts()
+    assert ours - allowed == set()
     assert not any(name.split(".")[0] in ("absl", "experiments") for name in names)
+
+
+@pytest.mark.parametrize("folder", ["cvae_jax", "experiments"])
+def test_no_cycle_between_files(folder):
+    paths = {name_of(path): path for path in files_of(folder)}
+    uses = {name: (imported(path) & paths.keys()) - {name, folder} for name, path in paths.items()}
+    while free := [name for name, needs in uses.items() if not needs & uses.keys()]:
+        for name in free:
+            del uses[name]
+    assert uses == {}
+
+
+@pytest.mark.parametrize("path", files_of("cvae_jax"), ids=name_of)
+def test_the_library_names_no_task(path):
+    text = f"{name_of(path)} {path.read_text()}".lower()
+    assert [task for task in TASKS if task in text] == []
 
 
 def test_losses_load_jax_alone():
@@ -97,6 +98,14 @@ print(*sorted(new - {"cvae_jax"} - set(sys.stdlib_module_names)))
     assert result.stdout.split() == []
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "cvae_jax").glob("*.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", files_of("cvae_jax") + files_of("experiments"), ids=name_of)
 def test_files_stay_short(path):
-    assert len(path.read_text().splitlines()) <= 500
+    assert len(path.read_text().splitlines()) <= LINES
+
+
+@pytest.mark.parametrize("path", files_of("cvae_jax") + files_of("experiments"), ids=name_of)
+def test_functions_stay_short(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            start = node.body[0].end_lineno if ast.get_docstring(node) else node.lineno
+            assert node.end_lineno - start <= 60, f"{node.name} has {node.end_lineno - start} lines"

@@ -1,0 +1,1 @@
+"""What a condition is made of, and how a network reads it."""

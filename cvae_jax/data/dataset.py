@@ -1,0 +1,185 @@
+"""A dataset as arrays in memory: three splits, and how the missing ones are held out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from cvae_jax.conditions.kinds import Condition, Label
+from cvae_jax.errors import DataError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int, Num, Shaped
+
+    Conditions = Shaped[np.ndarray, "n *k"] | dict[str, Shaped[np.ndarray, "n *k"]]
+
+# Splits that a dataset does not bring itself are drawn with this seed: they never depend on a run's settings.
+_SPLIT_SEED = 0
+_VALIDATION_FRACTION = 1 / 12  # 5,000 of MNIST's 60,000
+_TEST_FRACTION = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Examples of one split.
+
+    Attributes:
+      x: pixels, shape (n, H, W, C), uint8 from 0 to the dataset's `x_max`, or float32.
+      c: conditions, of the dataset's `condition`: an array, or several by name; labels, shape (n,), int32, where it
+        has none.
+      factors: what the pixels were made from, where it is known: a whole number for each of the dataset's
+        `factor_names`, shape (n, f), int32.
+      reworded: conditions that say of each example what c says, in other words, where a training split has them.
+    """
+
+    x: Num[np.ndarray, "n H W C"]
+    c: Conditions
+    factors: Int[np.ndarray, "n f"] | None = None
+    reworded: Conditions | None = None
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.x)
+
+    @property
+    def labels(self) -> Int[np.ndarray, " n"]:
+        """c, of a dataset whose condition is a label.
+
+        Raises:
+          DataError: if c is anything else.
+        """
+        if isinstance(self.c, dict) or self.c.ndim != 1:
+            raise DataError("the condition is no label, expected one: this compares classes")
+        return self.c
+
+    def take(self, rows: Int[np.ndarray, " m"]) -> Split:
+        """The examples of the given rows."""
+
+        def of(c: Conditions) -> Conditions:
+            return {k: v[rows] for k, v in c.items()} if isinstance(c, dict) else c[rows]
+
+        return Split(
+            self.x[rows],
+            of(self.c),
+            None if self.factors is None else self.factors[rows],
+            None if self.reworded is None else of(self.reworded),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A dataset's three splits.
+
+    Attributes:
+      name: what a person calls it.
+      train, validation, test: the splits; training sees the first, model selection the second.
+      x_max: the value of x that stands for 1.
+      class_names: what a person calls each label; empty where c holds no labels alone.
+      factor_names: what a person calls each column of the splits' `factors`; empty where they have none.
+      kinds: of the conditions, where they are no labels alone.
+      names: by the name of a condition, what a person calls its values: of a label each class, of a text all there are.
+      checksums: of each split's arrays as they were read, by its name; empty where nobody compares them.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    x_max: float
+    class_names: tuple[str, ...]
+    factor_names: tuple[str, ...] = ()
+    kinds: Condition = None
+    names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def condition(self) -> Condition:
+        """What c is made of."""
+        return Label(len(self.class_names)) if self.kinds is None else self.kinds
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of x."""
+        height, width, channels = self.train.x.shape[1:]
+        return height, width, channels
+
+    @property
+    def levels(self) -> int:
+        """Number of values of a whole-number pixel."""
+        return round(self.x_max) + 1
+
+    @property
+    def labelled(self) -> bool:
+        """Whether c is a label."""
+        return self.kinds is None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of labels."""
+        return len(self.class_names)
+
+    def measured_on(self, split: Literal["validation", "test"]) -> Dataset:
+        """The dataset with a split in the place of test: for `validation`, the two change places."""
+        if split == "test":
+            return self
+        return dataclasses.replace(self, validation=self.test, test=self.validation)
+
+
+def unit(x: Num[np.ndarray, "*n"], x_max: float) -> Float[np.ndarray, "*n"]:
+    """Pixels as float32 between 0 and 1."""
+    return x.astype(np.float32) / np.float32(x_max)
+
+
+def stratified_split(c: Int[np.ndarray, " n"], fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rows kept and rows held out, every class in proportion; the same for the same labels.
+
+    Args:
+      c: labels, shape (n,).
+      fraction: share to hold out, to the nearest example overall, but never all of a class.
+
+    Returns:
+      Rows kept and rows held out, both in ascending order.
+
+    Example:
+      >>> kept, held_out = stratified_split(np.array([0, 0, 0, 0, 1, 1]), 0.5)
+      >>> len(kept), len(held_out)
+      (3, 3)
+    """
+    rng = np.random.default_rng(_SPLIT_SEED)
+    labels, counts = np.unique(c, return_counts=True)
+    quotas = np.floor(fraction * counts).astype(int)
+    left_over = round(fraction * len(c)) - quotas.sum()
+    quotas[np.argsort(quotas - fraction * counts, kind="stable")[:left_over]] += 1
+    quotas = np.minimum(quotas, counts - 1)
+    held_out = np.zeros(len(c), bool)
+    for label, quota in zip(labels, quotas, strict=True):
+        held_out[rng.permutation(np.flatnonzero(c == label))[:quota]] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def with_splits(
+    name: str,
+    train: Split,
+    validation: Split | None,
+    test: Split | None,
+    x_max: float,
+    class_names: tuple[str, ...],
+    factor_names: tuple[str, ...] = (),
+    kinds: Condition = None,
+    names: Mapping[str, tuple[str, ...]] | None = None,
+) -> Dataset:
+    """A dataset whose missing splits are held out of train, stratified by label if it has any: the test split first."""
+
+    def held_out(split: Split, fraction: float) -> tuple[Split, Split]:
+        strata = split.labels if kinds is None else np.zeros(len(split), np.int32)
+        kept, other = stratified_split(strata, fraction)
+        return split.take(kept), split.take(other)
+
+    if test is None:
+        train, test = held_out(train, _TEST_FRACTION)
+    if validation is None:
+        train, validation = held_out(train, _VALIDATION_FRACTION)
+    return Dataset(name, train, validation, test, x_max, class_names, factor_names, kinds, names or {})

@@ -1,0 +1,49 @@
+"""Errors that a user can mend, and users' own text shown as it is, not obeyed as control characters or markup."""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Control characters, surrogates, and separators of lines and paragraphs that no one sees.
+_ESCAPED = ("Cc", "Cs", "Zl", "Zp")
+# Formats are mostly harmless, and joiners belong to some scripts; these turn the direction of what follows.
+_TURNING = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+
+
+class SettingError(ValueError):
+    """A setting that cannot be used; its message is one line for a person."""
+
+
+class DataError(ValueError):
+    """Data that cannot be used; its message is one line for a person."""
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Text with its control characters written as escapes.
+
+    Args:
+      text: any text.
+      keep: control characters to leave.
+
+    Example:
+      >>> print(printable("a\x1b[31m red\n“word”"))
+      a\x1b[31m red\n“word”
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char.encode("unicode_escape").decode()
+        if (unicodedata.category(char) in _ESCAPED or char in _TURNING) and char not in keep
+        else char
+        for char in text
+    )
+
+
+def shortened(text: str, most: int) -> str:
+    """The text, its end left out where it is longer than so many characters.
+
+    Example:
+      >>> shortened("a long text", 7)
+      'a long…'
+    """
+    return text if len(text) <= most else text[: most - 1] + "…"

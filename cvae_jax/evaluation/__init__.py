@@ -1,0 +1,1 @@
+"""Bounds, latents, disentanglement, sample quality, sampling."""

@@ -1,0 +1,122 @@
+"""Posteriors of a whole split: how informative each latent is, and what they look like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cvae_jax.errors import DataError
+from cvae_jax.losses import standard_normal_kl
+from cvae_jax.nn.latent import Gaussian
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float, Int
+
+_PERPLEXITY = 30.0
+LEAST_EXAMPLES = 4
+
+
+def kl_per_latent(q: Gaussian) -> Float[Array, " z"]:
+    """How informative each latent is: the mean over examples of KL(q(zᵢ|x,c) ‖ N(0, 1)).
+
+    Args:
+      q: posteriors of n examples, shape (n, z).
+
+    Returns:
+      Shape (z,), nats per example; their sum is the rate.
+
+    Example:
+      >>> kl_per_latent(Gaussian(jnp.array([[2.0, 0.0], [0.0, 0.0]]), jnp.zeros((2, 2)))).tolist()
+      [1.0, 0.0]
+    """
+    each = jax.vmap(jax.vmap(lambda m, v: standard_normal_kl(m[None], v[None])))(q.mean, q.logvar)
+    return jnp.mean(each, axis=0)
+
+
+def by_information(q: Gaussian, latent_mask: Bool[Array, " z"]) -> Int[np.ndarray, " l"]:
+    """The latents in use, the most informative first.
+
+    Example:
+      >>> q = Gaussian(jnp.array([[1.0, 3.0, 0.0]]), jnp.zeros((1, 3)))
+      >>> by_information(q, jnp.array([True, True, False])).tolist()
+      [1, 0]
+    """
+    in_use = np.flatnonzero(latent_mask)
+    return in_use[np.argsort(-np.asarray(kl_per_latent(q))[in_use], kind="stable")]
+
+
+@jax.jit
+def aggregate_histogram(q: Gaussian, edges: Float[Array, " e"]) -> Float[Array, "z e-1"]:
+    """The aggregate posterior of each latent as a histogram: its expectation, so without sampling noise.
+
+    Pₖ = 1/n Σⱼ Φ((eₖ₊₁ − mⱼ)/sⱼ) − Φ((eₖ − mⱼ)/sⱼ), the share of z ~ q(z|x,c) over the split in bin k
+
+    Args:
+      q: posteriors of n examples, shape (n, z).
+      edges: of the bins, rising, shape (e,).
+
+    Returns:
+      Shares, shape (z, e − 1); a row's sum is below 1 by what lies outside the edges.
+
+    Example:
+      >>> q = Gaussian(jnp.zeros((1, 1)), jnp.zeros((1, 1)))
+      >>> round(float(aggregate_histogram(q, jnp.array([-1.0, 1.0]))[0, 0]), 4)
+      0.6827
+    """
+
+    def of_latent(terms: tuple[Array, Array]) -> Array:
+        mean, logvar = terms
+        below = jax.scipy.stats.norm.cdf(edges, mean[:, None], jnp.exp(0.5 * logvar)[:, None])
+        return jnp.diff(jnp.mean(below, axis=0))
+
+    return jax.lax.map(of_latent, (q.mean.T, q.logvar.T))
+
+
+class Projections(NamedTuple):
+    """Points in two dimensions.
+
+    Attributes:
+      pca: along the two directions of greatest variance, shape (n, 2).
+      explained: share of the variance along each, shape (2,).
+      tsne: with close points kept close, shape (n, 2).
+    """
+
+    pca: Float[np.ndarray, "n 2"]
+    explained: Float[np.ndarray, " 2"]
+    tsne: Float[np.ndarray, "n 2"]
+
+
+def project(means: Float[np.ndarray, "n z"]) -> Projections:
+    """Posterior means in two dimensions, by PCA and by t-SNE started from it; the same for the same means.
+
+    Args:
+      means: of the latents in use, shape (n, z); t-SNE takes about 5 s for 2,000.
+
+    Returns:
+      Both projections; the second axis of a single latent is 0.
+
+    Raises:
+      DataError: if there are fewer than four points.
+
+    References:
+      van der Maaten & Hinton, Visualizing Data using t-SNE, 2008.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    n = len(means)
+    if n < LEAST_EXAMPLES:
+        raise DataError(f"the test split holds {n} examples, expected at least {LEAST_EXAMPLES} to project")
+    components = min(2, means.shape[1])
+    model = PCA(components, random_state=0)
+    pca, explained = np.zeros((n, 2), np.float32), np.zeros(2)
+    pca[:, :components] = model.fit_transform(means)
+    explained[:components] = model.explained_variance_ratio_
+    # scikit-learn's own start: PCA, small.
+    start = 1e-4 * pca / max(float(pca[:, 0].std()), 1e-12)
+    perplexity = min(_PERPLEXITY, (n - 1) / 3)
+    tsne = TSNE(2, perplexity=perplexity, init=start, random_state=0).fit_transform(means)  # pyright: ignore[reportArgumentType]
+    return Projections(pca, explained, tsne)

@@ -1,0 +1,1 @@
+"""Layers: dense, convolutional, onto and from the latents."""

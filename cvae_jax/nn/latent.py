@@ -1,0 +1,79 @@
+"""Linear maps onto the latents and from them, which start the same whatever the capacity."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cvae_jax.nn.dense import matmul
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float
+
+
+class Gaussian(NamedTuple):
+    """A batch of diagonal Gaussians over latents.
+
+    Attributes:
+      mean: shape (b, z).
+      logvar: logarithm of the variance, shape (b, z).
+    """
+
+    mean: Float[Array, "b z"]
+    logvar: Float[Array, "b z"]
+
+
+class ToLatents(nn.Module):
+    """Two linear maps onto the latents, giving `mean` and `logvar`.
+
+    Column i of the initial kernels depends on the key and i alone, so that latent i starts the same whatever
+    the capacity.
+    """
+
+    capacity: int
+
+    @nn.compact
+    def __call__(self, h: Float[Array, "b f"]) -> Gaussian:
+        """Map a batch of features, in float32."""
+        fan_in = h.shape[-1]
+
+        def kernel(key: Array) -> Array:
+            return _per_latent_normal(key, self.capacity, fan_in).T / math.sqrt(fan_in)
+
+        def head(name: str) -> Array:
+            bias = self.param(f"{name}_bias", nn.initializers.zeros, (self.capacity,))
+            return matmul(h.astype(jnp.float32), self.param(f"{name}_kernel", kernel)) + bias
+
+        return Gaussian(head("mean"), head("logvar"))
+
+
+class FromLatents(nn.Module):
+    """A linear map from the latents in use.
+
+    Row i of the initial kernel depends on the key and i alone, scaled by the number of latents in use rather than
+    by the capacity.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "b z"], latent_mask: Bool[Array, " z"]) -> Float[Array, "b f"]:
+        """Map a batch of latents, in float32."""
+
+        def kernel(key: Array) -> Array:
+            fan_in = jnp.sum(latent_mask, dtype=jnp.float32)
+            return _per_latent_normal(key, z.shape[-1], self.features) * jax.lax.rsqrt(
+                jnp.maximum(fan_in, 1.0)
+            )
+
+        h = matmul(z, self.param("kernel", kernel))
+        return h + self.param("bias", nn.initializers.zeros, (self.features,))
+
+
+def _per_latent_normal(key: Array, capacity: int, features: int) -> Float[Array, "z f"]:
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(capacity))
+    return jax.vmap(lambda k: jax.random.normal(k, (features,)))(keys)

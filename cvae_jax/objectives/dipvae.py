@@ -1,0 +1,118 @@
+"""The objectives of DIP-VAE: the covariance of the inferred latents is drawn towards the identity."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+
+from cvae_jax.densities import bounded_exp
+from cvae_jax.draws import draw
+from cvae_jax.hparams import Hparams
+from cvae_jax.losses import beta_elbo
+from cvae_jax.model import CVAE
+from cvae_jax.nn.latent import Gaussian
+from cvae_jax.objectives.terms import Terms
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float, Key, PyTree
+
+
+# Variances beyond e³⁰ grow linearly with their logarithm, so that their squares stay finite.
+_MOST_LOGVAR = 30.0
+
+
+def latent_covariance(q: Gaussian, *, of_aggregate: bool) -> Float[Array, "z z"]:
+    """Covariance of the posterior means over a batch, or of the aggregate posterior.
+
+    Cov[mean], or by the law of total variance Cov[z] = Cov[mean] + E[diag(exp(logvar))].
+
+    Args:
+      q: the posteriors of a batch, shapes (b, z).
+      of_aggregate: whether the posteriors' own variance counts.
+
+    Returns:
+      Shape (z, z); moments divide by b.
+    """
+    centred = q.mean - jnp.mean(q.mean, axis=0)
+    covariance = centred.T @ centred / q.mean.shape[0]
+    return (
+        covariance + jnp.diag(jnp.mean(bounded_exp(q.logvar, _MOST_LOGVAR), axis=0))
+        if of_aggregate
+        else covariance
+    )
+
+
+def covariance_penalty(
+    covariance: Float[Array, "z z"],
+    latent_mask: Bool[Array, " z"],
+    *,
+    off_diagonal: Float[Array, ""] | float,
+    diagonal: Float[Array, ""] | float,
+) -> Float[Array, ""]:
+    """Squared distance of a covariance to the identity, over the latents in use.
+
+    λ_od Σ_{i≠j} Cᵢⱼ² + λ_d Σᵢ (Cᵢᵢ − 1)²
+
+    Args:
+      covariance: C, shape (z, z).
+      latent_mask: the latents in use, shape (z,).
+      off_diagonal: λ_od.
+      diagonal: λ_d.
+
+    Returns:
+      Scalar, added to a loss in nats per example.
+
+    Example:
+      >>> c = jnp.array([[3.0, 0.5], [0.5, 1.0]])
+      >>> covariance_penalty(c, jnp.ones(2, bool), off_diagonal=10.0, diagonal=1.0).item()
+      9.0
+      >>> covariance_penalty(c, jnp.array([True, False]), off_diagonal=10.0, diagonal=1.0).item()
+      4.0
+
+    References:
+      Kumar, Sattigeri & Balakrishnan, Variational Inference of Disentangled Latent Concepts from Unlabeled
+      Observations, 2018, equations 6 and 7.
+    """
+    own = jnp.eye(covariance.shape[0], dtype=bool)
+    weights = jnp.where(own, diagonal, off_diagonal)
+    squares = weights * jnp.square(covariance - own.astype(covariance.dtype))
+    return jnp.sum(jnp.where(latent_mask[:, None] & latent_mask, squares, 0.0))
+
+
+def moment_matching_loss(
+    model: CVAE,
+    params: PyTree,
+    x: Float[Array, "b H W C"],
+    c: PyTree,
+    keys: Key[Array, " b"],
+    hparams: Hparams,
+    *,
+    of_aggregate: bool,
+) -> Terms:
+    """The loss of DIP-VAE: the β-VAE's, and a penalty on the latents' covariance over the batch.
+
+    loss = −log p(x|z,c) + β KL(q(z|x,c) ‖ p(z)) + λ_od Σ_{i≠j} Cᵢⱼ² + λ_d Σᵢ (Cᵢᵢ − 1)²
+
+    Args:
+      model, params, x, c, keys: see `negative_beta_elbo`.
+      hparams: `beta`, `dip_off_diagonal` (λ_od), `dip_diagonal` (λ_d) and `latent_mask` are read.
+      of_aggregate: C is the covariance of the posterior means for DIP-VAE-I (False), of the aggregate posterior for
+        DIP-VAE-II (True).
+
+    Returns:
+      Loss, distortion, rate and the part `penalty`, the same for all examples.
+
+    References:
+      Kumar, Sattigeri & Balakrishnan, Variational Inference of Disentangled Latent Concepts from Unlabeled
+      Observations, 2018, equations 6 and 7.
+    """
+    q, _, log_likelihood, rate = draw(model, params, x, c, keys, hparams.latent_mask)
+    penalty = covariance_penalty(
+        latent_covariance(q, of_aggregate=of_aggregate),
+        hparams.latent_mask,
+        off_diagonal=hparams.dip_off_diagonal,
+        diagonal=hparams.dip_diagonal,
+    )
+    loss = penalty - beta_elbo(log_likelihood, rate, hparams.beta)
+    return Terms(loss, -log_likelihood, rate, {"penalty": jnp.broadcast_to(penalty, loss.shape)})

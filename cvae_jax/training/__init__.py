@@ -1,0 +1,1 @@
+"""One training step, many members as one program, checkpoints."""

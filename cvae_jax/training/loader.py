@@ -1,0 +1,115 @@
+"""What training takes its batches from: the training split on the device, its order, and what happens to each batch."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.sharding import Mesh, NamedSharding
+
+from cvae_jax.conditions.encoders import observe
+from cvae_jax.conditions.kinds import Observed
+from cvae_jax.config import Config
+from cvae_jax.data.augmentation import augment
+from cvae_jax.data.dataset import Dataset
+from cvae_jax.evaluation import bounds
+from cvae_jax.evaluation.bounds import Examples
+from cvae_jax.model import CVAE
+from cvae_jax.rng import Stream, root_key, stream
+from cvae_jax.training import devices
+from cvae_jax.training.step import Batch
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Int, Key, PyTree
+
+
+@struct.dataclass
+class TrainingData:
+    """The training split on the device, and the keys of what happens to it, shared by all members.
+
+    Attributes:
+      examples: the split.
+      reworded: its conditions in other words, where it has them.
+      order_key: of the permutation of each epoch.
+      augment_key: of the augmentation of each step.
+      binarize_key: of the binary pixels of each step.
+      batch_sharding: how each batch is split over devices, None where it is not.
+    """
+
+    examples: Examples
+    reworded: PyTree
+    order_key: Key[Array, ""]
+    augment_key: Key[Array, ""]
+    binarize_key: Key[Array, ""]
+    batch_sharding: NamedSharding | None = struct.field(pytree_node=False, default=None)
+
+
+def steps_per_epoch(config: Config, dataset: Dataset) -> int:
+    """Full batches in the training split; each epoch leaves other examples out."""
+    return len(dataset.train) // config.batch_size
+
+
+def training_data(config: Config, dataset: Dataset, mesh: Mesh | None = None) -> TrainingData:
+    """Put the training split on the device, or on every device of a mesh."""
+    key = root_key(config.data_seed)
+    data = TrainingData(
+        bounds.on_device(dataset.train, dataset.x_max),
+        jax.tree.map(jnp.asarray, dataset.train.reworded),
+        stream(key, Stream.ORDER),
+        stream(key, Stream.AUGMENT),
+        stream(key, Stream.BINARIZE),
+    )
+    if mesh is None:
+        return data
+    return dataclasses.replace(devices.replicated(data, mesh), batch_sharding=devices.by_batch(mesh))
+
+
+@jax.jit
+def epoch_order(data: TrainingData, epoch: Int[Array, ""]) -> Int[Array, " n"]:
+    """The order in which an epoch takes the examples of the training split.
+
+    Args:
+      data: the training split of n examples, and the key of its order.
+      epoch: epochs before it, scalar int32.
+
+    Returns:
+      A permutation of the rows, shape (n,), int32.
+    """
+    return jax.random.permutation(jax.random.fold_in(data.order_key, epoch), len(data.examples))
+
+
+def draw_batch(model: CVAE, data: TrainingData, rows: Int[Array, " b"], step: Int[Array, ""]) -> Batch:
+    """The batch of one step: gathered, scaled, and augmented and binarized anew if the configuration says so.
+
+    Args:
+      model: its `config` and `kind` are read.
+      data: the training split, and the keys of what happens to it.
+      rows: of the examples, shape (b,), int32.
+      step: number of updates made before, scalar int32.
+
+    Returns:
+      x of shape (b, H, W, C), float32 from 0 to 1 where the pixels are whole levels, and the conditions, also in other
+      words where the data have them.
+    """
+    config = model.config
+    x, c = data.examples.take(rows)
+    reworded = jax.tree.map(lambda a: a[rows], data.reworded)
+    if config.augment:
+        keys = jax.random.split(jax.random.fold_in(data.augment_key, step), config.batch_size)
+        x = jax.vmap(partial(augment, names=config.augment))(keys, x)
+        if jnp.issubdtype(data.examples.x.dtype, jnp.integer):  # Pixels of whole levels stay such.
+            x = jnp.round(x * data.examples.x_max) / data.examples.x_max
+    if config.binarize == "dynamic":
+        key = jax.random.fold_in(data.binarize_key, step)
+        # As a matrix, because XLA compiles random numbers of four axes slowly.
+        flat = x.reshape(config.batch_size, -1)
+        x = jax.random.bernoulli(key, flat).astype(jnp.float32).reshape(x.shape)
+    if isinstance(model.kind, Observed):
+        c = observe(x, model.kind)
+    if data.batch_sharding is not None:
+        x, c, reworded = jax.lax.with_sharding_constraint((x, c, reworded), data.batch_sharding)
+    return Batch(x, c, reworded)

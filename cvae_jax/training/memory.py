@@ -1,0 +1,237 @@
+"""How many members fit on a device: a plan made before anything is compiled."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Var
+
+from cvae_jax.conditions.kinds import blank
+from cvae_jax.config import Config, Member
+from cvae_jax.errors import SettingError
+from cvae_jax.hparams import Hparams, hparams, options_used
+from cvae_jax.model import CVAE
+from cvae_jax.objectives.registry import objective
+from cvae_jax.training import step as training
+from cvae_jax.training.step import Batch, TrainState
+
+if TYPE_CHECKING:
+    from jaxtyping import PyTree
+
+# A device that does not say how much memory it has is taken to spare this much.
+ASSUMED_FREE_BYTES = 4 * 2**30
+_SHARE = 0.8
+# What XLA gives memory of its own. All else is elementwise or moves elements, cheap enough for XLA to compute again
+# wherever it is used.
+_OWN_MEMORY = (
+    "concatenate",
+    "conv_general",
+    "cum",
+    "dot",
+    "dynamic",
+    "gather",
+    "logistic",
+    "pad",
+    "reduce",
+    "scan",
+    "scatter",
+    "sort",
+    "while",
+)
+# Settings that make a model or its step large.
+_SIZES = (
+    "hidden", "batch_size", "num_samples", "num_components", "mixture_parts", "pseudo_inputs", "discriminator_width"
+)  # fmt: skip
+_VIEWS = ("convert_element_type", "reshape", "squeeze")
+
+
+def tree_bytes(tree: PyTree) -> int:
+    """Bytes of all arrays in a tree, or of their shapes and types."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _abstract_settings(model: CVAE, members: Sequence[Member]) -> Hparams:
+    """Shapes of one member's settings."""
+    largest, used = Member(latent_dim=model.capacity), options_used(members)
+    return jax.eval_shape(lambda: hparams(largest, capacity=model.capacity, steps_per_epoch=1, used=used))
+
+
+def _abstract_state(model: CVAE, members: Sequence[Member]) -> TrainState:
+    """Shapes of one member's state."""
+    return jax.eval_shape(lambda h: training.init(model, h), _abstract_settings(model, members))
+
+
+def member_bytes(model: CVAE, members: Sequence[Member]) -> int:
+    """Bytes that one more member takes while it trains: its state, and what a step keeps at its peak.
+
+    The peak is that of one step's program: the state, updated in place, and each value with memory of its own from
+    where it is made to where it, or what is computed from it without memory of its own, is last used. XLA's own
+    figure is within a quarter of it, as a test checks.
+
+    Args:
+      model: the model.
+      members: of the sweep; what one of them uses each has room for.
+
+    Returns:
+      Bytes per member.
+    """
+    used, settings = options_used(members), _abstract_settings(model, members)
+    state = _abstract_state(model, members)
+    batch_size = model.config.batch_size
+
+    def blank_batch() -> Batch:
+        c = jax.tree.map(jnp.asarray, blank(model.kind, batch_size))
+        return Batch(jnp.zeros((batch_size, *model.shape)), c, c if "rewording_weight" in used else None)
+
+    batch = jax.eval_shape(blank_batch)
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    step_of = partial(training.train_step, model, objective=objective(model.config, batch_size))
+    jaxpr = jax.make_jaxpr(step_of)(state, batch, settings, step)
+    return tree_bytes(state) + _peak_bytes(jaxpr.jaxpr)
+
+
+def require_room(model: CVAE, members: Sequence[Member], at_once: int) -> None:
+    """Refuse members that cannot fit into free memory, before anything of theirs is made.
+
+    What is counted is the least they take: parameters, the optimizer's state, and one step's decoded draws.
+
+    Args:
+      model: the model.
+      members: of the sweep.
+      at_once: how many train in one program.
+
+    Raises:
+      SettingError: naming the settings that make a model large.
+    """
+    config = model.config
+    draws = config.num_samples * config.batch_size * math.prod(model.shape) * 4
+    needed = at_once * (tree_bytes(_abstract_state(model, members)) + draws)
+    sizes = {
+        name: getattr(config, name) for name in _SIZES if getattr(config, name) != getattr(Config(), name)
+    }
+    sizes |= {"latent_dim": model.capacity, "members_per_program": at_once}
+    named = (f"{name} is {','.join(map(str, v)) if isinstance(v, tuple) else v}" for name, v in sizes.items())
+    require_free(", ".join(named), needed)
+
+
+def require_free(what: str, needed: float) -> None:
+    """Refuse what takes more bytes than are free.
+
+    Args:
+      what: the settings that say how much it is, as an error names them.
+      needed: bytes.
+
+    Raises:
+      SettingError: naming them.
+    """
+    free = _device_bytes() or _host_bytes()
+    if needed > free:
+        raise SettingError(
+            f"{what}: this takes at least {needed / 2**30:.3g} GiB of memory, expected at most the "
+            f"{free / 2**30:.3g} GiB that are free"
+        )
+
+
+def members_that_fit(model: CVAE, members: Sequence[Member]) -> int:
+    """Members to train at once: all, or as many equal parts as the devices' free memory asks for."""
+    fit = max(1, int(_SHARE * _free_bytes() / member_bytes(model, members)))
+    parts = -(-len(members) // fit)
+    return -(-len(members) // parts)
+
+
+def _free_bytes() -> int:
+    """Free bytes on all devices together, for a plan."""
+    return _device_bytes() or ASSUMED_FREE_BYTES
+
+
+def _host_bytes() -> float:
+    """Bytes of the host's memory that are free or could be freed; inf where the system does not say."""
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
+    return math.inf
+
+
+def _device_bytes() -> int:
+    """Free bytes on all devices together; 0 where none says."""
+    free = 0
+    for device in jax.local_devices():
+        stats: dict[str, Any] = device.memory_stats() or {}
+        free += stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)
+    return free
+
+
+def _bytes_of(aval: Any) -> int:
+    """Bytes of an abstract value; keys and the like count nothing."""
+    return math.prod(aval.shape) * aval.dtype.itemsize if jnp.issubdtype(aval.dtype, jnp.number) else 0
+
+
+def _peak_bytes(jaxpr: Any) -> int:
+    """The most bytes that values made by a program take at once.
+
+    A matrix product reads its operands from memory, so they have their own, if not the same as another's.
+    """
+    reads: dict[Any, frozenset[Any]] = {}  # the values with memory of their own behind each value
+    size: dict[Any, int] = {}
+    first: dict[Any, int] = {}
+    last: dict[Any, int] = {}
+    view: set[Any] = set()
+
+    def keep(value: Any, i: int) -> None:
+        reads[value], size[value], first[value] = frozenset((value,)), _bytes_of(value.aval), i
+
+    for i, (name, inputs, outputs) in enumerate(_flatten(jaxpr, {})):
+        if name == "dot_general":
+            for value in inputs:
+                if value in reads and value not in size and value not in view:
+                    keep(value, i)
+        behind = frozenset().union(*(reads.get(value, frozenset()) for value in inputs))
+        last |= dict.fromkeys(behind, i)
+        for value in outputs:
+            if name.startswith(_OWN_MEMORY):
+                keep(value, i)
+                last[value] = i
+            else:
+                reads[value] = behind
+                if name in _VIEWS and len(behind) == 1 and all(v in size or v in view for v in inputs):
+                    view.add(value)
+
+    change: dict[int, int] = {}
+    for value, bytes_ in size.items():
+        change[first[value]] = change.get(first[value], 0) + bytes_
+        after = last[value] + 1
+        change[after] = change.get(after, 0) - bytes_
+    return max(itertools.accumulate((change[i] for i in sorted(change)), initial=0))
+
+
+def _flatten(jaxpr: Any, names: dict[Any, Any]) -> Iterator[tuple[str, list[Any], list[Any]]]:
+    """The operations of a program with its calls inlined: name, inputs and outputs."""
+
+    def name(variable: Any) -> Any:
+        return names.get(variable, variable) if isinstance(variable, Var) else None
+
+    for equation in jaxpr.eqns:
+        inner = next((equation.params[k] for k in ("jaxpr", "call_jaxpr") if k in equation.params), None)
+        if inner is not None and equation.primitive.name not in ("while", "scan", "cond"):
+            body = getattr(inner, "jaxpr", inner)
+            inside = {v: name(o) for v, o in zip(body.invars, equation.invars, strict=True)}
+            yield from _flatten(body, inside)
+            names |= {
+                o: inside.get(v, v)
+                for o, v in zip(equation.outvars, body.outvars, strict=True)
+                if isinstance(v, Var)
+            }
+            continue
+        yield (
+            equation.primitive.name,
+            [name(v) for v in equation.invars if isinstance(v, Var)],
+            equation.outvars,
+        )

@@ -1,0 +1,85 @@
+"""The training objective on a validation split: what the best parameters are chosen by."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from cvae_jax.draws import draw
+from cvae_jax.evaluation.bounds import Examples, evaluation_key
+from cvae_jax.hparams import Hparams
+from cvae_jax.model import CVAE
+from cvae_jax.objectives.registry import objective, takes_one_draw
+from cvae_jax.objectives.terms import Terms
+from cvae_jax.rng import Stream, root_key, stream
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int, Key, PyTree
+
+
+def validate(
+    model: CVAE, params: PyTree, examples: Examples, hparams: Hparams, *, num_examples: int
+) -> Terms:
+    """Means over a split of the training objective's loss at its final settings, and of distortion and rate.
+
+    Nothing is annealed, so that a warm-up does not make the loss of an early epoch lower. An objective that compares
+    the examples of a batch meets batches of the training size, or the whole of a smaller split. The batches are
+    the same each time, in a random order; the last one is filled up with examples of the first, which do not count
+    again. Noise is fixed, that of example i comes from `fold_in(evaluation_key(), i)`.
+
+    Args:
+      model: the model.
+      params: its variables, and those that the objective adds.
+      examples: the split.
+      hparams: one member's settings, not annealed.
+      num_examples: of the training split.
+
+    Returns:
+      Scalars, nats per example: the loss; distortion and rate of one draw of z, as of `evaluation.elbo_terms`; and the
+      objective's parts.
+    """
+    loss_of = objective(model.config, num_examples)
+    n = len(examples)
+    # Two at least, because an objective may compare them.
+    size = min(model.config.batch_size, max(n, 2))
+    num_batches = -(-n // size)
+    order_key, batch_key = jax.random.split(stream(root_key(0), Stream.VALIDATION))
+    order = jax.random.permutation(order_key, n)
+    rows = order[jnp.arange(num_batches * size) % n].reshape(num_batches, size)
+
+    def one_batch(batch: tuple[Int[Array, " b"], Key[Array, ""]]) -> Terms:
+        rows, key = batch
+        x, c = examples.take(rows)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(evaluation_key(), rows)
+        terms = loss_of(model, params, x, c, keys, dataclasses.replace(hparams, key=key))
+        if takes_one_draw(model.config):
+            return terms
+        _, _, log_likelihood, rate = draw(model, params, x, c, keys, hparams.latent_mask)
+        return terms._replace(distortion=-log_likelihood, rate=rate)
+
+    terms = jax.lax.map(one_batch, (rows, jax.random.split(batch_key, num_batches)))
+    return jax.tree.map(lambda each: jnp.mean(each.reshape(-1)[:n]), terms)
+
+
+@partial(jax.jit, static_argnames="model")
+def members_bounds(model: CVAE, params: PyTree, examples: Examples, hparams: Hparams) -> Float[Array, " m"]:
+    """The bound of the configured number of draws, log (1/k) Σⱼ wⱼ, of stacked members under the same noise.
+
+    At β = 1 for every member, so that members of different β can be compared.
+
+    Args:
+      model: of an importance-weighted objective.
+      params: variables of the members, stacked.
+      examples: the split.
+      hparams: settings of the members, stacked.
+
+    Returns:
+      Means over the split, nats per example, up is better.
+    """
+    at_one = dataclasses.replace(hparams, beta=jnp.ones_like(hparams.beta))
+    loss_of = partial(validate, model, num_examples=len(examples))
+    return -jax.vmap(lambda params, hparams: loss_of(params, examples, hparams).loss)(params, at_one)

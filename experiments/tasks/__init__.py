@@ -1,0 +1,11 @@
+"""Applications of the library, each with what it alone needs."""
+
+
+def register() -> None:
+    """Add the applications' datasets to those that the library knows by name."""
+    from cvae_jax.data.reading import DATASETS, Source
+    from experiments.tasks.captions.dataset import from_mnist
+    from experiments.tasks.spoken_digit.dataset import read
+
+    DATASETS["captions"] = Source(from_mnist, condition="text", tfds="mnist")
+    DATASETS["spoken_digit"] = Source(read, condition="text,label", tfds="spoken_digit")

@@ -1,0 +1,1 @@
+"""Scenes of several digits, drawn from captions."""

@@ -1,0 +1,1 @@
+"""Digits spoken by several speakers, from text."""

@@ -1,0 +1,120 @@
+"""What a person asks to be drawn or spoken, as conditions; and words as sound."""
+
+import wave
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from cvae_jax.conditions.kinds import Text, decode_text, encode_text
+from cvae_jax.data.dataset import Dataset, Split
+from experiments import asked
+from experiments.cli import UserError
+from experiments.tasks.spoken_digit import dataset as spoken_digit
+
+CAPTIONS = ("a two", "a small three above a one")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _flags():
+    asked.define_flags()
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["test"])
+
+
+def session(dataset, condition):
+    return SimpleNamespace(dataset=dataset, run=SimpleNamespace(config=SimpleNamespace(condition=condition)))
+
+
+@pytest.fixture(scope="module")
+def words():
+    pairs = np.stack(np.meshgrid(np.arange(10), np.arange(5)), axis=-1).reshape(-1, 2)
+    factors = np.tile(pairs, (10, 1)).astype(np.int32)
+    x = np.random.default_rng(0).uniform(size=(len(factors), 64, 64, 1)).astype(np.float32)
+    return session(spoken_digit.from_spectrograms(x, factors), "text,label")
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    split = Split(np.zeros((2, 32, 32, 1), np.uint8), encode_text(CAPTIONS, 40))
+    return session(Dataset("captions", split, split, split, 255.0, (), kinds=Text(40)), "text")
+
+
+def texts(c):
+    return [decode_text(row) for row in c]
+
+
+def test_a_word_and_a_speaker(words):
+    with flagsaver.flagsaver(text="seven", speaker="theo"):
+        found = asked.asked(words, 3)
+    assert texts(found.c["text"]) == ["seven"] * 3
+    np.testing.assert_array_equal(found.c["speaker"], spoken_digit.SPEAKERS.index("theo"))
+    assert found.title == "seven, theo"
+
+
+def test_what_is_not_said_comes_in_turn(words):
+    with flagsaver.flagsaver(text="two"):
+        np.testing.assert_array_equal(asked.asked(words, 7).c["speaker"], [0, 1, 2, 3, 4, 0, 1])
+    with flagsaver.flagsaver(speaker="george"):
+        assert texts(asked.asked(words, 11).c["text"]) == [*spoken_digit.WORDS, "zero"]
+
+
+def test_the_condition_of_a_test_example(words, scenes):
+    with flagsaver.flagsaver(example=7):
+        c = asked.asked(words, 2).c
+    of_test = words.dataset.test.c
+    assert texts(c["text"]) == [decode_text(of_test["text"][7])] * 2
+    np.testing.assert_array_equal(c["speaker"], of_test["speaker"][7])
+    assert texts(asked.asked(scenes, 3).c) == [*CAPTIONS, CAPTIONS[0]]
+
+
+def test_unknown_words_are_drawn_with_a_warning(words, scenes, capsys):
+    with flagsaver.flagsaver(text="a purple seven"):
+        assert texts(asked.asked(scenes, 1).c) == ["a purple seven"]
+    assert capsys.readouterr().err == "warning: unknown words, drawn as well as it can be: purple\n"
+    with flagsaver.flagsaver(text="twelve"):
+        assert texts(asked.asked(words, 1).c["text"]) == ["twelve"]
+    assert capsys.readouterr().err == "warning: unknown words, drawn as well as it can be: twelve\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"text": "  "}, "text is empty, expected words"),
+        ({"text": "a " * 30}, "has 60 bytes, expected at most 40"),
+        ({"speaker": "theo"}, "was trained with the condition text, expected no --speaker"),
+        ({"label": "7"}, "was trained with the condition text, expected no --label"),
+        ({"example": 2}, "example is 2, expected 0 to 1"),
+    ],
+)
+def test_what_cannot_be_drawn_is_told(scenes, given, message):
+    with flagsaver.flagsaver(**given), pytest.raises(UserError, match=message):
+        asked.asked(scenes, 1)
+
+
+def test_an_unknown_speaker_is_told_who_there_is(words):
+    with (
+        flagsaver.flagsaver(speaker="eve"),
+        pytest.raises(UserError, match="expected one of george, jackson, nic"),
+    ):
+        asked.asked(words, 1)
+
+
+def test_words_are_written_one_after_another(tmp_path):
+    pytest.importorskip("librosa", reason="sound needs librosa, of the extra audio")
+    from cvae_jax.data import audio
+    from experiments import sample
+
+    time = np.arange(4000) / audio.SAMPLE_RATE
+    tone = (np.sin(2 * np.pi * 440 * time) * np.sin(np.pi * time / time[-1])).astype(np.float32)
+    one = audio.spectrogram(tone)
+    sample._write(tmp_path / "words.wav", np.stack([one, one])[..., None], asked.Asked({}, ""))
+    with wave.open(str(tmp_path / "words.wav")) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (8000, 1, 2)
+        sound = np.frombuffer(file.readframes(file.getnframes()), np.int16)
+    alone = len(audio.waveform(one))
+    assert len(sound) == 2 * alone + 2400
+    assert (sound[alone : alone + 2400] == 0).all()
+    assert 0.5 * 2**15 < np.abs(sound).max() < 2**15 - 1

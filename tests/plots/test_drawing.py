@@ -1,0 +1,240 @@
+"""Posteriors of a split, classes compared at one z, and the figures they are drawn in."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.datasets import load_digits
+
+from cvae_jax.conditions.kinds import Vector
+from cvae_jax.config import Member
+from cvae_jax.errors import DataError, SettingError
+from cvae_jax.evaluation import bounds, posteriors, sampling
+from cvae_jax.losses import standard_normal_kl
+from cvae_jax.model import Gaussian, encode
+from cvae_jax.plots import drawing, latents
+from cvae_jax.training import population
+from experiments.cli import UserError
+from experiments.pictures import chosen_of
+
+Z = jnp.array([[0.3, -1.0, 2.0, 0.0, 0.0], [-2.0, 1.0, 0.5, 0.0, 0.0]])
+
+
+@pytest.fixture(scope="module")
+def one(make_sweep):
+    """A model with room for 5 latents, parameters of a member of 3 with biases drawn at random, and its mask."""
+    model, h, _ = make_sweep(Member(latent_dim=5), Member(latent_dim=3, seed=1))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda a: a[1] + jnp.asarray(rng.normal(0, 0.02, a.shape[1:]), jnp.float32),
+        population.init(model, h).members.params,
+    )
+    return model, params, h.latent_mask[1]
+
+
+@pytest.fixture(scope="module")
+def q(one, digits):
+    model, params, mask = one
+    return bounds.posteriors(model, params, bounds.on_device(digits.test, digits.x_max), mask)
+
+
+# Classes compared
+
+
+def test_a_soft_label_of_one_class_is_its_label(one):
+    model, params, mask = one
+    c = jnp.array([4, 7])
+    hard, soft = (sampling.decode_mean(model, params, Z, each, mask) for each in (c, jax.nn.one_hot(c, 10)))
+    np.testing.assert_array_equal(hard, soft)
+
+
+def test_walks_between_labels_include_both_ends(one):
+    model, params, mask = one
+    images = sampling.interpolate_labels(model, params, Z[0], jnp.int32(4), jnp.int32(7), mask, steps=5)
+    assert images.shape == (5, 8, 8, 1)
+    weights = np.zeros((3, 10), np.float32)
+    weights[[0, 1, 1, 2], [4, 4, 7, 7]] = [1.0, 0.5, 0.5, 1.0]
+    expected = sampling.decode_mean(model, params, Z[jnp.array([0, 0, 0])], jnp.asarray(weights), mask)
+    np.testing.assert_allclose(images[::2], expected, atol=1e-6)
+    ends = sampling.decode_mean(model, params, Z[jnp.array([0, 0])], jnp.array([4, 7]), mask)
+    np.testing.assert_allclose(images[jnp.array([0, 4])], ends, atol=1e-6)
+    assert len({image.tobytes() for image in np.asarray(images)}) == 5
+
+
+def test_a_row_across_labels_is_one_z(one):
+    model, params, mask = one
+    c = jnp.array([7, 0, 3])
+    images = sampling.across_labels(model, params, Z, c, mask)
+    assert images.shape == (2, 3, 8, 8, 1)
+    for row, z in zip(images, Z, strict=True):
+        expected = sampling.decode_mean(model, params, jnp.stack([z, z, z]), c, mask)
+        np.testing.assert_allclose(row, expected, atol=1e-6)
+    assert (jnp.abs(images[0] - images[1]).max(axis=(1, 2, 3)) > 1e-4).all()
+    np.testing.assert_array_equal(
+        images, sampling.across_labels(model, params, Z.at[:, 3:].set(5.0), c, mask)
+    )
+
+
+def test_a_model_without_a_condition_has_no_classes_to_compare(make_sweep):
+    model, _, _ = make_sweep(Member(latent_dim=2), condition="none")
+    mask, c = jnp.ones(2, bool), jnp.arange(3)
+    for compare in (
+        partial(sampling.across_labels, model, {}, jnp.zeros((1, 2)), c, mask),
+        partial(sampling.interpolate_labels, model, {}, jnp.zeros(2), c[0], c[1], mask, steps=3),
+    ):
+        with pytest.raises(SettingError, match="condition is 'none', expected label"):
+            compare()
+
+
+# Posteriors of a split
+
+
+def test_posteriors_are_those_of_the_examples(one, q, digits):
+    model, params, mask = one
+    n = len(digits.test)
+    assert n % 250
+    assert q.mean.shape == q.logvar.shape == (n, 5)
+    x, c = bounds.on_device(digits.test, digits.x_max).take(jnp.array([0, 249, 250, n - 1]))
+    few = jax.jit(partial(encode, model))(params, x, c, mask)
+    rows = jnp.array([0, 249, 250, n - 1])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[rows], b, atol=1e-5), q, few)
+
+
+def test_the_latents_information_sums_to_the_rate(one, q):
+    kl = posteriors.kl_per_latent(q)
+    np.testing.assert_allclose(kl.sum(), jnp.mean(jax.vmap(standard_normal_kl)(q.mean, q.logvar)), rtol=1e-5)
+    np.testing.assert_array_equal(kl[3:], 0.0)
+    order = posteriors.by_information(q, one[2])
+    assert sorted(order) == [0, 1, 2]
+    assert (np.diff(kl[order]) <= 0).all()
+
+
+def test_the_histogram_is_the_mean_of_normal_ones():
+    rng = np.random.default_rng(0)
+    mean, logvar = rng.normal(0, 1, (50, 2)), rng.normal(-1, 1, (50, 2))
+    edges = np.array([-4.0, -1.0, 0.0, 0.5, 4.0])
+    q = Gaussian(jnp.asarray(mean, jnp.float32), jnp.asarray(logvar, jnp.float32))
+    below = stats.norm.cdf(edges[:, None, None], mean, np.exp(logvar / 2)).mean(axis=1)
+    found = posteriors.aggregate_histogram(q, jnp.asarray(edges, jnp.float32))
+    np.testing.assert_allclose(found, np.diff(below, axis=0).T, atol=1e-6)
+
+
+def test_masked_latents_lie_as_the_prior(q):
+    edges = jnp.linspace(-3.0, 3.0, 7)
+    shares = posteriors.aggregate_histogram(q, edges)
+    np.testing.assert_allclose(shares[4], np.diff(stats.norm.cdf(edges)), atol=1e-6)
+    assert np.abs(shares[0] - shares[4]).max() > 1e-3
+
+
+def test_projections_show_distances():
+    x, c = load_digits(return_X_y=True)
+    x = np.float32(x[c < 2][:60])
+    found, again = posteriors.project(x), posteriors.project(x)
+    _, s, vt = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
+    np.testing.assert_allclose(np.abs(found.pca), np.abs((x - x.mean(axis=0)) @ vt[:2].T), atol=1e-2)
+    np.testing.assert_allclose(found.explained, s[:2] ** 2 / np.sum(s**2), rtol=1e-4)
+    np.testing.assert_array_equal(found.tsne, again.tsne)
+    zeros, ones = (found.tsne[c[c < 2][:60] == k] for k in (0, 1))
+    apart = np.linalg.norm(zeros.mean(axis=0) - ones.mean(axis=0))
+    assert apart > 2 * max(zeros.std(axis=0).max(), ones.std(axis=0).max())
+
+
+def test_projections_of_few_points_and_of_one_latent():
+    line = np.linspace(-1, 1, 8, dtype=np.float32)[:, None]
+    found = posteriors.project(line)
+    assert found.pca.shape == found.tsne.shape == (8, 2)
+    np.testing.assert_allclose(np.abs(found.pca[:, 0]), np.abs(line[:, 0]), atol=1e-6)
+    assert np.isfinite(found.tsne).all()
+    with pytest.raises(DataError, match="holds 3 examples, expected at least 4"):
+        posteriors.project(line[:3])
+
+
+# Figures
+
+
+def test_breaks_widen_the_gap_before_a_column():
+    images = np.zeros((1, 3, 4, 8, 1), np.float32)
+    assert drawing.tile(images).shape == (4, 26, 1)
+    canvas = drawing.tile(images, breaks=[1, 2])
+    assert canvas.shape == (4, 30, 1)
+    assert np.flatnonzero(canvas[0, :, 0]).tolist() == [8, 9, 10, 19, 20, 21]
+
+
+@pytest.mark.parametrize("count", [1, 3, 10])
+def test_blocks_are_drawn_each_in_its_place(count):
+    images = np.zeros((count, 2, 3, 4, 4, 1), np.float32)
+    figure = drawing.image_blocks(
+        images, title="t", block_titles=[f"b{i}" for i in range(count)], row_labels=["r", "s"]
+    )
+    boxes = [axes.get_position() for axes in figure.axes]
+    assert len(boxes) == count
+    for i, box in enumerate(boxes):
+        assert 0 <= box.x0 < box.x1 <= 1
+        assert 0 <= box.y0 < box.y1 <= 1
+        assert not any(box.overlaps(other) for other in boxes[:i])
+
+
+def test_every_latent_has_its_panel_against_the_prior():
+    shares = np.full((7, 4), 0.25)
+    figure = latents.aggregate_posterior(shares, np.linspace(-4, 4, 5), titles=[f"z{i}" for i in range(7)])
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in shown] == [f"z{i}" for i in range(7)]
+    for axes in shown:
+        (stairs,) = axes.patches
+        np.testing.assert_allclose(stairs.get_data().values, 0.125)
+        (line,) = axes.lines
+        np.testing.assert_allclose(line.get_ydata(), stats.norm.pdf(line.get_xdata()), atol=1e-6)
+
+
+def test_the_legend_names_the_classes_that_occur():
+    points, c = np.random.default_rng(0).normal(size=(30, 2)), np.arange(30) % 3 + 1
+    names = [f"class {i}" for i in range(25)]
+    figure = latents.scatter([("a", points), ("b", -points)], c, class_names=names, title="t")
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == names[1:4]
+    for axes in figure.axes:
+        (dots,) = axes.collections
+        assert len(dots.get_offsets()) == 30
+        assert len(np.unique(dots.get_facecolors(), axis=0)) == 3
+
+
+@pytest.mark.parametrize(
+    ("points", "constants"),
+    [
+        ([(16.63, 125.5), (23.55, 119.28), (12.67, 130.74), (16.11, 128.28)], [142, 143.2, 144.4]),
+        ([(5.0, 100.0), (20.0, 90.0), (30.0, 70.0)], [100, 104, 108]),
+        ([(5.0, 100.0)], [104.4, 104.6, 104.8, 105, 105.2, 105.4, 105.6]),
+    ],
+)
+def test_lines_of_equal_elbo_stand_apart(points, constants):
+    rows = [{"test_rate": rate, "test_distortion": distortion} for rate, distortion in points]
+    lines = drawing.iso_elbo_lines(rows)
+    np.testing.assert_allclose([constant for _, _, constant in lines], constants)
+    for rates, distortions, constant in lines:
+        np.testing.assert_allclose(np.add(rates, distortions), constant)
+        assert rates[0] <= min(rate for rate, _ in points) < max(rate for rate, _ in points) + 0.1 <= rates[1]
+
+
+# Of which data
+
+
+def test_what_a_dataset_lacks_is_not_drawn(digits):
+    few = dataclasses.replace(digits, test=digits.test.take(np.arange(3)))
+    unlabelled = dataclasses.replace(digits, kinds=Vector(2))
+    drawable = ("samples", "interpolations", "latents")
+    assert chosen_of(digits, drawable, []) == list(drawable)
+    assert chosen_of(digits, drawable, ["latents"]) == ["latents"]
+    assert chosen_of(few, drawable, []) == ["samples", "interpolations"]
+    assert chosen_of(unlabelled, drawable, []) == ["samples"]
+    for dataset, name, lacking in (
+        (few, "latents", "4 test examples"),
+        (unlabelled, "interpolations", "labels of its examples"),
+    ):
+        with pytest.raises(
+            UserError, match=f"only is {name}, expected another of digits, which lacks {lacking}"
+        ):
+            chosen_of(dataset, drawable, [name])
