@@ -15,7 +15,10 @@ from cvae_jax.conditions.text import TextEncoder
 from cvae_jax.config import Config
 from cvae_jax.likelihoods.families import GaussianOutput, Likelihood, likelihood
 from cvae_jax.losses import reparameterize
-from cvae_jax.networks.bodies import Context, ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder, Shape, pyramid
+from cvae_jax.networks.conv import ConvDecoder, ConvEncoder
+from cvae_jax.networks.mlp import MLPDecoder, MLPEncoder
+from cvae_jax.nn.conditioning import Context
+from cvae_jax.nn.conv import Shape, pyramid
 from cvae_jax.nn.dropout import Dropout
 from cvae_jax.nn.embedding import ByClass, Embedding, Embeddings, Given, withheld
 from cvae_jax.nn.latent import Gaussian, ToLatents

@@ -183,7 +183,7 @@ def _mlp_layers(tree: dict[str, Any], activation: str) -> list[dict[str, Any]]:
 
 def _conv_layers(tree: dict[str, Any], shape: tuple[int, int, int]) -> list[dict[str, Any]]:
     """Layers of `ConvDecoder`, taken out of its parameters."""
-    from cvae_jax.networks.bodies import pyramid
+    from cvae_jax.nn.conv import pyramid
 
     *below, (height, width, _) = pyramid(shape)
     block = tree.pop("PointwiseBlock_0")

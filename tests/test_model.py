@@ -13,7 +13,7 @@ from cvae_jax.conditions.kinds import Label
 from cvae_jax.config import Config
 from cvae_jax.errors import SettingError
 from cvae_jax.model import CVAE
-from cvae_jax.networks import bodies
+from cvae_jax.nn.conv import pyramid
 
 NETWORKS = ("mlp", "conv")
 
@@ -181,7 +181,7 @@ def test_bfloat16_products_keep_float32_parameters():
 
 @pytest.mark.parametrize("shape", list(itertools.product((8, 28, 32, 64), (8, 32), (1, 3))))
 def test_pyramid_ends_small(shape):
-    *_, (height, width, channels) = bodies.pyramid(shape)
+    *_, (height, width, channels) = pyramid(shape)
     assert min(height, width) <= 8
     assert channels <= bodies.MAX_CHANNELS
 

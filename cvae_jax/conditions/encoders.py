@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from cvae_jax.conditions.kinds import Audio, Image, Kind, Label, Observed, Text, Vector
 from cvae_jax.conditions.places import Places
 from cvae_jax.conditions.text import TextEncoder
-from cvae_jax.networks.bodies import pyramid
-from cvae_jax.nn.conv import Downsample
+from cvae_jax.nn.conv import Downsample, pyramid
 from cvae_jax.nn.dense import Dense
 from cvae_jax.nn.embedding import Embedding
 

@@ -15,7 +15,8 @@ from flax import struct
 from cvae_jax.data import augmentation
 from cvae_jax.evaluation.batches import in_batches
 from cvae_jax.evaluation.bounds import Examples
-from cvae_jax.networks.bodies import Context, ConvEncoder
+from cvae_jax.networks.conv import ConvEncoder
+from cvae_jax.nn.conditioning import Context
 from cvae_jax.nn.dense import Dense
 
 if TYPE_CHECKING:

@@ -21,6 +21,26 @@ if TYPE_CHECKING:
     from jax.typing import DTypeLike
     from jaxtyping import Array, Float, Key
 
+MAX_CHANNELS = 128
+Shape = tuple[int, int, int]
+
+
+def pyramid(shape: Shape) -> list[Shape]:
+    """Height, width and channels of the image and of each convolutional stage above it.
+
+    Each stage halves both sides and quadruples the channels up to 128, down to sides of at most 8, twice at least.
+
+    Example:
+      >>> pyramid((28, 28, 1))
+      [(28, 28, 1), (14, 14, 16), (7, 7, 64)]
+    """
+    stages = max(2, math.ceil(math.log2(min(shape[:2]) / 8)))
+    sizes = [shape]
+    for i in range(stages):
+        height, width, _ = sizes[-1]
+        sizes.append((-(-height // 2), -(-width // 2), min(4 ** (i + 2), MAX_CHANNELS)))
+    return sizes
+
 
 def _initial_kernel(key: Key[Array, ""], shape: tuple[int, int, int, int]) -> Float[Array, "4 4 i o"]:
     """flax's initial values, drawn as a matrix: XLA compiles that several times faster than four axes."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from cvae_jax.densities import standard_deviation
 from cvae_jax.losses import gaussian_kl
-from cvae_jax.networks.bodies import Context
+from cvae_jax.nn.conditioning import Context
 from cvae_jax.nn.dense import Dense
 from cvae_jax.nn.latent import Gaussian, ToLatents
 from cvae_jax.priors.gaussian import Apart, masked, masked_log_density, symmetric

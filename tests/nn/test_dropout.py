@@ -9,7 +9,7 @@ from cvae_jax import model as cvae
 from cvae_jax.conditions.kinds import Label
 from cvae_jax.config import Config
 from cvae_jax.model import CVAE
-from cvae_jax.networks import bodies
+from cvae_jax.networks import conv, mlp
 from cvae_jax.nn.dropout import Dropout, drop
 
 
@@ -69,7 +69,8 @@ def dropping(request):
         return jnp.stack(keys), encoded, decoded
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bodies, "drop", recorder)
+        for bodies in (mlp, conv):
+            patch.setattr(bodies, "drop", recorder)
         return layers, *jax.tree.map(np.asarray, outputs())
 
 
