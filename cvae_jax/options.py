@@ -1,11 +1,26 @@
-"""What every option may be: one table of bounds, and refusals of one line that name the setting."""
+"""Options: fields of frozen dataclasses with a default, bounds and a help text, written once.
+
+A choice, such as a network or an objective, is a `Part`: a frozen dataclass whose fields are its options. A *static*
+option shapes the compiled program. A *traced* option is an array in it, so that members of a sweep can differ in it: a
+part is a pytree whose leaves are its traced options.
+
+    @dataclasses.dataclass(frozen=True)
+    class FreeBits(Objective):
+        free_bits: float = traced(0.0, bounds=WEIGHT, help="Least KL per latent, nats.")
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 import numbers
-from typing import Any, cast
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Self, cast
+
+import jax
 
 from cvae_jax.errors import SettingError
 
@@ -87,59 +102,9 @@ class Real:
         return text if self.infinite is None else f"{text} (inf {self.infinite})"
 
 
-_SEED, _COUNT = Whole(0, _LARGEST_SEED), Whole(1)
-_WEIGHT, _POSITIVE, _SHARE = Real(0.0), Real(0.0, above_low=True), Real(0.0, below=1.0)
-_EPOCHS = Real(0.0, high=LARGEST_INT)
-BOUNDS: dict[str, Whole | Real] = {
-    # Of a configuration.
-    "observed": Whole(1, 3),
-    "mixture_parts": _COUNT,
-    "pseudo_inputs": _COUNT,
-    "sigma": _POSITIVE,
-    "num_components": _COUNT,
-    "batch_size": _COUNT,
-    "epochs": _COUNT,
-    "data_seed": _SEED,
-    "num_samples": _COUNT,
-    "discriminator_width": _COUNT,
-    "hidden": _COUNT,
-    # Of a member.
-    "beta": _WEIGHT,
-    "latent_dim": _COUNT,
-    "learning_rate": _POSITIVE,
-    "adam_epsilon": _POSITIVE,
-    "warmup_epochs": _EPOCHS,
-    "free_bits": _WEIGHT,
-    "kl_target": _WEIGHT,
-    "mi_weight": _WEIGHT,
-    "marginal_weight": _WEIGHT,
-    "dip_off_diagonal": _WEIGHT,
-    "dip_diagonal": _WEIGHT,
-    "tc_weight": _WEIGHT,
-    "discriminator_learning_rate": _POSITIVE,
-    "beta_min": _POSITIVE,
-    "beta_max": _POSITIVE,
-    "cvae_weight": Real(0.0, high=1.0),
-    "condition_first_epochs": _EPOCHS,
-    "condition_dropout": _SHARE,
-    "rewording_weight": _WEIGHT,
-    "weight_decay": _WEIGHT,
-    "clip_norm": Real(0.0, above_low=True, infinite="does not clip"),
-    "dropout": _SHARE,
-    "ema_decay": _SHARE,
-    "patience": Real(1.0, infinite="never stops", what="number of epochs"),
-    "seed": _SEED,
-    # Of scripts.
-    "checkpoint_every": _COUNT,
-    "guidance": Real(),
-    "judges": _COUNT,
-    "members_per_program": _COUNT,
-    "nll_samples": _COUNT,
-    "num": _COUNT,
-    "num_random": _COUNT,
-    "search_seed": _SEED,
-    "temperature": _WEIGHT,
-}
+SEED, COUNT = Whole(0, _LARGEST_SEED), Whole(1)
+NUMBER, WEIGHT, POSITIVE, SHARE = Real(), Real(0.0), Real(0.0, above_low=True), Real(0.0, below=1.0)
+EPOCHS = Real(0.0, high=LARGEST_INT)
 
 
 def as_float32(value: float) -> float:
@@ -155,18 +120,180 @@ def as_float32(value: float) -> float:
     return math.ldexp(round(math.ldexp(mantissa, _FLOAT32_DIGITS)), exponent - _FLOAT32_DIGITS)
 
 
-def require_within(name: str, value: Any) -> None:
-    """Refuse a value of an option that its program would not hold, or that has no meaning.
+def require_within(name: str, value: Any, bounds: Whole | Real) -> None:
+    """Refuse a number that a program would not hold, or that has no meaning.
 
     Raises:
       SettingError: naming the option, the value and what was expected.
     """
-    fault = BOUNDS[name].fault(value)
+    fault = bounds.fault(value)
     if fault:
         raise SettingError(f"{name} is {value}, expected {fault}")
 
 
-def require_one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+def require_one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """Refuse a value that is none of the choices."""
     if value not in choices:
         raise SettingError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """What is known of a field beside its name, type and default.
+
+    Attributes:
+      help: one or two sentences for `--help`.
+      traced: whether it is an array in the compiled program, else it shapes the program.
+      bounds: of a number, or of each number of several; None for anything else.
+      choices: names to choose from; of a tuple, each of its names.
+      flag: whether the command line has a flag of this name.
+    """
+
+    help: str
+    traced: bool = False
+    bounds: Whole | Real | None = None
+    choices: tuple[str, ...] = ()
+    flag: bool = True
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuse a value that is out of bounds or none of the choices."""
+        for each in value if isinstance(value, tuple) else (value,):
+            if self.choices:
+                require_one_of(name, each, self.choices)
+            elif self.bounds is not None and each is not None:
+                require_within(name, each, self.bounds)
+
+
+def static(
+    default: Any,
+    *,
+    help: str,
+    bounds: Whole | Real | None = None,
+    choices: tuple[str, ...] = (),
+    flag: bool = True,
+) -> Any:
+    """A field that shapes the compiled program: the same for all members of a sweep. See `Option`."""
+    option = Option(help, bounds=bounds, choices=choices, flag=flag)
+    return dataclasses.field(default=default, metadata={"option": option})
+
+
+def traced(default: float, *, help: str, bounds: Whole | Real = NUMBER) -> Any:
+    """A field that is an array in the compiled program, in which members of a sweep can differ. See `Option`."""
+    return dataclasses.field(default=default, metadata={"option": Option(help, traced=True, bounds=bounds)})
+
+
+class Part:
+    """A choice and its options: the base class of frozen dataclasses.
+
+    Instances are pytrees: the leaves are traced options, also those of parts that are fields of this one.
+
+    Attributes:
+      kind: what it is a choice of, such as `objective`.
+    """
+
+    kind: ClassVar[str] = "part"
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Register the class as a pytree."""
+        super().__init_subclass__(**arguments)
+        jax.tree_util.register_pytree_with_keys(cls, _flatten, lambda aux, leaves: _unflatten(cls, aux, leaves))
+
+    def __post_init__(self) -> None:
+        """Check every option, then the part as a whole."""
+        for name, option in options_of(type(self)).items():
+            option.check(name, getattr(self, name))
+        self.check()
+
+    def check(self) -> None:
+        """Refuse options that do not go together; for subclasses.
+
+        Raises:
+          SettingError: naming the option.
+        """
+
+
+def options_of(part: type[Part]) -> dict[str, Option]:
+    """The options of a class by name, in the order of its fields.
+
+    Example:
+      >>> @dataclasses.dataclass(frozen=True)
+      ... class Blur(Part):
+      ...     width: float = traced(1.0, bounds=POSITIVE, help="Of the filter, in pixels.")
+      >>> list(options_of(Blur)), jax.tree.leaves(Blur(width=2.0))
+      (['width'], [2.0])
+    """
+    fields = dataclasses.fields(cast("Any", part))
+    return {field.name: field.metadata["option"] for field in fields if "option" in field.metadata}
+
+
+def _is_nested(value: Any) -> bool:
+    """Whether a field holds parts: one, several, or pairs of a name and one."""
+    if isinstance(value, tuple):
+        return any(_is_nested(each) for each in value)
+    return isinstance(value, Part)
+
+
+def _flatten(part: Any) -> tuple[list[tuple[Any, Any]], tuple[tuple[str, ...], tuple[tuple[str, Any], ...]]]:
+    leaves, rest = [], []
+    options = options_of(type(part))
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        option = options.get(field.name)
+        if (option is not None and option.traced) or _is_nested(value):
+            leaves.append((jax.tree_util.GetAttrKey(field.name), value))
+        else:
+            rest.append((field.name, value))
+    return leaves, (tuple(key.name for key, _ in leaves), tuple(rest))
+
+
+def _unflatten(cls: type[Part], aux: Any, leaves: Any) -> Any:
+    part = object.__new__(cls)
+    names, rest = aux
+    for name, value in (*zip(names, leaves, strict=True), *rest):
+        object.__setattr__(part, name, value)
+    return part
+
+
+class Table(dict[str, type[Part]]):
+    """The choices of one kind by name; a new one is one line more.
+
+    Attributes:
+      kind: what they are choices of.
+      base: the class they extend.
+    """
+
+    def __init__(self, base: type[Part], choices: Mapping[str, type[Part]]) -> None:
+        """List the choices, each under its name."""
+        super().__init__(choices)
+        self.kind, self.base = base.kind, base
+
+    def name_of(self, part: Part | type[Part]) -> str:
+        """The name of a part: that in the table, else `module:Class`."""
+        cls = part if isinstance(part, type) else type(part)
+        for name, each in self.items():
+            if each is cls:
+                return name
+        return f"{cls.__module__}:{cls.__qualname__}"
+
+    def find(self, name: str) -> type[Part]:
+        """The class of a name of the table, or of `module:Class`.
+
+        Raises:
+          SettingError: if there is none.
+        """
+        if name in self:
+            return self[name]
+        module, colon, path = name.partition(":")
+        if not colon:
+            raise SettingError(
+                f"{self.kind} is {name!r}, expected one of {', '.join(self)}, or module:Class of your own"
+            )
+        try:
+            found: Any = importlib.import_module(module)
+            for each in path.split("."):
+                found = getattr(found, each)
+        except (ImportError, AttributeError) as error:
+            raise SettingError(f"{self.kind} {name!r} cannot be imported: {error}") from None
+        if not (isinstance(found, type) and issubclass(found, self.base)):
+            raise SettingError(f"{self.kind} is {name!r}, expected a class that extends {self.base.__name__}")
+        return found
