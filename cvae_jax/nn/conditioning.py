@@ -8,22 +8,25 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from cvae_jax.nn.dense import Dense, matmul
+from cvae_jax.nn.dropout import Dropout
 from cvae_jax.nn.embedding import ByClass, Words
 
 if TYPE_CHECKING:
     from jax.typing import DTypeLike
-    from jaxtyping import Array, Float
+    from jaxtyping import Array, Bool, Float
 
 
 class Context(NamedTuple):
-    """What every layer of both bodies is told beside its input.
+    """Conditioning inputs: what every layer of an encoder or decoder receives beside its input.
 
     Attributes:
       e: embedding of the condition, shape (b, e), or the table that it is made of, or None without one.
       maps: features of an image that is the condition, each of shape (b, h, w, f).
-      words: of a text that is the condition, which a convolutional decoder puts in their places.
-      film: whether they scale each channel, too.
-      log_beta: the β that a multi-rate model is at, a scalar or shape (b,), or None for any other model.
+      words: of a text that is the condition.
+      film: whether the condition scales each channel, too.
+      log_beta: the β of a multi-rate model, a scalar or shape (b,), or None for any other model.
+      latent_mask: the latents in use, shape (z,); None in an encoder.
+      dropout: of a training step, None drops nothing.
     """
 
     e: Float[Array, "b e"] | ByClass | None
@@ -31,13 +34,15 @@ class Context(NamedTuple):
     words: Words | None = None
     film: bool = False
     log_beta: Float[Array, "*b"] | None = None
+    latent_mask: Bool[Array, " z"] | None = None
+    dropout: Dropout | None = None
 
 
 class AddCondition(nn.Module):
-    """Add a learned term of the condition to each channel, and gate each by β where a model is told one.
+    """Add a learned term of the condition to each channel, and gate each channel by β in a multi-rate model.
 
     By linearity the sum equals concatenating the condition to a layer's input, without the planes it would take; that
-    of a feature map of the same size equals concatenating the map. With `film` they scale each channel too.
+    of a feature map of the same size equals concatenating the map. With `film` the condition scales each channel too.
     The gate is 2σ(w log β + v) per channel, 1 before training.
 
     References:
@@ -51,10 +56,10 @@ class AddCondition(nn.Module):
     def __call__(self, h: Float[Array, "b *hw f"], context: Context) -> Float[Array, "b *hw f"]:
         """Condition a batch of activations."""
         if context.e is not None:
-            h = self._heed(h, context.e, context, None, "scale")
+            h = self._modulate(h, context.e, context, None, "scale")
         for i, features in enumerate(context.maps):
             if features.shape[1:3] == h.shape[1:-1]:
-                h = self._heed(h, features, context, f"map_{i}", f"map_{i}_scale")
+                h = self._modulate(h, features, context, f"map_{i}", f"map_{i}_scale")
         if context.log_beta is not None:
             slope = self.param("gate_slope", nn.initializers.zeros, (h.shape[-1],))
             shift = self.param("gate_shift", nn.initializers.zeros, (h.shape[-1],))
@@ -62,19 +67,19 @@ class AddCondition(nn.Module):
             h = h * gate.reshape(-1, *(1,) * (h.ndim - 2), h.shape[-1]).astype(self.dtype)
         return h
 
-    def _heed(
+    def _modulate(
         self, h: Array, features: Array | ByClass, context: Context, term: str | None, scale: str
     ) -> Float[Array, "b *hw f"]:
-        """Add what features say, the same everywhere or of each place; `term` and `scale` name the parameters."""
+        """Add a linear map of features, broadcast to every place; `term` and `scale` name the parameters."""
 
         def linear(name: str | None) -> Array:
             to_channels = Dense(h.shape[-1], use_bias=False, dtype=self.dtype, name=name)
             if isinstance(features, ByClass):
                 # A term of each class first, for there are fewer classes than examples.
-                said = matmul(features.weights.astype(self.dtype), to_channels(features.table))
+                mapped = matmul(features.weights.astype(self.dtype), to_channels(features.table))
             else:
-                said = to_channels(features)
-            return said.reshape(said.shape[0], *(1,) * (h.ndim - said.ndim), *said.shape[1:])
+                mapped = to_channels(features)
+            return mapped.reshape(mapped.shape[0], *(1,) * (h.ndim - mapped.ndim), *mapped.shape[1:])
 
         scaled = h * (1.0 + linear(scale)) if context.film else h
         return scaled + linear(term)

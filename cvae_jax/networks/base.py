@@ -1,0 +1,73 @@
+"""What a network is: the encoder's and the decoder's layers, between x and the latents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import flax.linen as nn
+
+from cvae_jax.conditions.base import Condition
+from cvae_jax.nn.conv import Shape
+from cvae_jax.options import Part
+
+if TYPE_CHECKING:
+    from jax.typing import DTypeLike
+
+
+class Modules(NamedTuple):
+    """The flax modules of a model's network.
+
+    Attributes:
+      encoder: from (x, context) to features of shape (b, f).
+      decoder: from (z, context) to the parameters of p(x|z,c), shape (b, H, W, n).
+      condition_encoders: from c to an `Embedding`: one that all parts share, or one each of encoder, decoder and prior.
+      shared: modules that several of these call.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+    condition_encoders: tuple[nn.Module, ...]
+    shared: tuple[nn.Module, ...] = ()
+
+
+class Network(Part):
+    """The layers between x and the latents; a subclass is a frozen dataclass of their options.
+
+    The model maps the encoder's features onto the mean and the log-variance of q(z|x,c). All layers receive the
+    condition as a `Context`, mostly through `AddCondition`; a decoder starts with `FromLatents`.
+    """
+
+    kind: ClassVar[str] = "network"
+
+    def encoder(self, shape: Shape, dtype: DTypeLike) -> nn.Module:
+        """The module from (x, context) to features, shape (b, f).
+
+        Args:
+          shape: (H, W, C) of x.
+          dtype: of the matrix products.
+        """
+        raise NotImplementedError
+
+    def decoder(self, shape: Shape, dtype: DTypeLike) -> nn.Module:
+        """The module from (z, context) to the likelihood's parameters, shape (b, *shape).
+
+        Args:
+          shape: (H, W, n) of the output: the likelihood has n numbers per pixel.
+          dtype: of the matrix products.
+        """
+        raise NotImplementedError
+
+    def modules(
+        self, shape: Shape, output: Shape, condition: Condition | None, copies: int, dtype: DTypeLike
+    ) -> Modules:
+        """All modules; for networks whose decoder shares layers with the condition's encoder.
+
+        Args:
+          shape: of x.
+          output: of the decoder's output.
+          condition: what c is made of, None for a plain VAE.
+          copies: how many encoders of the condition there are.
+          dtype: of the matrix products.
+        """
+        encoders = tuple(condition.encoder(dtype) for _ in range(copies)) if condition is not None else ()
+        return Modules(self.encoder(shape, dtype), self.decoder(output, dtype), encoders)
