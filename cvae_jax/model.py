@@ -20,7 +20,7 @@ from cvae_jax.networks.mlp import MLPDecoder, MLPEncoder
 from cvae_jax.nn.conditioning import Context
 from cvae_jax.nn.conv import Shape, pyramid
 from cvae_jax.nn.dropout import Dropout
-from cvae_jax.nn.embedding import ByClass, Embedding, Embeddings, Given, withheld
+from cvae_jax.nn.embedding import ByClass, Embedding, Embeddings, MaskedCondition, mask_embedding
 from cvae_jax.nn.latent import Gaussian, ToLatents
 from cvae_jax.priors.gaussian import Apart, ConditionalPrior, FlowPrior, StandardPrior, masked, sampled_rate
 from cvae_jax.priors.mixture import MixturePrior, VampPrior
@@ -41,7 +41,7 @@ class CVAE(nn.Module):
     Latents outside `latent_mask` are N(0, 1) under q and the prior, so that their KL is 0, and 0 in the decoder: they
     carry neither information nor gradient.
 
-    Wherever a method takes a batch of conditions it also takes a `Given`, which withholds some of them, or
+    Wherever a method takes a batch of conditions it also takes a `MaskedCondition`, which drops some of them, or
     `Embeddings`, which saves encoding them again.
 
     Attributes:
@@ -151,13 +151,13 @@ class CVAE(nn.Module):
             return c
         if self.embedding is None:
             return Embeddings(None, None, None, None)
-        c, heeded = (c.c, c.heeded) if isinstance(c, Given) else (c, None)
+        c, mask = c if isinstance(c, MaskedCondition) else (c, None)
 
         def encoded(network: nn.Module | None) -> Embedding | None:
             if network is None:
                 return None
             told = network(c)
-            return told if heeded is None else withheld(told, heeded)
+            return told if mask is None else mask_embedding(told, mask)
 
         of_encoder = of_decoder = of_prior = encoded(self.embedding)
         if not self.config.share_condition:
@@ -265,7 +265,7 @@ def embed(model: CVAE, params: PyTree, c: PyTree) -> PyTree:
     Args:
       model: the model.
       params: its variables.
-      c: conditions, as `model.condition` says, with a leading axis b; or a `Given`; or already embedded.
+      c: conditions, as `model.condition` says, with a leading axis b; or a `MaskedCondition`; or already embedded.
 
     Returns:
       Takes the place of c.

@@ -13,7 +13,7 @@ from cvae_jax.draws import from_noise, sample_prior
 from cvae_jax.errors import SettingError
 from cvae_jax.evaluation.batches import in_batches
 from cvae_jax.model import CVAE, decode, encode
-from cvae_jax.nn.embedding import Given
+from cvae_jax.nn.embedding import MaskedCondition
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, Key, PyTree
@@ -70,8 +70,8 @@ def generate(
         if guidance is None:
             return decode_mean(model, params, z, some, latent_mask)
         told, untold = (
-            decode(model, params, z, Given(some, jnp.full(z.shape[0], heeded)), latent_mask)
-            for heeded in (1.0, 0.0)
+            decode(model, params, z, MaskedCondition(some, jnp.full(z.shape[0], mask)), latent_mask)
+            for mask in (1.0, 0.0)
         )
         output = jax.tree.map(lambda a, b: b + guidance * (a - b), told, untold)
         return jax.vmap(model.likelihood.mean)(output)

@@ -1,4 +1,4 @@
-"""What the networks are told of conditions, and to what extent they are told of each."""
+"""Embeddings of conditions: what a condition's encoder passes on to encoder, decoder and prior."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float, PyTree
 
 
-class Given(NamedTuple):
-    """A batch of conditions, each to be heeded or not.
+class MaskedCondition(NamedTuple):
+    """A batch of conditions of which some are dropped, as condition dropout and guidance do.
 
     Attributes:
       c: conditions, an array with a leading axis b, or several by name.
-      heeded: 1 where the networks are told of the condition, 0 where they are told nothing, shape (b,), float32.
+      mask: 1 where the condition is used, 0 where it is dropped, shape (b,), float32.
     """
 
     c: PyTree
-    heeded: Float[Array, " b"]
+    mask: Float[Array, " b"]
 
 
 class Words(NamedTuple):
-    """The words of a batch of texts, and what stands about each.
+    """The words of a batch of texts, and the context of each.
 
     Attributes:
-      about: shape (b, l, f).
+      about: of each word the words around it, without the word itself, shape (b, l, f).
       words: shape (b, l, g).
-      present: 1 where there is a word that is heeded, else 0, shape (b, l), float32.
+      present: 1 where there is a word and its text is used, else 0, shape (b, l), float32.
     """
 
     about: Float[Array, "b l f"]
@@ -37,7 +37,7 @@ class Words(NamedTuple):
 
 
 class ByClass(NamedTuple):
-    """Embeddings that are sums of a table's rows, weights @ table.
+    """Embeddings that are weighted sums of a table's rows, weights @ table.
 
     Attributes:
       weights: of each row, shape (b, k).
@@ -49,13 +49,13 @@ class ByClass(NamedTuple):
 
 
 class Embedding(NamedTuple):
-    """What the networks are told of a batch of conditions.
+    """A batch of conditions as one part of the model receives them.
 
     Attributes:
-      e: the embedding, shape (b, e), or None where the maps say it all.
+      e: the embedding, shape (b, e), or None where the part receives maps or words alone.
       maps: features at the sizes of an image's pyramid, each of shape (b, h, w, f), largest first.
-      words: of a text, for a decoder that puts them on a map.
-      weights: of labels, over the rows of the table that e is made of, shape (b, k).
+      words: of a text, for a decoder that makes a map of them.
+      weights: of labels, over the rows of the table whose weighted sum is e, shape (b, k).
     """
 
     e: Float[Array, "b e"] | None
@@ -65,11 +65,11 @@ class Embedding(NamedTuple):
 
 
 class Embeddings(NamedTuple):
-    """What each part of the model is told of a batch of conditions; all fields are None without a condition.
+    """A batch of conditions as each part of the model receives them; all fields are None without a condition.
 
     Attributes:
-      encoder, decoder, prior: the same for all three if they share an encoder of the condition.
-      observed: the pixels that are given, of a model that completes images, shape (b, H, W, C).
+      encoder, decoder, prior: equal where the three parts share one encoder of the condition.
+      observed: the observed pixels, for a model that completes images, shape (b, H, W, C).
     """
 
     encoder: Embedding | None
@@ -78,10 +78,18 @@ class Embeddings(NamedTuple):
     observed: Float[Array, "b H W C"] | None
 
 
-def withheld(told: Embedding, heeded: Float[Array, " b"]) -> Embedding:
-    """What is told of a batch of conditions, zeros where a condition is not heeded."""
+def mask_embedding(embedding: Embedding, mask: Float[Array, " b"]) -> Embedding:
+    """The embedding, zero in every part for the conditions that are dropped.
 
-    def one(told: Array) -> Array:
-        return told * heeded.reshape(-1, *(1,) * (told.ndim - 1)).astype(told.dtype)
+    Args:
+      embedding: of a batch of b conditions.
+      mask: 1 where the condition is used, 0 where it is dropped, shape (b,).
 
-    return jax.tree.map(one, told)
+    Returns:
+      The same structure and shapes.
+    """
+
+    def one(part: Array) -> Array:
+        return part * mask.reshape(-1, *(1,) * (part.ndim - 1)).astype(part.dtype)
+
+    return jax.tree.map(one, embedding)

@@ -37,7 +37,7 @@ def tied(
     Args:
       model: with a prior that can tell how far `apart` two are.
       params: its variables.
-      c: a batch of conditions, or a `Given`.
+      c: a batch of conditions, or a `MaskedCondition`.
       reworded: c′, which say the same in other words, likewise.
       hparams: with a `rewording_weight`; at 0 nothing is told in other words.
 

@@ -17,7 +17,7 @@ from cvae_jax.hparams import Hparams
 from cvae_jax.likelihoods.families import fitted_logvar
 from cvae_jax.model import CVAE
 from cvae_jax.nn.dropout import Dropout
-from cvae_jax.nn.embedding import Given
+from cvae_jax.nn.embedding import MaskedCondition
 from cvae_jax.objectives.registry import annealed, extra_variables, part_names
 from cvae_jax.objectives.terms import Objective, Terms
 from cvae_jax.rng import Stream, stream
@@ -251,7 +251,7 @@ def train_step(
         state = _start_adam_anew(state, begins)
     if hparams.condition_dropout is not None:
         key = jax.random.fold_in(stream(hparams.key, Stream.CONDITION), step)
-        batch = _withhold_some(batch, key, hparams.condition_dropout)
+        batch = _drop_conditions(batch, key, hparams.condition_dropout)
 
     def loss_and_terms(params: PyTree) -> tuple[Array, Terms]:
         c, tie = batch.c, jnp.zeros(())
@@ -295,11 +295,11 @@ def _start_adam_anew(state: TrainState, begins: Bool[Array, ""]) -> TrainState:
     return dataclasses.replace(state, opt_state=opt_state)
 
 
-def _withhold_some(batch: Batch, key: Key[Array, ""], probability: Float[Array, ""]) -> Batch:
-    """The batch with each condition heeded or not, alike in both wordings."""
-    heeded = jax.random.bernoulli(key, 1.0 - probability, batch.x.shape[:1]).astype(jnp.float32)
-    reworded = None if batch.reworded is None else Given(batch.reworded, heeded)
-    return batch._replace(c=Given(batch.c, heeded), reworded=reworded)
+def _drop_conditions(batch: Batch, key: Key[Array, ""], probability: Float[Array, ""]) -> Batch:
+    """The batch with some conditions dropped, the same ones in both wordings."""
+    mask = jax.random.bernoulli(key, 1.0 - probability, batch.x.shape[:1]).astype(jnp.float32)
+    reworded = None if batch.reworded is None else MaskedCondition(batch.reworded, mask)
+    return batch._replace(c=MaskedCondition(batch.c, mask), reworded=reworded)
 
 
 def _update(

@@ -1,4 +1,4 @@
-"""Conditions of every kind: they reach every part of the model, and what is withheld does not."""
+"""Conditions of every kind: they reach every part of the model, unless they are dropped."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from cvae_jax.conditions.text import TextEncoder
 from cvae_jax.config import Config
 from cvae_jax.errors import SettingError
 from cvae_jax.model import CVAE
-from cvae_jax.nn.embedding import Given
+from cvae_jax.nn.embedding import MaskedCondition
 
 SHAPE, Z = (8, 8, 1), 3
 MASK = jnp.ones(Z, bool)
@@ -110,14 +110,14 @@ def test_a_part_of_several_conditions_is_enough():
 
 
 @pytest.mark.parametrize("condition", ["image", "text,label"])
-def test_a_condition_that_is_withheld_has_no_say(condition):
+def test_a_dropped_condition_has_no_effect(condition):
     model, params, x, c = make(condition, "conv", prior="conditional", conditioning="film")
     z = jnp.ones((2, Z))
 
-    def outputs(c, heeded):
-        given = Given(c, jnp.array(heeded, jnp.float32))
-        q = encode(model, params, x, given, MASK)
-        return q.mean, decode(model, params, z, given, MASK), rate(model, params, q, z, given, MASK)
+    def outputs(c, mask):
+        masked = MaskedCondition(c, jnp.array(mask, jnp.float32))
+        q = encode(model, params, x, masked, MASK)
+        return q.mean, decode(model, params, z, masked, MASK), rate(model, params, q, z, masked, MASK)
 
     for now, other in zip(outputs(c, [0, 1]), outputs(swapped(c), [0, 1]), strict=True):
         np.testing.assert_array_equal(now[0], other[0])
