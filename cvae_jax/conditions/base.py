@@ -11,6 +11,7 @@ import numpy as np
 from cvae_jax.options import Part
 
 if TYPE_CHECKING:
+    from jax import Array
     from jax.typing import DTypeLike
 
 
@@ -22,10 +23,12 @@ class Condition(Part):
 
     Attributes:
       features: size of the embedding that `encoder` gives.
+      fixes_output: whether c determines some pixels of x, which `fix_output` then puts into the decoder's output.
     """
 
     kind: ClassVar[str] = "condition"
     features: ClassVar[int] = 256
+    fixes_output: ClassVar[bool] = False
 
     def of_data(self, raw: Any) -> tuple[Self, np.ndarray]:
         """This condition with what it takes from the data filled in, and the data as c.
@@ -54,3 +57,11 @@ class Condition(Part):
           names: of classes or values, where they have names.
         """
         return [""] * len(c)
+
+    def of_batch(self, x: Array, c: Any) -> Any:
+        """The conditions of a training batch, after x is augmented and binarized: c, unless they depend on x."""
+        return c
+
+    def fix_output(self, output: Array, c: Any) -> Array:
+        """The decoder's output, certain where c determines x."""
+        return output

@@ -24,12 +24,14 @@ class Likelihood(Part):
       binary: whether x is 0 or 1, so that grey pixels are binarized.
       unit_interval: whether x lies between 0 and 1.
       whole_levels: whether x is whole levels, so that the bound counts bits per dimension.
+      fits_batch: whether training fits the log-variance to each batch, and keeps a running average for all else.
     """
 
     kind: ClassVar[str] = "likelihood"
     binary: ClassVar[bool] = False
     unit_interval: ClassVar[bool] = False
     whole_levels: ClassVar[bool] = False
+    fits_batch: ClassVar[bool] = False
 
     def log_prob(self, output: Any, x: Data) -> Float[Array, ""]:
         """log p(x|output) of one example, nats."""

@@ -92,12 +92,14 @@ class Prior(Part):
       needs_condition: whether it is made from the condition's embedding and from nothing else.
       reads_condition: whether it uses the embedding at all.
       standard: whether it is N(0, I).
+      gaussian: whether it is one Gaussian made from the condition: its module's `__call__(e, latent_mask)` gives it.
     """
 
     kind: ClassVar[str] = "prior"
     needs_condition: ClassVar[bool] = False
     reads_condition: ClassVar[bool] = True
     standard: ClassVar[bool] = False
+    gaussian: ClassVar[bool] = False
 
     def module(self, context: PriorContext) -> PriorModule:
         """The flax module."""
