@@ -35,12 +35,14 @@ class Inference(NamedTuple):
         structure of z, each array of shape (b, groups).
       log_q: log q(z|x,c) of the draw, shape (b,), nats.
       log_p: log p(z|c) of the draw, shape (b,), nats.
+      q: the posteriors, where z is one array with a Gaussian posterior, shapes (b, z).
     """
 
     z: PyTree
     kl: PyTree
     log_q: Float[Array, " b"]
     log_p: Float[Array, " b"]
+    q: Gaussian | None = None
 
     @property
     def rate(self) -> Float[Array, " b"]:
@@ -293,7 +295,7 @@ class _Modules(nn.Module):
         q, e = self.encode(x, embedded), self._of_prior(embedded)
         z = jax.vmap(reparameterize)(keys, q.mean, q.logvar)
         log_q = jax.vmap(log_density, (0, 0, 0, None))(z, q.mean, q.logvar, mask)
-        return Inference(z, self.prior.kl(q, z, e, mask), log_q, self.prior.log_prob(z, e, mask))
+        return Inference(z, self.prior.kl(q, z, e, mask), log_q, self.prior.log_prob(z, e, mask), q)
 
     def decode(self, z: Float[Array, "b z"], c: PyTree) -> PyTree:
         embedded, condition = self.embed(c), self.model.condition

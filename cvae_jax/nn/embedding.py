@@ -69,13 +69,13 @@ class Embeddings(NamedTuple):
 
     Attributes:
       encoder, decoder, prior: equal where the three parts share one encoder of the condition.
-      observed: the observed pixels, for a model that completes images, shape (b, H, W, C).
+      fixed: c itself where it determines pixels of x, which the decoder's output then repeats.
     """
 
     encoder: Embedding | None
     decoder: Embedding | None
     prior: Embedding | None
-    observed: Float[Array, "b H W C"] | None
+    fixed: PyTree
 
 
 def mask_embedding(embedding: Embedding, mask: Float[Array, " b"]) -> Embedding:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar
 
 import jax.numpy as jnp
 
 from cvae_jax.densities import bounded_exp
 from cvae_jax.draws import draw
-from cvae_jax.hparams import Hparams
 from cvae_jax.losses import beta_elbo
 from cvae_jax.model import CVAE
 from cvae_jax.nn.latent import Gaussian
-from cvae_jax.objectives.terms import Terms
+from cvae_jax.objectives.base import STANDARD_PRIOR, Batch, Terms
+from cvae_jax.objectives.elbo import Elbo
+from cvae_jax.options import WEIGHT, traced
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Key, PyTree
+    from jaxtyping import Array, Bool, Float, PyTree
 
 
 # Variances beyond e³⁰ grow linearly with their logarithm, so that their squares stay finite.
@@ -80,39 +82,63 @@ def covariance_penalty(
     return jnp.sum(jnp.where(latent_mask[:, None] & latent_mask, squares, 0.0))
 
 
-def moment_matching_loss(
-    model: CVAE,
-    params: PyTree,
-    x: Float[Array, "b H W C"],
-    c: PyTree,
-    keys: Key[Array, " b"],
-    hparams: Hparams,
-    *,
-    of_aggregate: bool,
-) -> Terms:
-    """The loss of DIP-VAE: the β-VAE's, and a penalty on the latents' covariance over the batch.
+class _MomentMatching(Elbo):
+    """The β-VAE's loss, and a penalty on the latents' covariance over the batch.
 
     loss = −log p(x|z,c) + β KL(q(z|x,c) ‖ p(z)) + λ_od Σ_{i≠j} Cᵢⱼ² + λ_d Σᵢ (Cᵢᵢ − 1)²
 
-    Args:
-      model, params, x, c, keys: see `negative_beta_elbo`.
-      hparams: `beta`, `dip_off_diagonal` (λ_od), `dip_diagonal` (λ_d) and `latent_mask` are read.
-      of_aggregate: C is the covariance of the posterior means for DIP-VAE-I (False), of the aggregate posterior for
-        DIP-VAE-II (True).
+    Attributes:
+      of_aggregate: whether C is the covariance of the aggregate posterior, else that of the posterior means.
+    """
 
-    Returns:
-      Loss, distortion, rate and the part `penalty`, the same for all examples.
+    of_aggregate: ClassVar[bool]
+    part_names = ("penalty",)
+    smallest_batch = 2
+    needs = (STANDARD_PRIOR,)
+    dip_off_diagonal: float
+    dip_diagonal: float
+
+    def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:
+        """Loss, distortion, rate and the part `penalty`, the same for all examples, nats."""
+        inference, log_likelihood, rate = draw(model, params, batch.x, batch.c, batch.keys)
+        assert inference.q is not None
+        penalty = covariance_penalty(
+            latent_covariance(inference.q, of_aggregate=self.of_aggregate),
+            model.latent_mask(params),
+            off_diagonal=self.dip_off_diagonal,
+            diagonal=self.dip_diagonal,
+        )
+        loss = penalty - beta_elbo(log_likelihood, rate, self.beta)
+        return Terms(loss, -log_likelihood, rate, {"penalty": jnp.broadcast_to(penalty, loss.shape)})
+
+
+_OFF_DIAGONAL = "λ_od, the weight of the squared covariances."
+_DIAGONAL = "λ_d, the weight of the variances' squared distance to 1."
+
+
+@dataclasses.dataclass(frozen=True)
+class DipVaeI(_MomentMatching):
+    """The loss of DIP-VAE-I, of the covariance of the posterior means.
 
     References:
       Kumar, Sattigeri & Balakrishnan, Variational Inference of Disentangled Latent Concepts from Unlabeled
-      Observations, 2018, equations 6 and 7.
+      Observations, 2018, equation 6.
     """
-    q, _, log_likelihood, rate = draw(model, params, x, c, keys, hparams.latent_mask)
-    penalty = covariance_penalty(
-        latent_covariance(q, of_aggregate=of_aggregate),
-        hparams.latent_mask,
-        off_diagonal=hparams.dip_off_diagonal,
-        diagonal=hparams.dip_diagonal,
-    )
-    loss = penalty - beta_elbo(log_likelihood, rate, hparams.beta)
-    return Terms(loss, -log_likelihood, rate, {"penalty": jnp.broadcast_to(penalty, loss.shape)})
+
+    dip_off_diagonal: float = traced(10.0, bounds=WEIGHT, help=_OFF_DIAGONAL)
+    dip_diagonal: float = traced(10.0, bounds=WEIGHT, help=_DIAGONAL)
+    of_aggregate = False
+
+
+@dataclasses.dataclass(frozen=True)
+class DipVaeII(_MomentMatching):
+    """The loss of DIP-VAE-II, of the covariance of the aggregate posterior.
+
+    References:
+      Kumar, Sattigeri & Balakrishnan, Variational Inference of Disentangled Latent Concepts from Unlabeled
+      Observations, 2018, equation 7.
+    """
+
+    dip_off_diagonal: float = traced(10.0, bounds=WEIGHT, help=_OFF_DIAGONAL)
+    dip_diagonal: float = traced(10.0, bounds=WEIGHT, help=_DIAGONAL)
+    of_aggregate = True

@@ -1,7 +1,8 @@
-"""The objective of β-TCVAE: the KL taken apart into three terms, each with a weight of its own."""
+"""The objective of β-TCVAE: the KL as three terms, each with a weight of its own."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,13 +11,13 @@ import jax.numpy as jnp
 
 from cvae_jax.densities import precision
 from cvae_jax.draws import draw
-from cvae_jax.hparams import Hparams
 from cvae_jax.model import CVAE
 from cvae_jax.nn.latent import Gaussian
-from cvae_jax.objectives.terms import Terms
+from cvae_jax.objectives.base import STANDARD_PRIOR, Batch, Objective, Terms
+from cvae_jax.options import WEIGHT, static, traced
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Key, PyTree
+    from jaxtyping import Array, Bool, Float, PyTree
 
 _LOG_2PI = math.log(2.0 * math.pi)
 
@@ -73,7 +74,7 @@ def log_batch_weights(batch_size: int, num_examples: int, *, stratified: bool) -
 def decompose_kl(
     z: Float[Array, "b z"], q: Gaussian, log_weights: Float[Array, "b b"], latent_mask: Bool[Array, " z"]
 ) -> KLParts:
-    """Take log q(z|x,c) − log p(z) apart, with q(z) estimated from the batch.
+    """Split log q(z|x,c) − log p(z) into three terms, with q(z) estimated from the batch.
 
     Args:
       z: one draw from each posterior, shape (b, z).
@@ -92,52 +93,46 @@ def decompose_kl(
         log_q = -0.5 * (jnp.square(z - mean) * precision(logvar) + logvar + _LOG_2PI)
         return jnp.where(latent_mask, log_q, 0.0)
 
-    given_own = jnp.sum(log_density(z, q.mean, q.logvar), axis=1)
+    own = jnp.sum(log_density(z, q.mean, q.logvar), axis=1)
     prior = jnp.sum(log_density(z, jnp.zeros_like(z), jnp.zeros_like(z)), axis=1)
     pairs = jax.vmap(log_density, (0, None, None))(z, q.mean, q.logvar)  # (draw, posterior, latent)
     joint = jax.nn.logsumexp(log_weights + jnp.sum(pairs, axis=2), axis=1)
     each = jax.nn.logsumexp(log_weights[:, :, None] + pairs, axis=1)
     marginals = jnp.sum(jnp.where(latent_mask, each, 0.0), axis=1)
-    return KLParts(given_own - joint, joint - marginals, marginals - prior)
+    return KLParts(own - joint, joint - marginals, marginals - prior)
 
 
-def total_correlation_loss(
-    model: CVAE,
-    params: PyTree,
-    x: Float[Array, "b H W C"],
-    c: PyTree,
-    keys: Key[Array, " b"],
-    hparams: Hparams,
-    *,
-    num_examples: int,
-    stratified: bool,
-) -> Terms:
-    """The loss of β-TCVAE, which weighs the dependence between latents apart from their information.
+@dataclasses.dataclass(frozen=True)
+class TotalCorrelation(Objective):
+    """The loss of β-TCVAE, which weighs the dependence between latents and their information separately.
 
     loss = −log p(x|z,c) + α (log q(z|x,c) − log q(z)) + β (log q(z) − Σᵢ log q(zᵢ)) + γ (Σᵢ log q(zᵢ) − log p(zᵢ))
 
     The three terms are reported as `mutual_information`, `total_correlation` and `marginal_kl`; the rate stays the
     KL in closed form.
 
-    Args:
-      model, params, x, c, keys: see `negative_beta_elbo`.
-      hparams: `beta`, `mi_weight` (α), `marginal_weight` (γ) and `latent_mask` are read.
-      num_examples: of the training split.
-      stratified: see `log_batch_weights`.
-
-    Returns:
-      Loss, distortion, rate and the three terms per example, nats.
-
     References:
       Chen et al., Isolating Sources of Disentanglement in VAEs, 2018, equation 4.
     """
-    q, z, log_likelihood, rate = draw(model, params, x, c, keys, hparams.latent_mask)
-    weights = log_batch_weights(x.shape[0], num_examples, stratified=stratified)
-    parts = decompose_kl(z, q, weights, hparams.latent_mask)
-    loss = (
-        hparams.mi_weight * parts.mutual_information
-        + hparams.beta * parts.total_correlation
-        + hparams.marginal_weight * parts.marginal_kl
-        - log_likelihood
-    )
-    return Terms(loss, -log_likelihood, rate, parts._asdict())
+
+    beta: float = traced(1.0, bounds=WEIGHT, help="Weight of the total correlation.")
+    mi_weight: float = traced(1.0, bounds=WEIGHT, help="α, the weight of the mutual information.")
+    marginal_weight: float = traced(1.0, bounds=WEIGHT, help="γ, the weight of the KL of the marginals.")
+    stratified: bool = static(True, help="Whether q(z) is estimated from a batch without bias.")
+    part_names = ("mutual_information", "total_correlation", "marginal_kl")
+    smallest_batch = 2
+    needs = (STANDARD_PRIOR,)
+
+    def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:
+        """Loss, distortion, rate and the three terms per example, nats."""
+        inference, log_likelihood, rate = draw(model, params, batch.x, batch.c, batch.keys)
+        assert inference.q is not None
+        weights = log_batch_weights(batch.x.shape[0], batch.num_examples, stratified=self.stratified)
+        parts = decompose_kl(inference.z, inference.q, weights, model.latent_mask(params))
+        loss = (
+            self.mi_weight * parts.mutual_information
+            + self.beta * parts.total_correlation
+            + self.marginal_weight * parts.marginal_kl
+            - log_likelihood
+        )
+        return Terms(loss, -log_likelihood, rate, parts._asdict())
