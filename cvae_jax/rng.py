@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import jax
 
 from cvae_jax.errors import SettingError
-from cvae_jax.options import require_within
+from cvae_jax.options import SEED, require_within
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Key
@@ -40,6 +40,7 @@ class Stream(enum.IntEnum):
     AUGMENT = 14
     CONDITION = 15
     VALIDATION = 16
+    HOOK = 17
 
 
 def root_key(seed: int) -> Key[Array, ""]:
@@ -52,7 +53,7 @@ def root_key(seed: int) -> Key[Array, ""]:
       SettingError: if JAX is set to draw other numbers from a key, or in 64 bits; for a seed that JAX would take for
         another one.
     """
-    require_within("seed", seed)
+    require_within("seed", seed, SEED)
     for name, expected in _EXPECTED.items():
         if (found := getattr(jax.config, name)) != expected:
             raise SettingError(
