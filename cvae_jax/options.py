@@ -226,6 +226,14 @@ def options_of(part: type[Part]) -> dict[str, Option]:
     return {field.name: field.metadata["option"] for field in fields if "option" in field.metadata}
 
 
+def with_values(part: Any, **values: Any) -> Any:
+    """The part with other values of some fields, which may be arrays: nothing is checked."""
+    changed = object.__new__(type(part))
+    for field in dataclasses.fields(part):
+        object.__setattr__(changed, field.name, values.get(field.name, getattr(part, field.name)))
+    return changed
+
+
 def _is_nested(value: Any) -> bool:
     """Whether a field holds parts: one, several, or pairs of a name and one."""
     if isinstance(value, tuple):

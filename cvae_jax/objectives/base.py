@@ -81,6 +81,8 @@ class Objective(Part):
       annealed: the option that a warm-up raises from 0; empty for none.
       smallest_batch: examples that it compares at least.
       one_draw: whether distortion and rate are those of one z ~ q, drawn with the example's key.
+      has_posterior: whether q(z|x,c) is learned, so that it can collapse to the prior.
+      uses_latents: whether the number of latents matters.
       needs: what the other parts have to be.
     """
 
@@ -90,6 +92,7 @@ class Objective(Part):
     smallest_batch: ClassVar[int] = 1
     one_draw: ClassVar[bool] = True
     has_posterior: ClassVar[bool] = True
+    uses_latents: ClassVar[bool] = True
     needs: ClassVar[tuple[Need, ...]] = ()
 
     def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:

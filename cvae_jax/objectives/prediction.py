@@ -53,6 +53,7 @@ class Gsnn(_Prediction):
 class Deterministic(_Prediction):
     """The loss of a network without latents: loss = −log p(x|c)."""
 
+    uses_latents = False
     needs = (STANDARD_PRIOR,)
 
     def adapted(self, model: CVAE) -> CVAE:

@@ -92,6 +92,7 @@ class Prior(Part):
       needs_condition: whether it is made from the condition's embedding and from nothing else.
       reads_condition: whether it uses the embedding at all.
       standard: whether it is N(0, I).
+      gated: whether its layers can be gated by β, see `objectives.multirate`.
       gaussian: whether it is one Gaussian made from the condition: its module's `__call__(e, latent_mask)` gives it.
     """
 
@@ -99,6 +100,7 @@ class Prior(Part):
     needs_condition: ClassVar[bool] = False
     reads_condition: ClassVar[bool] = True
     standard: ClassVar[bool] = False
+    gated: ClassVar[bool] = True
     gaussian: ClassVar[bool] = False
 
     def module(self, context: PriorContext) -> PriorModule:

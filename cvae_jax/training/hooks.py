@@ -49,10 +49,6 @@ class Hook(Part):
         """Epochs, from the first on, in which the objective does not count yet."""
         return 0.0
 
-    def scheduled(self, time: Time) -> Hook:
-        """The hook with its options as they are at a time."""
-        return self
-
     def init(self, params: PyTree) -> PyTree:
         """What the hook keeps of its own between steps, None for nothing."""
         return None
