@@ -4,7 +4,7 @@ The losses are re-exported here; the rest is imported by module: `from cvae_jax 
 """
 
 from cvae_jax.losses import (
-    LogisticMixture,
+    LogisticMixtureParameters,
     bernoulli_log_likelihood,
     beta_elbo,
     continuous_bernoulli_log_likelihood,
@@ -19,7 +19,7 @@ from cvae_jax.losses import (
 )
 
 __all__ = [
-    "LogisticMixture",
+    "LogisticMixtureParameters",
     "bernoulli_log_likelihood",
     "beta_elbo",
     "continuous_bernoulli_log_likelihood",

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from cvae_jax import losses
-from cvae_jax.densities import bounded_exp, precision, standard_deviation
+from cvae_jax.losses import bounded_exp, precision, standard_deviation
 
 rng = np.random.default_rng(0)
 
@@ -109,7 +109,9 @@ def test_everything_is_finite_at_extreme_variances(logvar, logvar_p):
 
 MEANS = (0.0, 1.0, -1e4)
 LOGVARS = (-1e4, -100.0, -89.0, 0.0, 89.0, 100.0, 1e4)
-MIXTURE = losses.LogisticMixture(jnp.zeros(2), jnp.zeros((1, 2)), jnp.zeros((1, 2)), jnp.zeros((0, 2)))
+MIXTURE = losses.LogisticMixtureParameters(
+    jnp.zeros(2), jnp.zeros((1, 2)), jnp.zeros((1, 2)), jnp.zeros((0, 2))
+)
 # Functions of scalars, and the values that each argument takes.
 EXTREMES = {
     "standard_normal_kl": (lambda m, v: losses.standard_normal_kl(m[None], v[None]), (MEANS, LOGVARS)),

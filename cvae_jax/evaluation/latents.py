@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvae_jax.conditions.kinds import Label
-from cvae_jax.densities import precision
 from cvae_jax.draws import to_noise
 from cvae_jax.evaluation.batches import in_batches
 from cvae_jax.evaluation.bounds import Examples
-from cvae_jax.losses import reparameterize
+from cvae_jax.losses import precision, reparameterize
 from cvae_jax.model import CVAE, embed, encode
 from cvae_jax.nn.latent import Gaussian
 from cvae_jax.rng import Stream, root_key, stream

@@ -58,6 +58,6 @@ class Likelihood(Part):
         """This likelihood, of pixels with so many values."""
         return self
 
-    def log_probs(self, outputs: Any, x: Float[Array, "b *x"]) -> Float[Array, " b"]:
+    def log_probs(self, outputs: Any, x: Float[Array, "b H W C"]) -> Float[Array, " b"]:
         """log p(x|output) of a batch, nats."""
         return jax.vmap(self.log_prob)(outputs, x)

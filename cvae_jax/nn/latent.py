@@ -1,4 +1,4 @@
-"""Linear maps onto the latents and from them, which start the same whatever the capacity."""
+"""Gaussians over latents, and linear maps onto latents and from them that start the same whatever the capacity."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cvae_jax.losses import gaussian_log_density
 from cvae_jax.nn.dense import matmul
 
 if TYPE_CHECKING:
@@ -25,6 +26,37 @@ class Gaussian(NamedTuple):
 
     mean: Float[Array, "b z"]
     logvar: Float[Array, "b z"]
+
+
+def masked(q: Gaussian, latent_mask: Bool[Array, " z"]) -> Gaussian:
+    """The same Gaussians, but N(0, 1) in the latents that are not in use."""
+    return Gaussian(jnp.where(latent_mask, q.mean, 0.0), jnp.where(latent_mask, q.logvar, 0.0))
+
+
+def log_density(
+    z: Float[Array, "*b z"],
+    mean: Float[Array, "*b z"],
+    logvar: Float[Array, "*b z"],
+    latent_mask: Bool[Array, " z"],
+) -> Float[Array, "*b"]:
+    """log N(z; mean, e^logvar) over the latents in use.
+
+    Args:
+      z: latents, shape (z,), or (b, z) of a batch.
+      mean: of the Gaussian of each z, shape (z,) or (b, z).
+      logvar: logarithms of its variances, likewise.
+      latent_mask: the latents in use, shape (z,).
+
+    Returns:
+      Scalar or shape (b,), nats.
+
+    Example:
+      >>> zeros, mask = jnp.zeros(3), jnp.array([True, True, False])
+      >>> round(log_density(jnp.ones(3), zeros, zeros, mask).item(), 4)  # −1 − log 2π
+      -2.8379
+    """
+    each = gaussian_log_density(mean, z, logvar)
+    return jnp.sum(jnp.where(latent_mask, each, 0.0), axis=-1)
 
 
 class ToLatents(nn.Module):

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import jax.numpy as jnp
 
-from cvae_jax.densities import bounded_exp
 from cvae_jax.draws import draw
-from cvae_jax.losses import beta_elbo
+from cvae_jax.losses import beta_elbo, bounded_exp
 from cvae_jax.model import CVAE
 from cvae_jax.nn.latent import Gaussian
 from cvae_jax.objectives.base import STANDARD_PRIOR, Batch, Terms

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cvae_jax.densities import precision
 from cvae_jax.draws import draw
+from cvae_jax.losses import precision
 from cvae_jax.model import CVAE
 from cvae_jax.nn.latent import Gaussian
 from cvae_jax.objectives.base import STANDARD_PRIOR, Batch, Objective, Terms

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from cvae_jax.nn.conv import Shape
-from cvae_jax.nn.latent import Gaussian, ToLatents
+from cvae_jax.nn.latent import Gaussian, ToLatents, log_density
 from cvae_jax.options import Part
 
 if TYPE_CHECKING:
@@ -81,8 +80,12 @@ class PriorModule(nn.Module):
         e: Float[Array, "b e"] | None,
         latent_mask: Bool[Array, " z"],
     ) -> Float[Array, "b g"]:
-        """KL(q ‖ p) per latent or group of latents, nats: in closed form, or log q(z) − log p(z) of the draw z ~ q."""
-        raise NotImplementedError
+        """KL(q ‖ p) per latent or group of latents, nats.
+
+        Here the estimate from one draw z ~ q, log q(z) − log p(z), of all latents as one group; priors with a closed
+        form per latent have that instead.
+        """
+        return (log_density(z, *q, latent_mask) - self.log_prob(z, e, latent_mask))[:, None]
 
 
 class Prior(Part):

@@ -9,10 +9,17 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
-from cvae_jax.likelihoods import families
-from cvae_jax.likelihoods.families import GaussianOutput
-from cvae_jax.losses import (
+from cvae_jax.likelihoods import (
+    ContinuousBernoulli,
+    GaussianLearned,
+    GaussianOptimal,
+    GaussianOutput,
     LogisticMixture,
+    fit_logvar,
+    fitted_logvar,
+)
+from cvae_jax.losses import (
+    LogisticMixtureParameters,
     bernoulli_log_likelihood,
     continuous_bernoulli_log_likelihood,
     gaussian_log_likelihood,
@@ -53,13 +60,13 @@ def test_the_mean_is_that_of_the_density(logit):
     edge = 0.9 if logit > 0 else 0.1
     p = density(logit)
     expected = integrate.quad(lambda x: x * p(x), 0.0, 1.0, points=[edge], epsabs=1e-6, epsrel=1e-6)[0]
-    mean = families.continuous_bernoulli().mean(jnp.float32(logit))
+    mean = ContinuousBernoulli().mean(jnp.float32(logit))
     np.testing.assert_allclose(mean, expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("logit", [0.0, 1e-4, -0.5, 3.0, -20.0])
 def test_draws_follow_the_density(logit):
-    draws = families.continuous_bernoulli().sample(jax.random.key(0), jnp.full(20_000, logit, jnp.float32))
+    draws = ContinuousBernoulli().sample(jax.random.key(0), jnp.full(20_000, logit, jnp.float32))
     assert ((draws >= 0) & (draws <= 1)).all()
 
     def distribution(x):
@@ -70,7 +77,7 @@ def test_draws_follow_the_density(logit):
 
 @pytest.mark.parametrize("logit", [-1e4, -89.0, 0.0, 89.0, 1e4])
 def test_extreme_logits_have_finite_values_gradients_means_and_draws(logit):
-    family = families.continuous_bernoulli()
+    family = ContinuousBernoulli()
     logits = jnp.float32(logit)
     for x in (0.0, 0.5, 1.0):
         value, gradient = jax.value_and_grad(family.log_prob)(logits, jnp.float32(x))
@@ -89,7 +96,7 @@ def test_a_gaussian_of_one_sigma_is_that_of_scipy(logvar):
     rng = np.random.default_rng(0)
     mean, x = rng.normal(size=(2, 4, 5, 3)).astype(np.float32)
     output = GaussianOutput(jnp.asarray(mean), jnp.float32(logvar))
-    family = families.gaussian_learned(0.1)
+    family = GaussianLearned(0.1)
     expected = stats.norm(mean.astype(np.float64), np.exp(logvar / 2)).logpdf(x).sum()
     np.testing.assert_allclose(family.log_prob(output, jnp.asarray(x)), expected, rtol=1e-5)
     np.testing.assert_array_equal(family.mean(output), mean)
@@ -100,7 +107,7 @@ def test_a_gaussian_of_one_sigma_is_that_of_scipy(logvar):
 
 @pytest.mark.parametrize("logvar", [-60.0, 60.0])
 def test_an_extreme_sigma_has_finite_values_and_gradients(logvar):
-    family = families.gaussian_learned(0.1)
+    family = GaussianLearned(0.1)
     output = GaussianOutput(jnp.full((2, 2, 1), 3.0), jnp.float32(logvar))
     value, gradient = jax.value_and_grad(family.log_prob)(output, jnp.zeros((2, 2, 1)))
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((value, gradient)))
@@ -124,13 +131,13 @@ def test_the_optimal_sigma_is_that_of_numpy():
 def test_the_gradient_through_the_optimal_sigma_is_that_of_a_constant_one():
     rng = np.random.default_rng(2)
     mean, x = (jnp.asarray(a, jnp.float32) for a in rng.normal(size=(2, 6, 4, 4, 1)))
-    family = families.gaussian_optimal()
+    family = GaussianOptimal()
     outputs = GaussianOutput(mean, jnp.zeros(6))
 
     def mean_of_batch(mean, stop):
-        fitted = family.fit(outputs._replace(mean=mean), x)
+        fitted = fit_logvar(outputs._replace(mean=mean), x)
         fitted = fitted._replace(logvar=jax.lax.stop_gradient(fitted.logvar) if stop else fitted.logvar)
-        return jnp.mean(jax.vmap(family.log_prob)(fitted, x))
+        return jnp.mean(family.log_probs(fitted, x))
 
     (value, through), (same, held) = (
         jax.value_and_grad(partial(mean_of_batch, stop=stop))(mean) for stop in (False, True)
@@ -138,24 +145,24 @@ def test_the_gradient_through_the_optimal_sigma_is_that_of_a_constant_one():
     np.testing.assert_array_equal(value, same)
     np.testing.assert_allclose(through, held, atol=1e-7)
     logvar = optimal_logvar(mean, x)
-    np.testing.assert_allclose(families.fitted_logvar(-value, 16), logvar, atol=1e-6)
+    np.testing.assert_allclose(fitted_logvar(-value, 16), logvar, atol=1e-6)
 
 
 @pytest.mark.parametrize("error", [1e-10, 1e-6, 0.0])
 def test_the_fitted_sigma_has_its_floor_also_where_the_fit_is_perfect(error):
     mean = jnp.full((3, 4, 4, 1), 0.5)
     x = mean + jnp.sqrt(jnp.float32(error))
-    family = families.gaussian_optimal()
-    log_likelihood = jax.vmap(family.log_prob)(family.fit(GaussianOutput(mean, jnp.zeros(3)), x), x)
-    np.testing.assert_allclose(families.fitted_logvar(-jnp.mean(log_likelihood), 16), np.log(1e-6), rtol=1e-5)
+    family = GaussianOptimal()
+    log_likelihood = family.log_probs(fit_logvar(GaussianOutput(mean, jnp.zeros(3)), x), x)
+    np.testing.assert_allclose(fitted_logvar(-jnp.mean(log_likelihood), 16), np.log(1e-6), rtol=1e-5)
 
 
 def test_a_perfect_fit_has_finite_values_and_gradients():
     x = jnp.full((3, 2, 2, 1), 0.5)
-    family = families.gaussian_optimal()
+    family = GaussianOptimal()
 
     def total(mean):
-        return jnp.sum(jax.vmap(family.log_prob)(family.fit(GaussianOutput(mean, jnp.zeros(3)), x), x))
+        return jnp.sum(family.log_probs(fit_logvar(GaussianOutput(mean, jnp.zeros(3)), x), x))
 
     value, gradient = jax.value_and_grad(total)(x)
     assert jnp.isfinite(value)
@@ -169,7 +176,7 @@ def mixture(seed, channels, components=3, pixels=(), scale=-2.0):
     """Parameters drawn at random, as arrays of numpy."""
     rng = np.random.default_rng(seed)
     pairs = channels * (channels - 1) // 2
-    return LogisticMixture(
+    return LogisticMixtureParameters(
         rng.normal(size=(*pixels, components)).astype(np.float32),
         rng.normal(0.0, 0.5, (*pixels, channels, components)).astype(np.float32),
         rng.normal(scale, 0.7, (*pixels, channels, components)).astype(np.float32),
@@ -204,7 +211,7 @@ def by_scipy(parameters, x, levels):
 
 @partial(jax.jit, static_argnames="levels")
 def _log_probs(output, x, levels):
-    return jax.vmap(families.logistic_mixture(3, levels).log_prob, (None, 0))(output, x)
+    return jax.vmap(LogisticMixture(3, levels).log_prob, (None, 0))(output, x)
 
 
 def log_probs(parameters, x, levels):
@@ -233,23 +240,27 @@ def test_the_mixture_is_that_of_scipy(channels):
 def test_an_image_is_the_sum_of_its_pixels():
     parameters = mixture(6, 3, pixels=(2, 4))
     x = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 4, 3)) / np.float32(255), jnp.float32)
-    whole = logistic_mixture_log_likelihood(LogisticMixture(*map(jnp.asarray, parameters)), x, levels=256)
-    family = families.logistic_mixture(3, 256)
+    whole = logistic_mixture_log_likelihood(
+        LogisticMixtureParameters(*map(jnp.asarray, parameters)), x, levels=256
+    )
+    family = LogisticMixture(3, 256)
     assert family.channels(3) == as_output(parameters).shape[-1] == 30
     np.testing.assert_allclose(family.log_prob(as_output(parameters), x), whole, rtol=1e-6)
-    each = [by_scipy(LogisticMixture(*(a[i] for a in parameters)), x[i], 256) for i in np.ndindex(2, 4)]
+    each = [
+        by_scipy(LogisticMixtureParameters(*(a[i] for a in parameters)), x[i], 256) for i in np.ndindex(2, 4)
+    ]
     np.testing.assert_allclose(whole, sum(each), rtol=1e-5)
 
 
 def test_channels_that_do_not_match_are_refused():
-    parameters = LogisticMixture(*map(jnp.asarray, mixture(0, 1)))
+    parameters = LogisticMixtureParameters(*map(jnp.asarray, mixture(0, 1)))
     with pytest.raises(ValueError, match=r"expected equal shapes, got means \(1,\), x \(3,\)"):
         logistic_mixture_log_likelihood(parameters, jnp.zeros(3), levels=256)
 
 
 @jax.jit
 def value_gradient_mean_and_draw(output, x):
-    family = families.logistic_mixture(3, 256)
+    family = LogisticMixture(3, 256)
     mean, draw = family.mean(output), family.sample(jax.random.key(0), output)
     return *jax.value_and_grad(family.log_prob)(output, x), mean, draw
 
@@ -260,7 +271,7 @@ def test_extreme_mixtures_have_finite_values_gradients_means_and_draws(field, si
     parameters = [np.zeros_like(a) for a in mixture(0, 3, pixels=(2,))]
     # All but one component, so that logits differ.
     parameters[field][..., 1:] = size
-    output = as_output(LogisticMixture(*parameters))
+    output = as_output(LogisticMixtureParameters(*parameters))
     for x in (0.0, 100 / 255, 1.0):
         value, gradient, *images = value_gradient_mean_and_draw(output, jnp.full((2, 3), x))
         assert jnp.isfinite(value)
@@ -271,7 +282,7 @@ def test_extreme_mixtures_have_finite_values_gradients_means_and_draws(field, si
 @pytest.mark.parametrize(("levels", "channels"), [(17, 1), (3, 3)])
 def test_draws_of_a_mixture_have_its_probabilities(levels, channels):
     parameters = mixture(7, channels, scale=-0.5)
-    family = families.logistic_mixture(3, levels)
+    family = LogisticMixture(3, levels)
     n = 20_000
     # Independent pixels: one image of n of them.
     output = jnp.broadcast_to(as_output(parameters), (n, as_output(parameters).shape[-1]))
@@ -291,7 +302,7 @@ def test_the_mean_of_a_grey_mixture_is_that_of_its_levels(scale):
     for levels, tolerance in ((256, 0.5 / 255), (17, 0.5 / 16)):
         parameters, x = mixture(8, 1, scale=scale), all_images(levels, 1)
         p = np.exp(np.asarray(log_probs(parameters, x, levels), np.float64))
-        mean = families.logistic_mixture(3, levels).mean(as_output(parameters))
+        mean = LogisticMixture(3, levels).mean(as_output(parameters))
         assert np.abs(mean - p @ x).max() < tolerance
 
 
@@ -299,7 +310,7 @@ def test_the_mean_of_a_colour_mixture_is_that_of_its_draws():
     # Narrow enough for the ends to take little.
     parameters = mixture(9, 3, pixels=(5,), scale=-3.0)
     parameters = parameters._replace(means=0.5 * parameters.means, couplings=0.5 * parameters.couplings)
-    family = families.logistic_mixture(3, 256)
+    family = LogisticMixture(3, 256)
     sample = jax.jit(jax.vmap(family.sample, (0, None)))
     draws = sample(jax.random.split(jax.random.key(1), 20_000), as_output(parameters))
     error = 5 * np.asarray(draws).std(axis=0) / np.sqrt(len(draws)) + 0.5 / 255
