@@ -11,20 +11,16 @@ import jax.numpy as jnp
 from flax import struct
 from jax.sharding import Mesh, NamedSharding
 
-from cvae_jax.conditions.encoders import observe
-from cvae_jax.conditions.kinds import Observed
-from cvae_jax.config import Config
 from cvae_jax.data.augmentation import augment
 from cvae_jax.data.dataset import Dataset
-from cvae_jax.evaluation import bounds
-from cvae_jax.evaluation.bounds import Examples
+from cvae_jax.data.examples import Examples, on_device
 from cvae_jax.model import CVAE
 from cvae_jax.rng import Stream, root_key, stream
 from cvae_jax.training import devices
-from cvae_jax.training.step import Batch
+from cvae_jax.training.config import Config
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Int, Key, PyTree
+    from jaxtyping import Array, Float, Int, Key, PyTree
 
 
 @struct.dataclass
@@ -33,7 +29,7 @@ class TrainingData:
 
     Attributes:
       examples: the split.
-      reworded: its conditions in other words, where it has them.
+      alternative: its alternative conditions, where it has them.
       order_key: of the permutation of each epoch.
       augment_key: of the augmentation of each step.
       binarize_key: of the binary pixels of each step.
@@ -41,7 +37,7 @@ class TrainingData:
     """
 
     examples: Examples
-    reworded: PyTree
+    alternative: PyTree
     order_key: Key[Array, ""]
     augment_key: Key[Array, ""]
     binarize_key: Key[Array, ""]
@@ -55,10 +51,10 @@ def steps_per_epoch(config: Config, dataset: Dataset) -> int:
 
 def training_data(config: Config, dataset: Dataset, mesh: Mesh | None = None) -> TrainingData:
     """Put the training split on the device, or on every device of a mesh."""
-    key = root_key(config.data_seed)
+    key = root_key(config.data.data_seed)
     data = TrainingData(
-        bounds.on_device(dataset.train, dataset.x_max),
-        jax.tree.map(jnp.asarray, dataset.train.reworded),
+        on_device(dataset.train, dataset.x_max),
+        jax.tree.map(jnp.asarray, dataset.train.alternative),
         stream(key, Stream.ORDER),
         stream(key, Stream.AUGMENT),
         stream(key, Stream.BINARIZE),
@@ -82,25 +78,27 @@ def epoch_order(data: TrainingData, epoch: Int[Array, ""]) -> Int[Array, " n"]:
     return jax.random.permutation(jax.random.fold_in(data.order_key, epoch), len(data.examples))
 
 
-def draw_batch(model: CVAE, data: TrainingData, rows: Int[Array, " b"], step: Int[Array, ""]) -> Batch:
-    """The batch of one step: gathered, scaled, and augmented and binarized anew if the configuration says so.
+def draw_batch(
+    config: Config, model: CVAE, data: TrainingData, rows: Int[Array, " b"], step: Int[Array, ""]
+) -> tuple[Float[Array, "b H W C"], PyTree, PyTree]:
+    """The examples of one step: gathered, scaled, and augmented and binarized anew if the configuration says so.
 
     Args:
-      model: its `config` and `kind` are read.
+      config: shared by all members.
+      model: its condition may depend on the pixels of this step.
       data: the training split, and the keys of what happens to it.
       rows: of the examples, shape (b,), int32.
       step: number of updates made before, scalar int32.
 
     Returns:
-      x of shape (b, H, W, C), float32 from 0 to 1 where the pixels are whole levels, and the conditions, also in other
-      words where the data have them.
+      x of shape (b, H, W, C), float32 from 0 to 1 where the pixels are whole levels; the conditions; and the alternative
+      conditions, where the data have them.
     """
-    config = model.config
     x, c = data.examples.take(rows)
-    reworded = jax.tree.map(lambda a: a[rows], data.reworded)
-    if config.augment:
+    alternative = jax.tree.map(lambda a: a[rows], data.alternative)
+    if config.data.augment:
         keys = jax.random.split(jax.random.fold_in(data.augment_key, step), config.batch_size)
-        x = jax.vmap(partial(augment, names=config.augment))(keys, x)
+        x = jax.vmap(partial(augment, names=config.data.augment))(keys, x)
         if jnp.issubdtype(data.examples.x.dtype, jnp.integer):  # Pixels of whole levels stay such.
             x = jnp.round(x * data.examples.x_max) / data.examples.x_max
     if config.binarize == "dynamic":
@@ -108,8 +106,8 @@ def draw_batch(model: CVAE, data: TrainingData, rows: Int[Array, " b"], step: In
         # As a matrix, because XLA compiles random numbers of four axes slowly.
         flat = x.reshape(config.batch_size, -1)
         x = jax.random.bernoulli(key, flat).astype(jnp.float32).reshape(x.shape)
-    if isinstance(model.kind, Observed):
-        c = observe(x, model.kind)
+    if model.condition is not None:
+        c = model.condition.of_batch(x, c)
     if data.batch_sharding is not None:
-        x, c, reworded = jax.lax.with_sharding_constraint((x, c, reworded), data.batch_sharding)
-    return Batch(x, c, reworded)
+        x, c, alternative = jax.lax.with_sharding_constraint((x, c, alternative), data.batch_sharding)
+    return x, c, alternative
