@@ -1,4 +1,4 @@
-"""Pictures of one trained member, as figures: what it draws, and what it does with its latents."""
+"""Figures of one trained member: samples, reconstructions, and pictures of its latents."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from cvae_jax.conditions import Label
 from cvae_jax.data.dataset import stratified_split, unit
-from cvae_jax.evaluation import bounds, posteriors, sampling
+from cvae_jax.data.examples import on_device
+from cvae_jax.evaluation import posteriors, sampling
 from cvae_jax.nn.latent import Gaussian
 from cvae_jax.plots import drawing, latents
 from cvae_jax.rng import Stream, root_key, stream
@@ -31,11 +33,11 @@ _EDGES = np.linspace(-4.0, 4.0, 65)
 
 
 def samples_figure(session: Session, trained: Trained) -> Figure:
-    """Draws from the prior, a row per class, or per condition of some test examples."""
+    """Samples from the prior: a row per class, or per condition of some test examples."""
     chosen = shown.conditions(session, most_classes=_MOST_ROWS, most_others=_OTHERS)
     c = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), _COLUMNS, axis=0), chosen.c)
     key = stream(root_key(0), Stream.SAMPLES)
-    images = sampling.generate(session.model, trained.best.params, key, c, trained.hparams.latent_mask)
+    images = sampling.generate(session.model, trained.best.params, key, c)
     return drawing.image_grid(
         np.asarray(images).reshape(chosen.rows, _COLUMNS, *session.dataset.shape),
         title=", ".join(filter(None, ("samples from the prior", chosen.title))),
@@ -44,7 +46,7 @@ def samples_figure(session: Session, trained: Trained) -> Figure:
 
 
 def reconstructions_figure(session: Session, trained: Trained) -> Figure:
-    """Test images above their reconstructions, classes in turn."""
+    """Test images above their reconstructions, with the classes alternating."""
     test = session.dataset.test
     rows = np.arange(len(test))[: 3 * _COLUMNS]
     if session.dataset.labelled:
@@ -53,15 +55,9 @@ def reconstructions_figure(session: Session, trained: Trained) -> Figure:
     rows = rows[: max(1, len(rows) // _COLUMNS) * _COLUMNS]
     columns = min(_COLUMNS, len(rows))
     x = unit(test.x[rows], session.dataset.x_max)
-    images = np.asarray(
-        sampling.reconstruct(
-            session.model,
-            trained.best.params,
-            jnp.asarray(x),
-            jax.tree.map(jnp.asarray, test.take(rows).c),
-            trained.hparams.latent_mask,
-        )
-    )
+    keys = jax.random.split(stream(root_key(0), Stream.SAMPLES), len(rows))
+    c = jax.tree.map(jnp.asarray, test.take(rows).c)
+    images = np.asarray(sampling.reconstruct(session.model, trained.best.params, jnp.asarray(x), c, keys))
     pairs = np.stack([a.reshape(-1, columns, *session.dataset.shape) for a in (x, images)], axis=1)
     return drawing.image_grid(
         pairs.reshape(-1, columns, *session.dataset.shape),
@@ -71,51 +67,54 @@ def reconstructions_figure(session: Session, trained: Trained) -> Figure:
 
 
 def _units(session: Session) -> str:
-    return "" if session.run.config.prior == "standard" else " standard deviations of the prior"
+    return "" if session.model.prior.standard else " standard deviations of the prior"
 
 
 def traversals_figure(session: Session, trained: Trained, label: int | None = None) -> Figure:
-    """Each latent swept from −3 to 3, the others at 0, for one condition: without a label the middle one."""
+    """Each latent from −3 to 3 with the others at 0, under one condition: the middle one if `label` is None."""
     chosen = shown.conditions(session, most_classes=session.dataset.num_classes, most_others=1)
     row = chosen.rows // 2 if label is None else label
     c = jax.tree.map(lambda a: jnp.asarray(a[row]), chosen.c)
     name = chosen.names[row] if chosen.names else ""
-    said = f"class {name}" if session.run.config.condition == "label" else name
-    moved = jnp.flatnonzero(trained.hparams.latent_mask)[:_MOST_LATENTS]
+    condition = f"class {name}" if isinstance(session.model.condition, Label) else name
+    moved = np.flatnonzero(_latent_mask(session, trained))[:_MOST_LATENTS]
     values = jnp.linspace(-3.0, 3.0, _COLUMNS + 1)
     images = sampling.traverse(
         session.model,
         trained.best.params,
         jnp.zeros(session.model.capacity),
         c,
-        trained.hparams.latent_mask,
-        latents=moved,
+        latents=jnp.asarray(moved),
         values=values,
     )
     return drawing.image_grid(
         np.asarray(images),
-        title=", ".join(filter(None, (f"each latent from −3 to 3{_units(session)}", said))),
-        row_labels=[f"z{int(i)}" for i in moved],
+        title=", ".join(filter(None, (f"each latent from −3 to 3{_units(session)}", condition))),
+        row_labels=[f"z{i}" for i in moved],
         column_labels=_signed(values),
     )
 
 
 def posterior(session: Session, trained: Trained) -> Gaussian:
     """q(z|x,c) of the test split."""
-    examples = bounds.on_device(session.dataset.test, session.dataset.x_max)
-    return bounds.posteriors(session.model, trained.best.params, examples, trained.hparams.latent_mask)
+    examples = on_device(session.dataset.test, session.dataset.x_max)
+    return posteriors.encode_examples(session.model, trained.best.params, examples)
+
+
+def _latent_mask(session: Session, trained: Trained) -> jax.Array:
+    return session.model.latent_mask(trained.best.params)
 
 
 def traversals_by_class_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
-    """The most informative latents swept from −3 to 3, the others at 0, a block per class."""
-    dataset, mask = session.dataset, trained.hparams.latent_mask
-    moved = posteriors.by_information(q, mask)[:_LATENTS_PER_CLASS]
+    """The most informative latents from −3 to 3 with the others at 0: a table per class."""
+    dataset = session.dataset
+    moved = posteriors.by_information(q, _latent_mask(session, trained))[:_LATENTS_PER_CLASS]
     values = jnp.linspace(-3.0, 3.0, 7)
     classes = range(min(dataset.num_classes, _MOST_CLASSES))
     start = jnp.zeros(session.model.capacity)
     blocks = [
         sampling.traverse(
-            session.model, trained.best.params, start, jnp.int32(label), mask, latents=jnp.asarray(moved),
+            session.model, trained.best.params, start, jnp.int32(label), latents=jnp.asarray(moved),
             values=values,
         )
         for label in classes
@@ -130,21 +129,19 @@ def traversals_by_class_figure(session: Session, trained: Trained, q: Gaussian) 
 
 
 def interpolations_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
-    """Straight walks between the posterior means of two test images: of one class, or without a condition of two."""
-    model, mask, test = session.model, trained.hparams.latent_mask, session.dataset.test
-    by_class = _rows_by_class(session)
-    if session.run.config.condition == "label":
+    """Straight lines between the posterior means of two test images of one class; without a condition, of two classes."""
+    test, by_class = session.dataset.test, _rows_by_class(session)
+    if isinstance(session.model.condition, Label):
         ends = [(rows[0], rows[1 % len(rows)]) for rows in by_class]
     else:
         ends = [(rows[0], by_class[(k + 1) % len(by_class)][0]) for k, rows in enumerate(by_class)]
     walks = [
         sampling.interpolate(
-            model,
+            session.model,
             trained.best.params,
             q.mean[a],
             q.mean[b],
             jnp.int32(test.labels[a]),
-            mask,
             steps=_COLUMNS - 1,
         )
         for a, b in ends
@@ -152,20 +149,20 @@ def interpolations_figure(session: Session, trained: Trained, q: Gaussian) -> Fi
     x = unit(test.x[np.array(ends)], session.dataset.x_max)
     return _beside_test_images(
         session, x[:, :1], np.stack([np.asarray(walk) for walk in walks]), x[:, 1:],
-        title=f"walks in z between two test images{_first_of(session)}",
+        title=f"straight lines in z between two test images{_first_of(session)}",
         column_labels=[f"{t:.3g}" for t in np.linspace(0, 1, _COLUMNS - 1)],
     )  # fmt: skip
 
 
 def label_interpolations_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
-    """A test image's z held, and a straight walk from the embedding of its class to that of the next."""
-    model, mask, dataset = session.model, trained.hparams.latent_mask, session.dataset
+    """A straight line from the embedding of a test image's class to that of the next class, under the image's z."""
+    dataset = session.dataset
     firsts = np.array([rows[0] for rows in _rows_by_class(session)])
     classes = dataset.test.labels[firsts]
     following = np.roll(classes, -1)
     walks = [
         sampling.interpolate_labels(
-            model, trained.best.params, q.mean[row], jnp.int32(a), jnp.int32(b), mask, steps=_COLUMNS - 1
+            session.model, trained.best.params, q.mean[row], jnp.int32(a), jnp.int32(b), steps=_COLUMNS - 1
         )
         for row, a, b in zip(firsts, classes, following, strict=True)
     ]
@@ -173,34 +170,34 @@ def label_interpolations_figure(session: Session, trained: Trained, q: Gaussian)
     return _beside_test_images(
         session, unit(dataset.test.x[firsts], dataset.x_max)[:, None],
         np.stack([np.asarray(walk) for walk in walks]),
-        title=f"walks between the embeddings of two classes, the test image's z held{_first_of(session)}",
+        title=f"straight lines between the embeddings of two classes, under a test image's z{_first_of(session)}",
         row_labels=[f"{names[a]} → {names[b]}" for a, b in zip(classes, following, strict=True)],
         column_labels=[f"{t:.3g}" for t in np.linspace(0, 1, _COLUMNS - 1)],
     )  # fmt: skip
 
 
 def styles_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
-    """The z of a test image of each class, decoded under every class: a style per row, a class per column."""
+    """The z of a test image of each class, decoded under every class: a z per row, a class per column."""
     dataset = session.dataset
     firsts = np.array([rows[0] for rows in _rows_by_class(session)])
     classes = np.arange(min(dataset.num_classes, _MOST_CLASSES))
     images = sampling.across_labels(
-        session.model, trained.best.params, q.mean[firsts], jnp.asarray(classes), trained.hparams.latent_mask
+        session.model, trained.best.params, q.mean[firsts], jnp.asarray(classes)
     )
     return _beside_test_images(
         session, unit(dataset.test.x[firsts], dataset.x_max)[:, None], np.asarray(images),
-        title=f"the z of a test image under every class: a style per row{_first_of(session)}",
+        title=f"the z of a test image under every class: a z per row{_first_of(session)}",
         column_labels=[dataset.class_names[k] for k in classes],
     )  # fmt: skip
 
 
 def aggregate_posterior_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
-    """Each latent's aggregate posterior over the test split against N(0, 1), the most informative first."""
-    shown = posteriors.by_information(q, trained.hparams.latent_mask)[:_MOST_LATENTS]
+    """The aggregate posterior of each latent over the test split and N(0, 1), the most informative latents first."""
+    first = posteriors.by_information(q, _latent_mask(session, trained))[:_MOST_LATENTS]
     kl = posteriors.kl_per_latent(q)
     shares = np.asarray(posteriors.aggregate_histogram(q, jnp.asarray(_EDGES, jnp.float32)))
     return latents.aggregate_posterior(
-        shares[shown], _EDGES, titles=[f"z{i}: {float(kl[i]):.2f} nats" for i in shown]
+        shares[first], _EDGES, titles=[f"z{i}: {float(kl[i]):.2f} nats" for i in first]
     )
 
 
@@ -211,7 +208,7 @@ def scatter_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
     if len(rows) > _PROJECTED:
         _, rows = stratified_split(dataset.test.labels, _PROJECTED / len(rows))
         title = f"posterior means of {len(rows):,} examples of the test split"
-    in_use = np.flatnonzero(trained.hparams.latent_mask)
+    in_use = np.flatnonzero(_latent_mask(session, trained))
     projected = posteriors.project(np.asarray(q.mean)[rows][:, in_use])
     shares = " and ".join(f"{share:.0%}" for share in projected.explained)
     return latents.scatter(
@@ -223,13 +220,13 @@ def scatter_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
 
 
 def _rows_by_class(session: Session) -> list[np.ndarray]:
-    """Rows of the test split, class by class, of the classes that are drawn."""
+    """Rows of the test split by class, of the classes that are drawn."""
     c = session.dataset.test.labels
     return [np.flatnonzero(c == label) for label in np.unique(c)[:_MOST_CLASSES]]
 
 
 def _first_of(session: Session) -> str:
-    """What a title says where not every class is drawn."""
+    """The end of a title if not every class is drawn."""
     count = session.dataset.num_classes
     return "" if count <= _MOST_CLASSES else f", first {_MOST_CLASSES} of {count} classes"
 
@@ -244,7 +241,7 @@ def _beside_test_images(
     row_labels: list[str] | tuple[str, ...] = (),
     column_labels: list[str],
 ) -> Figure:
-    """A table of decoded images with a column of test images at one end or both."""
+    """A table of decoded images, with a column of test images on the left or on both sides."""
     parts, labels, breaks = [before, images], ["test", *column_labels], [1]
     if after is not None:
         parts, labels, breaks = [*parts, after], [*labels, "test"], [1, 1 + images.shape[1]]
@@ -254,5 +251,5 @@ def _beside_test_images(
 
 
 def _signed(values: jax.Array) -> list[str]:
-    """Numbers with a minus as long as a plus."""
+    """Numbers as text, with a true minus sign."""
     return [f"{float(value):g}".replace("-", "−") for value in values]

@@ -1,4 +1,4 @@
-"""Conditions that a run's pictures show samples of."""
+"""The conditions of the samples in a run's figures."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cvae_jax.conditions.kinds import describe
+from cvae_jax.conditions import Label
 from experiments.loop import Session
 
 
 class Shown(NamedTuple):
-    """Conditions to draw, a row of samples for each.
+    """Conditions, each for a row of samples.
 
     Attributes:
       c: with a leading axis of rows.
-      names: what a person calls each; empty without a condition.
+      names: the title of each; empty without a condition.
       title: what the rows are.
     """
 
@@ -30,19 +30,19 @@ class Shown(NamedTuple):
 
 
 def conditions(session: Session, *, most_classes: int, most_others: int) -> Shown:
-    """Classes in order, conditions of test examples from all over the split, or none.
+    """All classes in order, or the conditions of test examples at equal distances in the split.
 
     Args:
       session: of the run.
-      most_classes: rows of a label at most.
-      most_others: rows of any other condition, or of none, at most.
+      most_classes: the most rows for a label.
+      most_others: the most rows for any other condition, or without one.
     """
-    dataset, condition = session.dataset, session.run.config.condition
-    if condition == "label":
+    dataset, condition = session.dataset, session.model.condition
+    if isinstance(condition, Label):
         classes = min(dataset.num_classes, most_classes)
         return Shown(np.arange(classes), dataset.class_names[:classes], "a row per class")
     rows = min(most_others, len(dataset.test))
-    if condition == "none":
+    if condition is None:
         return Shown(np.zeros(rows, np.int32), (), "")
     c = dataset.test.take(np.linspace(0, len(dataset.test) - 1, rows).astype(int)).c
-    return Shown(c, tuple(describe(dataset.condition, c, dataset.names)), "a row per test condition")
+    return Shown(c, tuple(condition.describe(c, dataset.names)), "a row per test condition")

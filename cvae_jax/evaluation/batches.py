@@ -1,4 +1,4 @@
-"""A function of many rows, applied to some at a time."""
+"""A function of the rows of a dataset, applied to one batch of rows after another."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def in_batches(function: Callable[[Array], Any], rows: Int[Array, " n"], size: int) -> Any:
-    """Apply a function to some rows at a time, in one compiled loop, and join what it returns.
+    """Apply a function to batches of rows in one compiled loop, and concatenate the results.
 
     Args:
-      function: from so many rows, shape (b,), to a pytree of arrays with a leading axis b.
+      function: from rows of shape (b,) to a pytree of arrays with a leading axis b.
       rows: shape (n,), integer.
-      size: rows at a time; the last batch is padded by its last row, and the padding dropped.
+      size: b. The last batch is padded by repeating its last row, and the results of the padding are dropped.
 
     Returns:
       The pytree, every array with a leading axis n.

@@ -1,4 +1,4 @@
-"""A small convolutional classifier that judges a model's samples; it trains on whatever images it is given."""
+"""A small convolutional classifier of images, used to measure the quality of a model's samples."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import optax
 from flax import struct
 
 from cvae_jax.data import augmentation
+from cvae_jax.data.examples import Examples
 from cvae_jax.evaluation.batches import in_batches
-from cvae_jax.evaluation.bounds import Examples
-from cvae_jax.networks.conv import ConvEncoder
+from cvae_jax.networks.conv import Conv
 from cvae_jax.nn.conditioning import Context
 from cvae_jax.nn.dense import Dense
 
@@ -29,12 +29,12 @@ _EVALUATION_BATCH = 250
 _STEPS_PER_CALL = 250
 _LEARNING_RATE = 2e-3
 _WEIGHT_DECAY = 1e-2
-# The largest shift of a training image, as a share of its side: 2 pixels of 28, 1 of 8.
+# The largest shift of a training image, as a fraction of its side: 2 pixels of 28, 1 of 8.
 _SHIFT = 1 / 14
 
 
 class Scores(NamedTuple):
-    """What the classifier makes of images.
+    """The output of the classifier for n images.
 
     Attributes:
       features: the layer before the last, shape (n, 64).
@@ -46,7 +46,7 @@ class Scores(NamedTuple):
 
 
 class Classifier(nn.Module):
-    """The conv encoder's body without a condition, a layer of features, and a linear map onto classes.
+    """The layers of the `conv` encoder without a condition, a layer of features, and a linear map onto classes.
 
     Attributes:
       num_classes: labels run from 0 to num_classes − 1.
@@ -57,17 +57,18 @@ class Classifier(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b H W C"]) -> Scores:
         """Features and logits of a batch of images, pixels between 0 and 1."""
-        features = nn.silu(Dense(FEATURES)(ConvEncoder()(x, Context(e=None))))
+        body = Conv().encoder((x.shape[1], x.shape[2], x.shape[3]), jnp.float32)
+        features = nn.silu(Dense(FEATURES)(body(x, Context(e=None))))
         return Scores(features, Dense(self.num_classes)(features))
 
 
 @struct.dataclass
 class _State:
-    """All that training changes.
+    """The state of training.
 
     Attributes:
       params, opt_state: the classifier's variables and the optimizer's.
-      best_params: the variables of the highest validation accuracy so far.
+      best_params: the variables with the highest validation accuracy so far.
       best_accuracy: scalar, −1 before the first.
       step: number of updates made, scalar int32.
     """
@@ -87,17 +88,17 @@ def fit(
     *,
     num_steps: int = NUM_STEPS,
 ) -> PyTree:
-    """Train a classifier by AdamW with a cosine schedule, on batches drawn with replacement and shifted a little.
+    """Train a classifier by AdamW with a cosine schedule, on batches drawn with replacement, images shifted at random.
 
     Args:
       classifier: the classifier.
-      train: images and labels to learn from.
-      validation: images and labels that choose among the parameters of every 250th step.
+      train: images and labels of the training split.
+      validation: images and labels, on which the accuracy is measured every 250 steps.
       key: of the initialization, the batches and the shifts.
       num_steps: number of updates.
 
     Returns:
-      The variables of the highest validation accuracy; of several, the last.
+      The variables with the highest validation accuracy; if several have it, the last of them.
     """
     init_key, step_key = jax.random.split(key)
     state = _init(classifier, train, init_key, num_steps)
@@ -113,7 +114,7 @@ def scores(classifier: Classifier, params: PyTree, examples: Examples) -> Scores
     Args:
       classifier: the classifier.
       params: its variables.
-      examples: n images; their labels are not looked at.
+      examples: n images; their labels are not used.
 
     Returns:
       Shapes (n, 64) and (n, classes).
@@ -126,7 +127,7 @@ def scores(classifier: Classifier, params: PyTree, examples: Examples) -> Scores
 
 
 def correct(scores: Scores, c: Int[Array, " n"]) -> Bool[Array, " n"]:
-    """Whether the likeliest class of each image is its label, shape (n,)."""
+    """Whether the most probable class of each image is its label, shape (n,)."""
     return jnp.argmax(scores.logits, axis=-1) == c
 
 
@@ -155,7 +156,7 @@ def _train_and_validate(
     key: Key[Array, ""],
     num_steps: Int[Array, ""],
 ) -> _State:
-    """Up to 250 updates, then the validation accuracy."""
+    """Make up to 250 updates, then measure the validation accuracy and keep the best variables."""
     n = len(train)
     move = partial(augmentation.shift, pixels=round(max(train.x.shape[1:3]) * _SHIFT))
 
@@ -169,7 +170,7 @@ def _train_and_validate(
             return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, c))
 
         gradient = jax.grad(loss)(state.params)
-        # optax raises a float to its int32 step count, which strict promotion would refuse.
+        # optax raises a float to the power of its int32 step count, which strict promotion refuses.
         with jax.numpy_dtype_promotion("standard"):
             updates, opt_state = _optimizer(num_steps).update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

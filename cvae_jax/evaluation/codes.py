@@ -1,4 +1,4 @@
-"""The latents and factors that vary: what scores of disentanglement look at."""
+"""The latents and factors that vary, from which scores of disentanglement are computed."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 _SMALLEST_DEVIATION = 1e-6
-# With fewer, examples that share a value are too few to show what they have in common: from 4 on the FactorVAE score of
-# the factors themselves is above 0.9.
+# With fewer examples per value, scores that compare examples of the same value become unreliable: from 4 on, the
+# FactorVAE score of the factors themselves is above 0.9.
 _EXAMPLES_PER_VALUE = 4
 
 
-class Used(NamedTuple):
+class Varying(NamedTuple):
     """The latents and factors that vary.
 
     Attributes:
-      codes: shape (n, u), float64, latents in an order that depends on their values alone.
+      codes: shape (n, u), float64, latents in an order that only depends on their values.
       factors: shape (n, g).
-      latents: which of the latents, shape (u,).
-      categorical: whether a factor's values have no order, shape (g,).
+      latents: their indices among all latents, shape (u,).
+      categorical: whether the values of a factor have no order, shape (g,).
     """
 
     codes: Float[np.ndarray, "n u"]
@@ -34,24 +34,24 @@ class Used(NamedTuple):
     categorical: Bool[np.ndarray, " g"]
 
 
-def used(
+def varying(
     codes: Float[np.ndarray, "n z"], factors: Int[np.ndarray, "n f"], categorical: Sequence[int] = ()
-) -> Used:
-    """Leave out latents that never change and factors of one value.
+) -> Varying:
+    """Leave out latents that are constant and factors that have only one value.
 
     Args:
       codes: shape (n, z), floating.
       factors: shape (n, f), integer.
-      categorical: the columns of factors without an order.
+      categorical: the columns of factors whose values have no order.
 
     Returns:
-      What varies, in float64.
+      The latents and factors that vary, in float64.
 
     Raises:
       DataError: if codes are not finite, or no factor varies.
 
     Example:
-      >>> used(np.array([[2.0, 0.0, 1.0], [3.0, 0.0, 1.5]]), np.array([[0], [1]])).latents.tolist()
+      >>> varying(np.array([[2.0, 0.0, 1.0], [3.0, 0.0, 1.5]]), np.array([[0], [1]])).latents.tolist()
       [2, 0]
     """
     codes, factors = np.asarray(codes, np.float64), np.asarray(factors)
@@ -60,7 +60,9 @@ def used(
             f"codes have shape {codes.shape} and factors {factors.shape}, expected (n, z) and (n, f)"
         )
     if not np.isfinite(codes).all():
-        raise DataError("codes hold NaN or infinite values, expected those of a model that did not diverge")
+        raise DataError(
+            "codes hold NaN or infinite values, expected the latents of a model that did not diverge"
+        )
     varies = (factors != factors[:1]).any(axis=0)
     if not varies.any():
         raise DataError("every factor has one value only, expected one that varies")
@@ -68,7 +70,7 @@ def used(
     latents = np.flatnonzero(deviation > _SMALLEST_DEVIATION * (1.0 + np.abs(codes).max(axis=0)))
     latents = latents[np.lexsort(codes[::-1, latents])] if len(latents) else latents
     nominal = np.isin(np.arange(factors.shape[1]), categorical)
-    return Used(codes[:, latents], factors[:, varies], latents, nominal[varies])
+    return Varying(codes[:, latents], factors[:, varies], latents, nominal[varies])
 
 
 def require_shared_values(
@@ -78,12 +80,12 @@ def require_shared_values(
 ) -> None:
     """Refuse factors that have nearly as many values as there are examples.
 
-    There, scores that count how often values occur together, or that compare examples of the same value, do not tell a
-    good code from noise.
+    With so many values, scores that count how often values occur together, or that compare examples of the same value,
+    are as high for noise as for a good code.
 
     Args:
       factors: shape (n, f), integer.
-      columns: which of them to look at; None for all.
+      columns: which of them to check; None for all.
       names: of all factors, for the message.
 
     Raises:

@@ -1,8 +1,8 @@
-"""How well single latents stand for single factors: scores of codes of examples whose factors are known.
+"""Scores of disentanglement: how well single latents represent single factors, where the factors are known.
 
-Every score takes `codes`, shape (n, z), usually posterior means, and `factors`, shape (n, f), whole numbers. Latents
-that never change and factors that have one value only are left out; without any latent left all scores are 0. The
-order of the latents changes nothing.
+Every score takes `codes`, shape (n, z), usually posterior means, and `factors`, shape (n, f), integers. Latents that
+are constant and factors that have only one value are left out; if no latent is left, all scores are 0. The scores do
+not depend on the order of the latents.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cvae_jax.evaluation.codes import Used, require_shared_values, used
+from cvae_jax.evaluation.codes import Varying, require_shared_values, varying
 from cvae_jax.evaluation.interventions import betavae_score, factorvae_score
 
 if TYPE_CHECKING:
@@ -24,45 +24,45 @@ _TREES = 10
 
 
 def _halves(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to fit on and rows to judge on."""
+    """Rows to fit to, and rows to score on."""
     rows = np.random.default_rng(0).permutation(n)
     return rows[: n // 2], rows[n // 2 :]
 
 
 def _balanced_accuracy(predicted: np.ndarray, actual: np.ndarray) -> float:
-    """Mean over the values of the share predicted right."""
+    """Mean over the values of the fraction that is predicted correctly."""
     return float(np.mean([np.mean(predicted[actual == value] == value) for value in np.unique(actual)]))
 
 
 def _mean_gap(table: Float[np.ndarray, "u g"]) -> float:
-    """Mean over the columns of the distance from the largest entry to the second largest, 0 where there is none."""
+    """Mean over the columns of the largest entry minus the second largest; a missing entry counts as 0."""
     first, second = np.sort(np.pad(table, ((2, 0), (0, 0))), axis=0)[:-3:-1]
     return float(np.mean(first - second))
 
 
-def _mutual_information(given: Used, bins: int | None) -> Float[np.ndarray, "u g"]:
-    """Mutual information of each latent, in bins of one width from its least to its largest value, and each factor."""
+def _mutual_information(kept: Varying, bins: int | None) -> Float[np.ndarray, "u g"]:
+    """Mutual information of each latent and each factor, the latent in bins of equal width over its range."""
     from sklearn.metrics import mutual_info_score
 
-    bins = bins or max(_LEAST_BINS, *(len(np.unique(v)) for v in given.factors.T))
-    table = np.zeros((len(given.latents), given.factors.shape[1]))
-    for i, z in enumerate(given.codes.T):
+    bins = bins or max(_LEAST_BINS, *(len(np.unique(v)) for v in kept.factors.T))
+    table = np.zeros((len(kept.latents), kept.factors.shape[1]))
+    for i, z in enumerate(kept.codes.T):
         binned = np.digitize(z, np.linspace(z.min(), z.max(), bins + 1)[1:-1])
-        table[i] = [mutual_info_score(v, binned) for v in given.factors.T]
+        table[i] = [mutual_info_score(v, binned) for v in kept.factors.T]
     return table
 
 
 def mig(
     codes: Float[np.ndarray, "n z"], factors: Int[np.ndarray, "n f"], *, bins: int | None = None
 ) -> float:
-    """Mutual information gap: how much more the first latent says of a factor than the second.
+    """Mutual information gap: how much more information one latent has on a factor than the next best one.
 
     mean over factors v of (I(z₍₁₎; v) − I(z₍₂₎; v)) / H(v)
 
     Args:
       codes: shape (n, z), floating.
       factors: shape (n, f), integer.
-      bins: into which each latent is divided; if not given, as many as the factor of most values has, 20 at least.
+      bins: number of bins of each latent; None for the largest number of values of a factor, at least 20.
 
     Returns:
       From 0 to 1.
@@ -83,26 +83,26 @@ def mig(
     """
     from sklearn.metrics import mutual_info_score
 
-    given = used(codes, factors)
+    kept = varying(codes, factors)
     require_shared_values(factors)
-    entropies = np.array([mutual_info_score(v, v) for v in given.factors.T])
-    return _mean_gap(_mutual_information(given, bins) / entropies)
+    entropies = np.array([mutual_info_score(v, v) for v in kept.factors.T])
+    return _mean_gap(_mutual_information(kept, bins) / entropies)
 
 
 def modularity(
     codes: Float[np.ndarray, "n z"], factors: Int[np.ndarray, "n f"], *, bins: int | None = None
 ) -> float:
-    """Modularity: whether each latent informs of one factor only.
+    """Modularity: whether each latent has information on one factor only.
 
-    mean over latents i of 1 − Σ_{v ≠ v*} I(zᵢ; v)² / ((f − 1) I(zᵢ; v*)²), v* the factor that zᵢ says most of
+    mean over latents i of 1 − Σ_{v ≠ v*} I(zᵢ; v)² / ((f − 1) I(zᵢ; v*)²), v* the factor with the largest I(zᵢ; v)
 
     Args:
       codes: shape (n, z), floating.
       factors: shape (n, f), integer.
-      bins: into which each latent is divided; if not given, as many as the factor of most values has, 20 at least.
+      bins: number of bins of each latent; None for the largest number of values of a factor, at least 20.
 
     Returns:
-      From 0 to 1. It does not ask whether all factors are represented.
+      From 0 to 1. It does not measure whether all factors are represented.
 
     Raises:
       DataError: if codes are not finite, no factor varies, or one has nearly as many values as there are examples.
@@ -110,11 +110,11 @@ def modularity(
     References:
       Ridgeway & Mozer, Learning Deep Disentangled Embeddings with the F-Statistic Loss, 2018, section 3.
     """
-    given = used(codes, factors)
+    kept = varying(codes, factors)
     require_shared_values(factors)
-    if not len(given.latents):
+    if not len(kept.latents):
         return 0.0
-    squares = np.square(_mutual_information(given, bins))
+    squares = np.square(_mutual_information(kept, bins))
     largest = squares.max(axis=1)
     rest = (squares.sum(axis=1) - largest) / np.maximum(largest, np.finfo(float).tiny)
     return float(np.mean(np.where(largest > 0, 1.0 - rest / max(squares.shape[1] - 1, 1), 0.0)))
@@ -123,21 +123,21 @@ def modularity(
 def sap(
     codes: Float[np.ndarray, "n z"], factors: Int[np.ndarray, "n f"], *, categorical: Sequence[int] = ()
 ) -> float:
-    """Separated attribute predictability: how much better the first latent alone predicts a factor than the second.
+    """Separated attribute predictability: how much better one latent alone predicts a factor than the next best one.
 
-    A factor with an order is predicted by a line, scored by R²; one without by thresholds, scored by the balanced
-    accuracy on the half of the examples they were not fitted to.
+    A factor whose values have an order is predicted by linear regression, scored by R²; any other by a decision tree,
+    scored by the balanced accuracy on the half of the examples that it was not fitted to.
 
     Args:
       codes: shape (n, z), floating.
       factors: shape (n, f), integer.
-      categorical: the columns of factors without an order.
+      categorical: the columns of factors whose values have no order.
 
     Returns:
       From 0 to 1.
 
     Raises:
-      DataError: if codes are not finite, no factor varies, or one without an order has nearly as many values as there
+      DataError: if codes are not finite, no factor varies, or a categorical one has nearly as many values as there
         are examples.
 
     References:
@@ -145,23 +145,23 @@ def sap(
     """
     from sklearn.tree import DecisionTreeClassifier
 
-    given = used(codes, factors, categorical)
+    kept = varying(codes, factors, categorical)
     require_shared_values(factors, categorical)
-    if not len(given.latents):
+    if not len(kept.latents):
         return 0.0
-    z = (given.codes - given.codes.mean(axis=0)) / given.codes.std(axis=0)
-    v = (given.factors - given.factors.mean(axis=0)) / given.factors.std(axis=0)
+    z = (kept.codes - kept.codes.mean(axis=0)) / kept.codes.std(axis=0)
+    v = (kept.factors - kept.factors.mean(axis=0)) / kept.factors.std(axis=0)
     predictability = np.square(z.T @ v / len(z))
-    fitted, judged = _halves(len(z))
-    for j in np.flatnonzero(given.categorical):
-        values = given.factors[:, j]
+    fitted, scored = _halves(len(z))
+    for j in np.flatnonzero(kept.categorical):
+        values = kept.factors[:, j]
         tree = DecisionTreeClassifier(
             max_leaf_nodes=len(np.unique(values)), class_weight="balanced", random_state=0
         )
         for i in range(z.shape[1]):
             tree.fit(z[fitted, i : i + 1], values[fitted])
-            predicted = np.asarray(tree.predict(z[judged, i : i + 1]))
-            predictability[i, j] = _balanced_accuracy(predicted, values[judged])
+            predicted = np.asarray(tree.predict(z[scored, i : i + 1]))
+            predictability[i, j] = _balanced_accuracy(predicted, values[scored])
     return _mean_gap(predictability)
 
 
@@ -171,8 +171,8 @@ class DCI(NamedTuple):
     Attributes:
       disentanglement: whether each latent is important for one factor only.
       completeness: whether each factor is predicted by one latent only.
-      informativeness: how well the factors are predicted from all latents: R² of those with an order, balanced
-        accuracy from chance (0) to perfect (1) of the others.
+      informativeness: how well the factors are predicted from all latents: by R² where values have an order, else by
+        the balanced accuracy, scaled so that 0 is chance and 1 is perfect.
     """
 
     disentanglement: float
@@ -183,40 +183,40 @@ class DCI(NamedTuple):
 def importances(
     codes: Float[np.ndarray, "n z"], factors: Int[np.ndarray, "n f"], *, categorical: Sequence[int] = ()
 ) -> tuple[Float[np.ndarray, "z g"], Float[np.ndarray, " g"]]:
-    """How much random forests that predict each factor use each latent, and how well they predict.
+    """Importances of the latents in random forests that predict each factor, and how well the forests predict.
 
     Args:
       codes: shape (n, z), floating.
       factors: shape (n, f), integer.
-      categorical: the columns of factors without an order.
+      categorical: the columns of factors whose values have no order.
 
     Returns:
-      Importances of the g factors that vary, columns of sum 1, rows of 0 for latents that never change; and, on the
-      half of the examples that the forests did not see, R² or the accuracy above chance.
+      Importances for the g factors that vary: every column sums to 1, and rows of constant latents are 0. And R² or the
+      accuracy above chance, on the half of the examples that the forests were not fitted to.
 
     Raises:
-      DataError: if codes are not finite, no factor varies, or one without an order has nearly as many values as there
+      DataError: if codes are not finite, no factor varies, or a categorical one has nearly as many values as there
         are examples.
     """
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
     from sklearn.metrics import r2_score
 
-    given = used(codes, factors, categorical)
+    kept = varying(codes, factors, categorical)
     require_shared_values(factors, categorical)
-    importance = np.zeros((np.shape(codes)[1], given.factors.shape[1]))
-    informativeness = np.zeros(given.factors.shape[1])
-    if not len(given.latents):
+    importance = np.zeros((np.shape(codes)[1], kept.factors.shape[1]))
+    informativeness = np.zeros(kept.factors.shape[1])
+    if not len(kept.latents):
         return importance, informativeness
-    fitted, judged = _halves(len(given.codes))
-    for j, values in enumerate(given.factors.T):
-        kind: Any = RandomForestClassifier if given.categorical[j] else RandomForestRegressor
-        # Every split sees all latents: one drawn from a few would use what says less of the factor.
+    fitted, scored = _halves(len(kept.codes))
+    for j, values in enumerate(kept.factors.T):
+        kind: Any = RandomForestClassifier if kept.categorical[j] else RandomForestRegressor
+        # Every split considers all latents: among a random few it could only use less informative ones.
         forest = kind(_TREES, max_features=None, random_state=0, n_jobs=-1)
-        # Trees grow side by side; their predictions are added one after another, so that rounding never differs.
-        forest.fit(given.codes[fitted], values[fitted]).set_params(n_jobs=1)
-        importance[given.latents, j] = forest.feature_importances_
-        predicted, actual = np.asarray(forest.predict(given.codes[judged])), values[judged]
-        if given.categorical[j]:
+        # Trees are fitted in parallel; their predictions are added in order, so that rounding is the same each time.
+        forest.fit(kept.codes[fitted], values[fitted]).set_params(n_jobs=1)
+        importance[kept.latents, j] = forest.feature_importances_
+        predicted, actual = np.asarray(forest.predict(kept.codes[scored])), values[scored]
+        if kept.categorical[j]:
             chance = 1.0 / len(np.unique(actual))
             score = (_balanced_accuracy(predicted, actual) - chance) / max(1.0 - chance, chance)
         else:
@@ -226,10 +226,10 @@ def importances(
 
 
 def code_disentanglement(importance: Float[np.ndarray, "z f"]) -> Float[np.ndarray, " z"]:
-    """How far each latent is from being equally important for all factors: 1 − H_f(P_z), shape (z,).
+    """One minus the entropy of each latent's importances over the factors: 1 − H_f(P_z), shape (z,).
 
     Example:
-      >>> half = [[0.5] * 2 + [0.0] * 8]  # one code for two of ten factors
+      >>> half = [[0.5] * 2 + [0.0] * 8]  # one latent for two of ten factors
       >>> round(float(code_disentanglement(np.array(half))[0]), 4), round(1 - math.log(2) / math.log(10), 4)
       (0.699, 0.699)
     """
@@ -244,26 +244,26 @@ def dci(
 ) -> DCI:
     """Disentanglement, completeness and informativeness, by the importances of random forests.
 
-    D = Σᵢ ρᵢ (1 − H_f(Pᵢ)), ρᵢ latent i's share of all importance, Pᵢ its importances over the factors;
+    D = Σᵢ ρᵢ (1 − H_f(Pᵢ)), ρᵢ latent i's fraction of all importance, Pᵢ its importances over the factors;
     C = mean over factors j of 1 − H_z(P_j), P_j its importances over the latents that vary.
 
     Args:
       codes: shape (n, z), floating.
       factors: shape (n, f), integer.
-      categorical: the columns of factors without an order.
+      categorical: the columns of factors whose values have no order.
 
     Returns:
       The three scores, from 0 to 1.
 
     Raises:
-      DataError: if codes are not finite, no factor varies, or one without an order has nearly as many values as there
+      DataError: if codes are not finite, no factor varies, or a categorical one has nearly as many values as there
         are examples.
 
     References:
       Eastwood & Williams, A Framework for the Quantitative Evaluation of Disentangled Representations, 2018, section 2.
     """
     importance, informativeness = importances(codes, factors, categorical=categorical)
-    importance = importance[used(codes, factors).latents]
+    importance = importance[varying(codes, factors).latents]
     if not importance.sum():
         return DCI(0.0, 0.0, 0.0)
     share = importance.sum(axis=1) / importance.sum()
@@ -282,7 +282,7 @@ def scores(
     Args:
       codes: shape (n, z), floating.
       factors: shape (n, f), integer.
-      categorical: the columns of factors without an order.
+      categorical: the columns of factors whose values have no order.
 
     Returns:
       Each from 0 to 1.
@@ -307,15 +307,15 @@ def scores_and_chance(
     categorical: Sequence[int] = (),
     seed: int = 0,
 ) -> dict[str, float]:
-    """All scores, each beside its chance level: what the same code scores that says nothing of the factors.
+    """All scores, each with its chance level: the score of the same codes without information on the factors.
 
-    The chance level is the score of the codes with their rows permuted, which keeps what the latents are among
-    themselves, and n: few scores give 0 to noise, and modularity gives it about two thirds.
+    The chance level is the score of the codes with their rows permuted, which keeps n and the joint distribution of the
+    latents. It is needed because few scores are 0 for noise; modularity is about two thirds.
 
     Args:
       codes: shape (n, z), floating.
       factors: shape (n, f), integer.
-      categorical: the columns of factors without an order.
+      categorical: the columns of factors whose values have no order.
       seed: of the permutation.
 
     Returns:

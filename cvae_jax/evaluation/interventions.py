@@ -1,4 +1,4 @@
-"""Scores of groups and pairs of examples that share the value of one factor.
+"""Scores of disentanglement from groups and pairs of examples that share the value of one factor.
 
 Codes and factors are those of `disentanglement.py`.
 """
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cvae_jax.evaluation.codes import require_shared_values, used
+from cvae_jax.evaluation.codes import require_shared_values, varying
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -21,7 +21,7 @@ _TRAIN_GROUPS, _TEST_GROUPS = 2_000, 1_000
 def _sharing(
     values: Int[np.ndarray, " n"], rows: Int[np.ndarray, "*m"], rng: np.random.Generator
 ) -> Int[np.ndarray, "*m"]:
-    """For each of the rows one at random that has the same value, itself perhaps."""
+    """For each of the rows a random one that has the same value; it can be the row itself."""
     order = np.argsort(values, kind="stable")
     _, kinds, counts = np.unique(values, return_inverse=True, return_counts=True)
     kinds = kinds[rows]
@@ -31,11 +31,11 @@ def _sharing(
 def factorvae_score(
     codes: Float[np.ndarray, "n z"], factors: Int[np.ndarray, "n f"], *, seed: int = 0
 ) -> float:
-    """FactorVAE score: whether the latent that changes least tells which factor was held fixed.
+    """FactorVAE score: whether the latent that varies least identifies the factor that was held fixed.
 
-    Groups of 64 examples share one value of one factor. In each the latent of least variance, relative to that over
-    all examples, votes for the factor; what most votes of a latent stood for in 2,000 groups is its answer in 1,000
-    others.
+    The 64 examples of a group share one value of one factor. The index of the latent with the least variance in the
+    group, relative to its variance over all examples, predicts the factor by a majority vote: each latent predicts the
+    factor that it occurred with most often in 2,000 groups, and the accuracy is that on 1,000 other groups.
 
     Args:
       codes: shape (n, z), floating.
@@ -51,18 +51,18 @@ def factorvae_score(
     References:
       Kim & Mnih, Disentangling by Factorising, 2018, section 4.
     """
-    given, rng = used(codes, factors), np.random.default_rng(seed)
+    kept, rng = varying(codes, factors), np.random.default_rng(seed)
     require_shared_values(factors)
-    if not len(given.latents):
+    if not len(kept.latents):
         return 0.0
-    n, count = given.factors.shape
-    variance = given.codes.var(axis=0)
+    n, count = kept.factors.shape
+    variance = kept.codes.var(axis=0)
     fixed = np.arange(_TRAIN_GROUPS + _TEST_GROUPS) % count
     votes = np.empty(len(fixed), int)
-    for j, values in enumerate(given.factors.T):
+    for j, values in enumerate(kept.factors.T):
         first = rng.integers(0, n, (np.sum(fixed == j), 1))
         groups = _sharing(values, np.repeat(first, _GROUP, axis=1), rng)
-        votes[fixed == j] = np.argmin(given.codes[groups].var(axis=1) / variance, axis=1)
+        votes[fixed == j] = np.argmin(kept.codes[groups].var(axis=1) / variance, axis=1)
     table = np.zeros((len(variance), count), int)
     np.add.at(table, (votes[:_TRAIN_GROUPS], fixed[:_TRAIN_GROUPS]), 1)
     return float(np.mean(table.argmax(axis=1)[votes[_TRAIN_GROUPS:]] == fixed[_TRAIN_GROUPS:]))
@@ -71,10 +71,10 @@ def factorvae_score(
 def betavae_score(
     codes: Float[np.ndarray, "n z"], factors: Int[np.ndarray, "n f"], *, seed: int = 0
 ) -> float:
-    """β-VAE score: whether the latents' mean absolute differences tell which factor pairs of examples share.
+    """β-VAE score: whether mean absolute differences of latents identify the factor that pairs of examples share.
 
-    Each of 2,000 points is a mean over 64 pairs that share one factor; a linear classifier fitted to them is
-    judged on 1,000 others. Latents are scaled to variance 1 first.
+    Each of 2,000 points is a mean over 64 pairs that share one factor. A linear classifier is fitted to them, and the
+    score is its accuracy on 1,000 other points. Latents are first scaled to variance 1.
 
     Args:
       codes: shape (n, z), floating.
@@ -94,17 +94,17 @@ def betavae_score(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    given, rng = used(codes, factors), np.random.default_rng(seed)
+    kept, rng = varying(codes, factors), np.random.default_rng(seed)
     require_shared_values(factors)
-    if not len(given.latents):
+    if not len(kept.latents):
         return 0.0
-    n, count = given.factors.shape
+    n, count = kept.factors.shape
     if count == 1:
         return 1.0
-    z = given.codes / given.codes.std(axis=0)
+    z = kept.codes / kept.codes.std(axis=0)
     shared = np.arange(_TRAIN_GROUPS + _TEST_GROUPS) % count
     points = np.empty((len(shared), z.shape[1]))
-    for j, values in enumerate(given.factors.T):
+    for j, values in enumerate(kept.factors.T):
         first = rng.integers(0, n, (np.sum(shared == j), _GROUP))
         points[shared == j] = np.abs(z[first] - z[_sharing(values, first, rng)]).mean(axis=1)
     linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))

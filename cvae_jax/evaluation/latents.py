@@ -1,4 +1,4 @@
-"""What the latents of a whole split carry: information on the example, distance to the prior, units in use."""
+"""What the latents of a whole split encode: information on the example, distance to the prior, active units."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvae_jax.conditions.kinds import Label
-from cvae_jax.draws import to_noise
+from cvae_jax.conditions.label import Label
+from cvae_jax.data.examples import Examples
 from cvae_jax.evaluation.batches import in_batches
-from cvae_jax.evaluation.bounds import Examples
+from cvae_jax.evaluation.posteriors import require_flat_latents
 from cvae_jax.losses import precision, reparameterize
-from cvae_jax.model import CVAE, embed, encode
+from cvae_jax.model import CVAE
 from cvae_jax.nn.latent import Gaussian
 from cvae_jax.rng import Stream, root_key, stream
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+    from jaxtyping import Array, Float, Int, Key, PyTree
 
-# N examples have N² pairs: of a larger split, so many examples are drawn.
+# N examples have N² pairs: of a larger split, a random subset of this size is used.
 MAX_EXAMPLES = 10_000
 ACTIVE_VARIANCE = 0.01
 _ENCODED_AT_ONCE = 250
@@ -31,14 +31,14 @@ _COMPARED_AT_ONCE = 50
 
 
 class LatentTerms(NamedTuple):
-    """What the posteriors of N examples hold.
+    """Statistics of the posteriors of N examples.
 
     Attributes:
       information: log q(z|xₙ,cₙ) − log q(z) for one z ~ q(z|xₙ,cₙ), shape (N,), nats, at most ln N.
       variance: of each latent's posterior mean, in units of p(z|c): within the classes if c is a label, else over
-        the examples, shape (z,); NaN where no two of them are of one class.
+        the examples, shape (z,); NaN where no class has two examples.
       conditional_information: log q(z|xₙ,cₙ) − log q(z|cₙ) for the same z, shape (N,), nats, at most the logarithm
-        of the number of examples of the class; None if c is no label.
+        of the number of examples of the class; None if c is not a label.
     """
 
     information: Float[Array, " N"]
@@ -46,55 +46,56 @@ class LatentTerms(NamedTuple):
     conditional_information: Float[Array, " N"] | None = None
 
 
-def latent_terms(
-    model: CVAE, params: PyTree, examples: Examples, latent_mask: Bool[Array, " z"], key: Key[Array, ""]
-) -> LatentTerms:
-    """Compare a draw of every example's posterior with the aggregate posterior, the mixture of many of them.
+def latent_terms(model: CVAE, params: PyTree, examples: Examples, key: Key[Array, ""]) -> LatentTerms:
+    """Compare a draw of every example's posterior with the aggregate posterior, the mixture of all posteriors.
 
-    q(z) = 1/N Σₙ q(z|xₙ,cₙ), and of labels also q(z|c), the same over the N_c examples of class c
+    q(z) = 1/N Σₙ q(z|xₙ,cₙ); for labels also q(z|c), the same over the N_c examples of class c
 
-    The variance is of the posterior mean as `to_noise` maps it, in the units of p(z|c). Under N(0, I) that is the mean
-    itself. A learned prior is free to shift and scale the latents with c: there a latent that repeats what c says has
-    a mean that varies over the examples, but not about the mean of p(z|c). Of labels the variance is the mean one
-    within a class, so that under no prior is a latent active that says nothing but c.
+    The variance is that of the posterior mean as `to_noise` maps it, in units of p(z|c). Under N(0, I) this is the mean
+    itself. A learned prior can shift and scale the latents with c: a latent that only encodes c then has a posterior
+    mean that varies over the examples, but that stays at the mean of p(z|c). For labels the variance is the mean
+    variance within a class, so that under no prior a latent that only encodes c counts as active.
 
     Args:
-      model: the model.
-      params: its variables.
-      examples: the split; of more than `MAX_EXAMPLES` so many are drawn.
-      latent_mask: the latents in use, shape (z,).
-      key: of these draws and of z.
+      model: a model with one array of latents.
+      params: its parameters.
+      examples: the split; of more than `MAX_EXAMPLES`, a random subset of that size is used.
+      key: of the subset and of z.
 
     Returns:
       The information in each draw on its example, and the variance of the posterior means.
+
+    Raises:
+      SettingError: for a model with several levels of latents.
 
     References:
       Hoffman & Johnson, ELBO Surgery, 2016, equation 4; Burda, Grosse & Salakhutdinov, Importance Weighted
       Autoencoders, 2016, section 5.
     """
+    require_flat_latents(model, "information in the latents")
     n = len(examples)
     rows_key, z_key = jax.random.split(key)
     rows = jax.random.permutation(rows_key, n)[:MAX_EXAMPLES] if n > MAX_EXAMPLES else jnp.arange(n)
 
     def posteriors(rows: Int[Array, " b"]) -> tuple[Gaussian, Float[Array, "b z"]]:
         x, c = examples.take(rows)
-        c = embed(model, params, c)
-        q = encode(model, params, x, c, latent_mask)
-        return q, to_noise(model, params, q.mean, c, latent_mask)
+        c = model.embed(params, c)
+        q = model.encode(params, x, c)
+        return q, model.to_noise(params, q.mean, c)
 
     q, standardized = in_batches(posteriors, rows, _ENCODED_AT_ONCE)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(z_key, rows)
-    z = jnp.where(latent_mask, jax.vmap(reparameterize)(keys, q.mean, q.logvar), 0.0)
-    if not isinstance(model.kind, Label):
+    z = jnp.where(model.latent_mask(params), jax.vmap(reparameterize)(keys, q.mean, q.logvar), 0.0)
+    if not isinstance(model.condition, Label):
         return LatentTerms(information(z, q), variance_within(standardized, jnp.zeros_like(rows), 1))
     c = examples.c[rows]
     return LatentTerms(
-        information(z, q), variance_within(standardized, c, model.kind.num_classes), information(z, q, c)
+        information(z, q), variance_within(standardized, c, model.condition.num_classes), information(z, q, c)
     )
 
 
 def variance_within(values: Float[Array, "N z"], c: Int[Array, " N"], num_classes: int) -> Float[Array, " z"]:
-    """Mean variance within a class, each class by its share of the examples: 1/N Σₙ (vₙ − v̄_cₙ)².
+    """Mean variance within a class, classes weighted by their numbers of examples: 1/N Σₙ (vₙ − v̄_cₙ)².
 
     Args:
       values: shape (N, z).
@@ -118,12 +119,12 @@ def variance_within(values: Float[Array, "N z"], c: Int[Array, " N"], num_classe
 def information(
     z: Float[Array, "N z"], q: Gaussian, groups: Int[Array, " N"] | None = None
 ) -> Float[Array, " N"]:
-    """How much more likely each draw is under its own Gaussian than under the even mixture of all of its group.
+    """Log-density ratio of each draw, between its own Gaussian and the uniform mixture of all Gaussians of its group.
 
     log q(zₙ|n) − log 1/N_g Σₘ q(zₙ|m), m over the N_g Gaussians of the group of n
 
-    The differences zₙ − mₘ are taken before they are squared, so that nothing large cancels in float32, wherever the
-    means lie and however narrow the Gaussians are.
+    The differences zₙ − mₘ are taken before they are squared: expanding the square would cancel large numbers in
+    float32 for narrow Gaussians or means far from 0.
 
     Args:
       z: a draw of each Gaussian, shape (N, z).
@@ -146,7 +147,7 @@ def information(
     log_det = jnp.sum(q.logvar, axis=1)
 
     def compare(rows: Int[Array, " b"]) -> Float[Array, " b"]:
-        # log q(zₙ|m) = −½ Σᵢ ((zᵢ − mᵢ)² e^{−vᵢ} + vᵢ), less what all m share
+        # log q(zₙ|m) = −½ Σᵢ ((zᵢ − mᵢ)² e^{−vᵢ} + vᵢ) + a constant that is the same for all m
         def add_latent(
             total: Float[Array, "b N"],
             latent: tuple[Float[Array, " b"], Float[Array, " N"], Float[Array, " N"]],
@@ -166,18 +167,14 @@ def information(
 
 
 @partial(jax.jit, static_argnames="model")
-def members_latent_terms(
-    model: CVAE, params: PyTree, examples: Examples, latent_masks: Bool[Array, "m z"]
-) -> LatentTerms:
-    """`latent_terms` of stacked members, under the same noise; shapes (m, N) and (m, z)."""
+def members_latent_terms(model: CVAE, params: PyTree, examples: Examples) -> LatentTerms:
+    """`latent_terms` of m members, whose parameters are stacked, with the same noise; shapes (m, N) and (m, z)."""
     key = stream(root_key(0), Stream.LATENTS)
-    return jax.vmap(lambda params, mask: latent_terms(model, params, examples, mask, key))(
-        params, latent_masks
-    )
+    return jax.vmap(lambda member: latent_terms(model, member, examples, key))(params)
 
 
 def summarize(terms: LatentTerms, rates: Sequence[float], *, one_prior: bool = True) -> list[dict[str, Any]]:
-    """The numbers of a paper's table, one dictionary a member.
+    """Split the rate into mutual information and the KL of the aggregate posterior, and count active units.
 
     rate = I(n; z) + KL(q(z) ‖ p(z)):  E KL(q(z|x,c) ‖ p(z)) = E KL(q(z|x,c) ‖ q(z)) + KL(q(z) ‖ p(z))
     rate = I(x; z|c) + E KL(q(z|c) ‖ p(z|c)):  the same within each class, averaged over the classes
@@ -186,14 +183,14 @@ def summarize(terms: LatentTerms, rates: Sequence[float], *, one_prior: bool = T
     Args:
       terms: shapes (m, N) and (m, z).
       rates: each member's mean KL over the split, nats.
-      one_prior: whether all conditions share a prior; else the first equation does not hold, and `aggregate_kl` is
-        left out.
+      one_prior: whether the prior is the same for all conditions; if not, the first equation does not hold, and
+        `aggregate_kl` is left out.
 
     Returns:
-      For each member, in nats, `mutual_information` I(n; z), of the index n and z, at most ln N, and `aggregate_kl`,
-      what is left of the rate; if c is a label also `conditional_mutual_information` I(x; z|c),
-      `conditional_aggregate_kl`, what it leaves of the rate, and `label_information` I(z; c); and `active_units`, the
-      latents whose `variance` is above 0.01, None where no two examples can vary.
+      One dictionary per member, in nats: `mutual_information` I(n; z) between the index n of an example and z, at most
+      ln N; `aggregate_kl`, the rest of the rate; if c is a label also `conditional_mutual_information` I(x; z|c),
+      `conditional_aggregate_kl`, the rate minus it, and `label_information` I(z; c). `active_units` is the number of
+      latents whose `variance` is above 0.01, None where no class has two examples.
 
     Example:
       >>> summarize(LatentTerms(np.full((1, 8), 1.5), np.array([[0.9, 0.0]])), [4.0])
@@ -210,8 +207,8 @@ def summarize(terms: LatentTerms, rates: Sequence[float], *, one_prior: bool = T
     ]
     if terms.conditional_information is not None:
         conditional = np.asarray(terms.conditional_information, np.float64).mean(axis=1)
-        for member, i, given_c, rate in zip(members, nats, conditional, rates, strict=True):
-            member["conditional_mutual_information"] = float(given_c)
-            member["conditional_aggregate_kl"] = float(rate - given_c)
-            member["label_information"] = float(i - given_c)
+        for member, i, within, rate in zip(members, nats, conditional, rates, strict=True):
+            member["conditional_mutual_information"] = float(within)
+            member["conditional_aggregate_kl"] = float(rate - within)
+            member["label_information"] = float(i - within)
     return [member | {"active_units": units} for member, units in zip(members, active, strict=True)]

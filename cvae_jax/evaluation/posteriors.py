@@ -1,22 +1,67 @@
-"""Posteriors of a whole split: how informative each latent is, and what they look like."""
+"""Posteriors of a whole split: how informative each latent is, their histogram, and projections to two dimensions."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvae_jax.errors import DataError
+from cvae_jax.data.examples import Examples
+from cvae_jax.errors import DataError, SettingError
+from cvae_jax.evaluation.batches import in_batches
 from cvae_jax.losses import standard_normal_kl
+from cvae_jax.model import CVAE
 from cvae_jax.nn.latent import Gaussian
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Int
+    from jaxtyping import Array, Bool, Float, Int, PyTree
 
+_BATCH = 250
 _PERPLEXITY = 30.0
 LEAST_EXAMPLES = 4
+
+
+def require_flat_latents(model: CVAE, what: str) -> None:
+    """Refuse a model whose latents are not one array with a Gaussian posterior.
+
+    Args:
+      model: the model.
+      what: needs such a model, to begin the message.
+
+    Raises:
+      SettingError: for a model with several levels of latents.
+    """
+    if not model.flat_latents:
+        raise SettingError(
+            f"{what}: expected a model with one array of latents and a Gaussian posterior, got one with several "
+            "levels of latents"
+        )
+
+
+@partial(jax.jit, static_argnames="model")
+def encode_examples(model: CVAE, params: PyTree, examples: Examples) -> Gaussian:
+    """The posterior q(z|x,c) of every example.
+
+    Args:
+      model: a model with one array of latents.
+      params: its parameters.
+      examples: the split, n examples.
+
+    Returns:
+      Mean and log-variance, shape (n, z) each; latents that are masked out have mean 0 and log-variance 0.
+
+    Raises:
+      SettingError: for a model with several levels of latents.
+    """
+    require_flat_latents(model, "posteriors of a split")
+
+    def one_batch(rows: Int[Array, " b"]) -> Gaussian:
+        return model.encode(params, *examples.take(rows))
+
+    return in_batches(one_batch, jnp.arange(len(examples)), _BATCH)
 
 
 def kl_per_latent(q: Gaussian) -> Float[Array, " z"]:
@@ -26,7 +71,7 @@ def kl_per_latent(q: Gaussian) -> Float[Array, " z"]:
       q: posteriors of n examples, shape (n, z).
 
     Returns:
-      Shape (z,), nats per example; their sum is the rate.
+      Shape (z,), nats per example; under the prior N(0, I) their sum is the rate.
 
     Example:
       >>> kl_per_latent(Gaussian(jnp.array([[2.0, 0.0], [0.0, 0.0]]), jnp.zeros((2, 2)))).tolist()
@@ -37,7 +82,14 @@ def kl_per_latent(q: Gaussian) -> Float[Array, " z"]:
 
 
 def by_information(q: Gaussian, latent_mask: Bool[Array, " z"]) -> Int[np.ndarray, " l"]:
-    """The latents in use, the most informative first.
+    """Indices of the latents in use, the most informative first.
+
+    Args:
+      q: posteriors of n examples, shape (n, z).
+      latent_mask: the latents in use, shape (z,).
+
+    Returns:
+      Shape (l,), l the number of latents in use.
 
     Example:
       >>> q = Gaussian(jnp.array([[1.0, 3.0, 0.0]]), jnp.zeros((1, 3)))
@@ -50,16 +102,16 @@ def by_information(q: Gaussian, latent_mask: Bool[Array, " z"]) -> Int[np.ndarra
 
 @jax.jit
 def aggregate_histogram(q: Gaussian, edges: Float[Array, " e"]) -> Float[Array, "z e-1"]:
-    """The aggregate posterior of each latent as a histogram: its expectation, so without sampling noise.
+    """The aggregate posterior of each latent as a histogram, computed in expectation, without sampling noise.
 
-    Pₖ = 1/n Σⱼ Φ((eₖ₊₁ − mⱼ)/sⱼ) − Φ((eₖ − mⱼ)/sⱼ), the share of z ~ q(z|x,c) over the split in bin k
+    Pₖ = 1/n Σⱼ Φ((eₖ₊₁ − mⱼ)/sⱼ) − Φ((eₖ − mⱼ)/sⱼ), the probability of bin k under z ~ q(z|x,c) over the split
 
     Args:
       q: posteriors of n examples, shape (n, z).
-      edges: of the bins, rising, shape (e,).
+      edges: of the bins, in ascending order, shape (e,).
 
     Returns:
-      Shares, shape (z, e − 1); a row's sum is below 1 by what lies outside the edges.
+      Probabilities, shape (z, e − 1); the rest of a row's sum to 1 lies outside the edges.
 
     Example:
       >>> q = Gaussian(jnp.zeros((1, 1)), jnp.zeros((1, 1)))
@@ -79,9 +131,9 @@ class Projections(NamedTuple):
     """Points in two dimensions.
 
     Attributes:
-      pca: along the two directions of greatest variance, shape (n, 2).
-      explained: share of the variance along each, shape (2,).
-      tsne: with close points kept close, shape (n, 2).
+      pca: the first two principal components, shape (n, 2).
+      explained: fraction of the variance along each, shape (2,).
+      tsne: by t-SNE, which keeps close points close, shape (n, 2).
     """
 
     pca: Float[np.ndarray, "n 2"]
@@ -90,13 +142,13 @@ class Projections(NamedTuple):
 
 
 def project(means: Float[np.ndarray, "n z"]) -> Projections:
-    """Posterior means in two dimensions, by PCA and by t-SNE started from it; the same for the same means.
+    """Posterior means in two dimensions, by PCA and by t-SNE initialized with it; deterministic.
 
     Args:
-      means: of the latents in use, shape (n, z); t-SNE takes about 5 s for 2,000.
+      means: of the latents in use, shape (n, z); t-SNE takes about 5 s for n = 2,000.
 
     Returns:
-      Both projections; the second axis of a single latent is 0.
+      Both projections; of a single latent the second coordinate is 0.
 
     Raises:
       DataError: if there are fewer than four points.
@@ -115,7 +167,7 @@ def project(means: Float[np.ndarray, "n z"]) -> Projections:
     pca, explained = np.zeros((n, 2), np.float32), np.zeros(2)
     pca[:, :components] = model.fit_transform(means)
     explained[:components] = model.explained_variance_ratio_
-    # scikit-learn's own start: PCA, small.
+    # As scikit-learn initializes t-SNE: PCA, scaled down.
     start = 1e-4 * pca / max(float(pca[:, 0].std()), 1e-12)
     perplexity = min(_PERPLEXITY, (n - 1) / 3)
     tsne = TSNE(2, perplexity=perplexity, init=start, random_state=0).fit_transform(means)  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""How near reconstructions come to the data, in units that do not depend on the likelihood."""
+"""Errors of reconstructions, in units that do not depend on the likelihood."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvae_jax.evaluation.bounds import Examples
+from cvae_jax.data.examples import Examples
+from cvae_jax.evaluation.bounds import evaluation_key
 from cvae_jax.evaluation.sampling import reconstruct
 from cvae_jax.model import CVAE
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, PyTree
+    from jaxtyping import Float, PyTree
 
 _IMAGES_AT_ONCE = 250
-# scikit-image's default, for images at least twice as wide.
+# scikit-image's default, used for images at least twice as wide.
 _WINDOW = 7
 _LEAST_WINDOW = 3
-# The variance of rounding to 8 bits, in units where white is 1: no image differs less from what was drawn.
+# The variance of rounding to 8 bits, in units where white is 1: the least error that an 8-bit image can show.
 _ROUNDING = 1.0 / (12.0 * 255.0**2)
 
 
@@ -29,7 +30,7 @@ class ReconstructionErrors(NamedTuple):
     Attributes:
       mse: mean squared error over the pixels, shape (n,).
       psnr: peak signal-to-noise ratio, shape (n,), decibels, at most 58.9.
-      ssim: structural similarity, shape (n,), at most 1; None of images too small for a window.
+      ssim: structural similarity, shape (n,), at most 1; None for images too small for a window.
     """
 
     mse: Float[np.ndarray, " n"]
@@ -38,9 +39,10 @@ class ReconstructionErrors(NamedTuple):
 
 
 def ssim_window(height: int, width: int) -> int | None:
-    """Side of the window within which structural similarity compares two images.
+    """Side of the window in which structural similarity compares two images, in pixels.
 
-    7, or the largest odd number up to half the shorter side, but 3 at least; None for images less than 3 wide or high.
+    7, or for small images the largest odd number up to half the shorter side, but at least 3; None for images less than
+    3 pixels wide or high.
 
     Example:
       >>> ssim_window(28, 28), ssim_window(8, 8), ssim_window(1, 20)
@@ -58,16 +60,16 @@ def errors(
 ) -> ReconstructionErrors:
     """Errors of each reconstruction, pixels from 0 to 1.
 
-    MSE = mean of (x − x̂)²;  PSNR = 10 log₁₀(1 / MSE), the MSE taken as at least that of rounding to 8 bits, so that one
-    perfect image does not make the mean infinite;  SSIM by scikit-image, with a uniform window of `ssim_window`, mean
-    over windows and channels.
+    MSE = mean of (x − x̂)²;  PSNR = 10 log₁₀(1 / MSE), with the MSE at least that of rounding to 8 bits, so that one
+    perfect image does not make the mean over images infinite;  SSIM by scikit-image, with a uniform window of side
+    `ssim_window`, the mean over windows and channels.
 
     Args:
-      x: images, in [0, 1].
-      reconstructions: of these.
+      x: images, shape (n, H, W, C), in [0, 1].
+      reconstructions: of these images, the same shape.
 
     Returns:
-      An error of each kind for each image.
+      Errors, shape (n,) each.
 
     Example:
       >>> found = errors(np.zeros((1, 8, 8, 1)), np.full((1, 8, 8, 1), 0.1))
@@ -89,7 +91,8 @@ def _ssim(x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
     window = ssim_window(height, width)
     if window is None:
         return None
-    # One image on top of the next, as one call for each takes far longer: windows that reach into a neighbour are cut.
+    # Images are stacked vertically, because one call per image takes far longer. Windows that reach into a neighbouring
+    # image are cut off below.
     of_windows: Any = structural_similarity(
         x.reshape(n * height, width, channels),
         y.reshape(n * height, width, channels),
@@ -103,16 +106,13 @@ def _ssim(x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
     return inner.mean(axis=(1, 2, 3))
 
 
-def reconstruction_errors(
-    model: CVAE, params: PyTree, examples: Examples, latent_mask: Bool[Array, " z"]
-) -> ReconstructionErrors:
-    """Errors of the reconstruction of every example: the mean of p(x|z,c) at the mean of q(z|x,c), without noise.
+def reconstruction_errors(model: CVAE, params: PyTree, examples: Examples) -> ReconstructionErrors:
+    """Errors of the reconstruction of every example, see `sampling.reconstruct`.
 
     Args:
       model: the model.
-      params: its variables.
-      examples: the split, n examples, compared as the model sees them: binary pixels where they are binarized.
-      latent_mask: the latents in use, shape (z,).
+      params: its parameters.
+      examples: the split, n examples, compared as the model receives them: binary pixels if they are binarized.
 
     Returns:
       Errors, shape (n,) each; memory does not grow with n.
@@ -120,10 +120,11 @@ def reconstruction_errors(
     n = len(examples)
 
     def some(first: int) -> ReconstructionErrors:
-        # The last rows are repeated, so that one program serves all.
+        # The last row is repeated, so that all batches have one shape and one compiled program.
         rows = jnp.minimum(jnp.arange(first, first + min(n, _IMAGES_AT_ONCE)), n - 1)
         x, c = examples.take(rows)
-        images = reconstruct(model, params, x, c, latent_mask)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(evaluation_key(), rows)
+        images = reconstruct(model, params, x, c, keys)
         return errors(np.asarray(x)[: n - first], np.asarray(images)[: n - first])
 
     parts = [some(first) for first in range(0, n, _IMAGES_AT_ONCE)]
@@ -135,11 +136,11 @@ def summarize(found: ReconstructionErrors, shape: tuple[int, int, int]) -> dict[
 
     Args:
       found: errors of each example.
-      shape: of an image.
+      shape: (H, W, C) of an image.
 
     Returns:
-      `reconstruction_mse`, `reconstruction_psnr` in decibels, and, where images are large enough, `reconstruction_ssim`
-      and `ssim_window`, the side of its window in pixels.
+      `reconstruction_mse`, `reconstruction_psnr` in decibels and, for images that are large enough,
+      `reconstruction_ssim` and `ssim_window`, the side of its window in pixels.
     """
     means: dict[str, float | int] = {
         "reconstruction_mse": float(found.mse.mean()),

@@ -1,4 +1,4 @@
-"""Grids of images as matplotlib figures."""
+"""Matplotlib figures: tables of images, and the rate–distortion plane."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 matplotlib.use("Agg", force=False)
 
-# Of a table of images: a cell's width, inches, and the longest label of a column that stands level.
+# The width of an image in a table, inches, and the length of the longest column label that is drawn horizontally.
 _CELL = 0.62
 _LEVEL_LABEL = 9
-# Characters of a label, and pixels a side of a picture, at most.
+# The most characters of a label, and the most pixels of a side of a figure.
 _LONGEST = 80
 _MOST_PIXELS = 30_000
-# Of a rate–distortion picture, as a share of its width; of a label, of width and height.
+# Of a rate–distortion figure: the margin as a fraction of its width, and a label as fractions of width and height.
 _MARGIN = 0.1
 _LABEL = np.array([0.04, 0.015])
-# Of its lines, how many names there is room for along an edge.
+# How many names of iso-ELBO lines there is room for along an edge.
 _ISO_LABELS = 14
 
 
 def literal(figure: Figure) -> Figure:
-    """The figure, none of its texts read as formulas: names of classes and captions may hold any character."""
+    """The figure, with all texts drawn literally: names of classes can contain characters of formulas."""
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         text.set_parse_math(False)
@@ -45,18 +45,18 @@ def literal(figure: Figure) -> Figure:
 
 
 def shown(texts: Sequence[str]) -> list[str]:
-    """Texts of people as labels: short enough for a picture, without control characters."""
+    """Texts as labels of a figure: short enough for it, without control characters."""
     return [shortened(printable(text), _LONGEST) for text in texts]
 
 
 def tile(
     images: Float[np.ndarray, "r n H W C"], *, breaks: Collection[int] = ()
 ) -> Float[np.ndarray, "y x C"]:
-    """Join a table of images, one pixel of white between them.
+    """Join a table of images into one image, with one white pixel between them.
 
     Args:
-      images: shape (r, n, H, W, C), clipped to [0, 1]; C is 1, 3 or 4, of any other number the first is taken.
-      breaks: columns set apart from those before them, by W // 4 more pixels of white.
+      images: shape (r, n, H, W, C), clipped to [0, 1]; C is 1, 3 or 4; of any other number only the first channel.
+      breaks: columns with a gap of W // 4 more white pixels before them.
 
     Returns:
       One image, shape (r (H + 1) − 1, n (W + 1) − 1, C) without breaks.
@@ -89,12 +89,11 @@ def image_grid(
     """A table of images.
 
     Args:
-      images: rows of columns of images, shape (r, n, H, W, C), shown between 0 (black) and 1; C is 1, 3 or 4,
-        of any other number the first is shown.
+      images: shape (r, n, H, W, C), from 0 (black) to 1; C is 1, 3 or 4; of any other number only the first channel.
       title: above the table.
       row_labels: beside each row, r of them or none.
       column_labels: above each column, n of them or none.
-      breaks: columns set apart from those before them.
+      breaks: columns with a gap before them.
 
     Returns:
       The figure; `figure.savefig(path)` writes it.
@@ -126,11 +125,11 @@ def image_blocks(
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
 ) -> Figure:
-    """Tables of images side by side, in about a square, that share the labels of their rows and columns.
+    """Several tables of images with the same labels of rows and columns, arranged to about a square.
 
     Args:
-      blocks: k tables of images, shape (k, r, n, H, W, C), shown as `image_grid` shows one.
-      title: above them all.
+      blocks: k tables of images, shape (k, r, n, H, W, C), each drawn as by `image_grid`.
+      title: above all tables.
       block_titles: above each table, k of them.
       row_labels: beside each row, r of them or none.
       column_labels: above each column, n of them or none.
@@ -163,12 +162,12 @@ def image_blocks(
 
 
 def _dots(wanted: float, width: float, height: float) -> float:
-    """Dots per inch, fewer where a side would have more pixels than can be drawn."""
+    """Dots per inch, fewer if a side would have more pixels than can be drawn."""
     return min(wanted, _MOST_PIXELS / max(width, height))
 
 
 def _label_widths(row_labels: Sequence[str], column_labels: Sequence[str]) -> tuple[float, float]:
-    """Room to the left of a table and above it, inches."""
+    """Width left of a table and height above it, for its labels, inches."""
     left = 0.16 + 0.085 * max((len(label) for label in row_labels), default=0)
     longest = max((len(label) for label in column_labels), default=0)
     above = 0.0 if not column_labels else 0.22 if longest <= _LEVEL_LABEL else 0.14 + 0.05 * longest
@@ -182,7 +181,7 @@ def _draw_table(
     column_labels: Sequence[str],
     breaks: Collection[int] = (),
 ) -> None:
-    """Fill axes with a table of images; long labels of columns stand on a slant."""
+    """Fill axes with a table of images; long column labels are rotated."""
     rows, columns, height, width, _ = images.shape
     canvas = tile(images, breaks=breaks)
     axes.imshow(canvas.squeeze(-1) if canvas.shape[-1] == 1 else canvas, cmap="gray", vmin=0, vmax=1, aspect="auto",
@@ -200,34 +199,34 @@ def _draw_table(
 
 
 def iso_elbo_lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[list[float], list[float], float]]:
-    """Lines of equal −ELBO across a rate–distortion plane: rate + distortion = constant.
+    """Lines of equal −ELBO in the rate–distortion plane: rate + distortion = constant.
 
     Args:
       rows: members with `test_rate` and `test_distortion`, nats.
 
     Returns:
-      For each line the rates and distortions of its two ends, and its constant, nats.
+      For each line the rates and the distortions of its two ends, and the constant, nats.
     """
     rates = np.array([row["test_rate"] for row in rows])
     bounds = rates + np.array([row["test_distortion"] for row in rows])
     margin = 1.5 * _MARGIN * float(np.ptp(rates)) + 0.1
     left, right = max(0.0, float(rates.min()) - margin), float(rates.max()) + margin
-    # One member, or equal ones, have lines about them, too.
+    # One member, or several equal ones, also get lines around them.
     more = max(0.0, 0.5 - 0.5 * float(np.ptp(bounds)))
     constants = MaxNLocator(nbins=6).tick_values(float(bounds.min()) - more, float(bounds.max()) + more)
-    # Bounds that lie close together would crowd the lines' names along the edges.
-    apart = float(max(np.ptp(rates), np.ptp(bounds - rates))) / _ISO_LABELS
-    constants = constants[:: max(1, math.ceil(apart / float(constants[1] - constants[0])))]
+    # Fewer lines where their names would overlap along the edges.
+    distance = float(max(np.ptp(rates), np.ptp(bounds - rates))) / _ISO_LABELS
+    constants = constants[:: max(1, math.ceil(distance / float(constants[1] - constants[0])))]
     return [([left, right], [k - left, k - right], float(k)) for k in constants]
 
 
 class Point(NamedTuple):
-    """A setting of a sweep on the rate–distortion plane.
+    """A setting of a sweep in the rate–distortion plane.
 
     Attributes:
       beta, latent_dim: of its members.
       rate, distortion: of the test split, nats, means over seeds.
-      rate_error, distortion_error: their standard errors, None of one seed.
+      rate_error, distortion_error: their standard errors; None with one seed.
     """
 
     beta: float
@@ -241,13 +240,13 @@ class Point(NamedTuple):
 def rate_distortion(
     points: Sequence[Point], members: Sequence[Mapping[str, Any]], *, title: str = "test split"
 ) -> Figure:
-    """Rate against distortion: a mark per setting, with error bars over seeds, and a curve per latent size.
+    """Distortion over rate: a point per setting, with error bars over seeds, and a curve per latent size.
 
     Args:
       points: the settings. A curve joins the means at each β.
-      members: those behind the points, `latent_dim`, `test_rate` and `test_distortion` of each; where several make a
-        point they are small marks beside it.
-      title: above the picture.
+      members: `latent_dim`, `test_rate` and `test_distortion` of each member; drawn as small points if there are more
+        members than settings.
+      title: above the figure.
 
     Returns:
       The figure, with β beside the curves and lines of equal −ELBO.
@@ -284,7 +283,7 @@ def rate_distortion(
     _write_labels(axes, labels, size=np.ptp(limits, axis=1))
     for x, y, bound in iso_elbo_lines(members):
         axes.plot(x, y, color="0.75", linewidth=0.7, linestyle=":", zorder=0)
-        # Where the line meets the top or the left edge of the picture.
+        # Where the line meets the top or the left edge of the figure.
         (left, right), (_, top) = limits
         start = max(left, 0.0, bound - top)
         if start <= right and bound - start <= top:
@@ -299,7 +298,7 @@ def rate_distortion(
 
 
 def _write_labels(axes: Axes, labels: Sequence[tuple[str, np.ndarray, str]], *, size: np.ndarray) -> None:
-    """Write texts beside their points, but none on top of one already written."""
+    """Write texts beside their points, but leave out those that would overlap one already written."""
     written: list[np.ndarray] = []
     for text, point, color in labels:
         if any((np.abs(point - other) < _LABEL * size).all() for other in written):

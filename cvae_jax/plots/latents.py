@@ -1,4 +1,4 @@
-"""Latents as matplotlib figures: their aggregate posterior, and posterior means by class."""
+"""Matplotlib figures of latents: their aggregate posterior, and posterior means by class."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def aggregate_posterior(
     """The aggregate posterior of each latent against the prior N(0, 1), a panel per latent.
 
     Args:
-      shares: of z ~ q in each bin, shape (l, e − 1).
+      shares: probability of each bin under the aggregate posterior, shape (l, e − 1).
       edges: of the bins, shape (e,).
-      titles: above each panel.
+      titles: above each panel, l of them.
 
     Returns:
       The figure.
@@ -47,7 +47,7 @@ def aggregate_posterior(
     for axes, heights, title in zip(panels, density, titles, strict=False):
         axes.stairs(heights, edges, fill=True, color="C0", alpha=0.55)
         axes.plot(prior_at, prior, color="0.15", linewidth=0.9)
-        # A latent of few narrow posteriors would flatten the prior.
+        # A latent with a few narrow posteriors would make the prior look flat.
         axes.set(xlim=(edges[0], edges[-1]), ylim=(0, min(1.08 * max(heights.max(), prior.max()), 1.6)))
         axes.set_title(title, fontsize=8)
         axes.set_yticks([])
@@ -73,7 +73,7 @@ def scatter(
     Args:
       projections: title and points of each panel, shape (n, 2).
       c: labels, shape (n,).
-      class_names: what a person calls each label.
+      class_names: the name of each label.
       title: above the panels.
 
     Returns:
@@ -84,7 +84,7 @@ def scatter(
     )
     labels = np.unique(c)
     colors = _colors(len(class_names))
-    # In one call, in a mixed order: class after class would hide the earlier ones.
+    # In random order, so that later classes do not hide earlier ones.
     order = np.random.default_rng(0).permutation(len(c))
     for axes, (name, points) in zip(
         np.atleast_1d(figure.subplots(1, len(projections))), projections, strict=True
@@ -110,7 +110,7 @@ def scatter(
 
 
 def _colors(count: int) -> Float[np.ndarray, "k 4"]:
-    """A colour per class: distinct ones as long as there are such, then a rainbow."""
+    """A colour per class: from a palette of distinct colours for up to 20 classes, else from a rainbow."""
     if count <= 20:
         return matplotlib.colormaps["tab10" if count <= 10 else "tab20"](np.arange(count))
     return matplotlib.colormaps["turbo"](np.linspace(0.0, 1.0, count))
