@@ -129,7 +129,7 @@ def traversals_by_class_figure(session: Session, trained: Trained, q: Gaussian) 
 
 
 def interpolations_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
-    """Straight lines between the posterior means of two test images of one class; without a condition, of two classes."""
+    """Straight lines between posterior means of two test images of one class; without a condition, of two classes."""
     test, by_class = session.dataset.test, _rows_by_class(session)
     if isinstance(session.model.condition, Label):
         ends = [(rows[0], rows[1 % len(rows)]) for rows in by_class]
