@@ -1,4 +1,4 @@
-"""Errors that a user can mend, and users' own text shown as it is, not obeyed as control characters or markup."""
+"""Errors that a user can correct, and text of users made safe to print."""
 
 from __future__ import annotations
 
@@ -10,12 +10,28 @@ _ESCAPED = ("Cc", "Cs", "Zl", "Zp")
 _TURNING = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
-class SettingError(ValueError):
-    """A setting that cannot be used; its message is one line for a person."""
+class UserError(Exception):
+    """Something that a user can correct; the message is one line."""
 
 
-class DataError(ValueError):
-    """Data that cannot be used; its message is one line for a person."""
+class SettingError(UserError, ValueError):
+    """An option has a value that cannot be used."""
+
+
+class DataError(UserError, ValueError):
+    """Data cannot be used."""
+
+
+class AudioError(UserError, ValueError):
+    """Sound cannot be used, or librosa is missing."""
+
+
+class CheckpointError(UserError, RuntimeError):
+    """No checkpoint can be read, or one cannot be written."""
+
+
+class LockedError(Exception):
+    """Another process holds a lock; the message is what that process wrote into the file."""
 
 
 def printable(text: str, *, keep: str = "") -> str:

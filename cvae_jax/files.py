@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from cvae_jax.errors import LockedError
+
 try:
     import fcntl
 except ImportError:  # Only POSIX systems have it.
@@ -20,10 +22,6 @@ except ImportError:  # Only POSIX systems have it.
 # No other program's files begin like this, so that a sweep removes none of them.
 _UNFINISHED = ".cvae_jax-unfinished-"
 _SECONDS_WITHOUT_LOCKS = 24 * 3600.0
-
-
-class LockedError(Exception):
-    """Another process holds the lock; the message is what that process wrote into the file."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

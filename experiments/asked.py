@@ -9,7 +9,8 @@ import numpy as np
 from absl import flags
 
 from cvae_jax.conditions.kinds import Kind, Label, Text, encode_text
-from experiments.cli import UserError, say
+from cvae_jax.errors import UserError
+from experiments.cli import say
 
 if TYPE_CHECKING:
     from cvae_jax.data.dataset import Dataset

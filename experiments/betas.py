@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from cvae_jax.config import Member
+
+from cvae_jax.errors import UserError
 from cvae_jax.training.grid import Uniform
 from experiments import lists
-from experiments.cli import UserError
 from experiments.workdir import Run
 
 

@@ -17,7 +17,7 @@ from typing import Any, TextIO, cast
 
 from absl import app, flags, logging
 
-from cvae_jax.errors import printable
+from cvae_jax.errors import UserError, printable
 from experiments import interrupts, tasks
 
 _DAMAGED_PROGRAM = re.compile(r"Error (?:reading|writing) persistent compilation cache entry for '([^']+)'")
@@ -39,10 +39,6 @@ class Literal:
     def __getattr__(self, name: str) -> Any:
         """Whatever else the stream has."""
         return getattr(self._stream, name)
-
-
-class UserError(Exception):
-    """Something a person can mend; its message is one line."""
 
 
 class Interrupted(Exception):
@@ -85,17 +81,9 @@ def use_cache() -> Path:
     return folder
 
 
-def _expected_errors() -> tuple[type[Exception], ...]:
-    from cvae_jax.data.audio import SpeechError
-    from cvae_jax.errors import DataError, SettingError
-    from cvae_jax.training.checkpoints import CheckpointError
-
-    return (UserError, SettingError, DataError, CheckpointError, SpeechError)
-
-
 def explain(error: Exception) -> str | None:
     """One line for an error that a person can mend, None for a fault of the program."""
-    if isinstance(error, _expected_errors()):
+    if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno is not None:
         where = f" {error.filename}" if error.filename else ""

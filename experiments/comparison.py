@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-
 from cvae_jax.config import Config
+
 from cvae_jax.data.dataset import Dataset
+from cvae_jax.errors import UserError
 from cvae_jax.evaluation import bounds
 from experiments import loop, results, scores
-from experiments.cli import UserError
 from experiments.measures import nll_name
 from experiments.workdir import Run, best_member, read_run
 

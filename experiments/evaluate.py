@@ -9,8 +9,8 @@ from pathlib import Path
 
 from absl import flags
 
+from cvae_jax.errors import UserError
 from experiments import betas, cli, measures, quality
-from experiments.cli import UserError
 from experiments.workdir import chosen_member, define_member_choice, json_text, read_run, require_writable
 
 # What `--compare` has no paired difference of.

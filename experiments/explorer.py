@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import flags
 
+from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
 from experiments import cli
-from experiments.cli import UserError
 from experiments.pages import script_json
 from experiments.workdir import chosen_member, define_member_choice, read_run, require_writable
 

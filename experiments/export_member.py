@@ -7,9 +7,9 @@ from pathlib import Path
 
 from absl import flags
 
+from cvae_jax.errors import UserError
 from cvae_jax.files import folder_atomically
 from experiments import cli, measures
-from experiments.cli import UserError
 from experiments.measures import Wanted
 from experiments.workdir import (
     PICTURES,

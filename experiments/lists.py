@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from cvae_jax.errors import UserError
 from cvae_jax.training.grid import Uniform
-from experiments.cli import UserError
 
 _MOST_VALUES = 1_000_000
 _CALL = re.compile(r"\s*([a-z]+)\s*\((.*)\)\s*")

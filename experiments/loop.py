@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from cvae_jax.hparams import Hparams
 from jax.sharding import Mesh
 
 from cvae_jax.data import reading
 from cvae_jax.data.dataset import Dataset
+from cvae_jax.errors import UserError
 from cvae_jax.evaluation import bounds
 from cvae_jax.evaluation.bounds import Examples
-from cvae_jax.hparams import Hparams
 from cvae_jax.model import CVAE
 from cvae_jax.training import checkpoints, devices, loader, memory
 from cvae_jax.training import population as sweep
 from cvae_jax.training.population import Population
 from cvae_jax.training.step import DIVERGED_TERMS
 from experiments import logs, provenance
-from experiments.cli import Interrupted, UserError
+from experiments.cli import Interrupted
 from experiments.progress import progress
 from experiments.workdir import MetricsLog, Run
 

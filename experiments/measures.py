@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from absl import flags
-
 from cvae_jax.config import Config
+
+from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
 from experiments import cli, quality
-from experiments.cli import UserError
 from experiments.workdir import Run
 
 if TYPE_CHECKING:

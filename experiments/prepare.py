@@ -7,8 +7,8 @@ from pathlib import Path
 
 from absl import flags
 
+from cvae_jax.errors import UserError
 from experiments import cli
-from experiments.cli import UserError
 
 FLAGS = flags.FLAGS
 

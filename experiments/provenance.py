@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 import cvae_jax
+from cvae_jax.errors import UserError
 from cvae_jax.training import checkpoints
-from experiments.cli import UserError
 from experiments.workdir import Run, as_record, differences, run_of_record
 
 if TYPE_CHECKING:

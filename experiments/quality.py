@@ -12,8 +12,9 @@ import numpy as np
 
 from cvae_jax.checksums import checksum
 from cvae_jax.data.cache import UNREADABLE, read_npz
+from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
-from experiments.cli import JUDGES, UserError
+from experiments.cli import JUDGES
 from experiments.workdir import Run
 
 if TYPE_CHECKING:

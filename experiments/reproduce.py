@@ -10,10 +10,10 @@ import dataclasses
 from pathlib import Path
 
 from absl import flags
-
 from cvae_jax.config import Config, Member
+
+from cvae_jax.errors import UserError
 from experiments import cli
-from experiments.cli import UserError
 from experiments.measures import Wanted, nll_name
 from experiments.train import train
 from experiments.workdir import Run

@@ -11,16 +11,16 @@ from typing import Any
 
 import jax
 import numpy as np
+from cvae_jax.hparams import Hparams
 
+from cvae_jax.errors import UserError
 from cvae_jax.evaluation import bounds as evaluation
 from cvae_jax.evaluation import latents, reconstruction
 from cvae_jax.files import write_atomically
-from cvae_jax.hparams import Hparams
 from cvae_jax.training import checkpoints, validation
 from cvae_jax.training.population import Population
 from cvae_jax.training.step import Best
 from experiments import figures, provenance
-from experiments.cli import UserError
 from experiments.loop import Part, Session, abstract_population, diverged, stopped_epoch
 from experiments.measures import SPLITS, Record, attempt, with_error
 from experiments.workdir import PICTURES, Run, write_json

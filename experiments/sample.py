@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
 from experiments import asked, betas, cli, measures
-from experiments.cli import UserError
 from experiments.workdir import chosen_member, define_member_choice, read_run, require_writable
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ import numpy as np
 from cvae_jax.conditions import Condition, Label, Several
 from cvae_jax.data.dataset import Dataset
 from cvae_jax.data.examples import on_device
+from cvae_jax.errors import UserError
 from cvae_jax.evaluation import bounds, disentanglement
 from cvae_jax.evaluation.codes import require_shared_values
 from cvae_jax.evaluation.posteriors import encode_examples
 from cvae_jax.objectives.multirate import at_beta
 from cvae_jax.rng import Stream, root_key, stream
-from experiments.cli import UserError
 from experiments.loop import Session
 from experiments.results import Trained
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from absl import flags
+from cvae_jax.config import Config, Member
 
 from cvae_jax import config as settings
-from cvae_jax.config import Config, Member
 from cvae_jax.data.reading import usual_condition
+from cvae_jax.errors import UserError
 from cvae_jax.training.grid import FIELDS, Uniform, grid, random_members
 from experiments import lists
-from experiments.cli import UserError
 from experiments.workdir import Run
 
 FLAGS = flags.FLAGS

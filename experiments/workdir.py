@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from absl import flags
-
 from cvae_jax.config import Config, Member
-from cvae_jax.files import LockedError, locked, remove_abandoned, write_atomically
+
+from cvae_jax.errors import LockedError, UserError
+from cvae_jax.files import locked, remove_abandoned, write_atomically
 from cvae_jax.rng import GENERATOR
-from experiments.cli import UserError, say
+from experiments.cli import say
 
 # An ordinary run's, beside its `summary.json`.
 PICTURES = ("samples.png", "reconstructions.png", "traversals.png")

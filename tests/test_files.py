@@ -11,8 +11,8 @@ import pytest
 
 from cvae_jax import files
 from cvae_jax.data import cache
-from cvae_jax.errors import DataError
-from cvae_jax.files import LockedError, folder_atomically, locked, remove_abandoned, write_atomically
+from cvae_jax.errors import DataError, LockedError
+from cvae_jax.files import folder_atomically, locked, remove_abandoned, write_atomically
 
 
 @pytest.fixture

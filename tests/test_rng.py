@@ -7,15 +7,14 @@ from types import SimpleNamespace
 
 import jax
 import pytest
+from cvae_jax.config import Config, Member
+from cvae_jax.hparams import hparams
 
 from cvae_jax import rng
-from cvae_jax.config import Config, Member
-from cvae_jax.errors import SettingError
+from cvae_jax.errors import SettingError, UserError
 from cvae_jax.evaluation.bounds import evaluation_key
-from cvae_jax.hparams import hparams
 from cvae_jax.rng import Stream, root_key, stream
 from experiments import cli
-from experiments.cli import UserError
 from experiments.workdir import Run, claim, read_run, write_json
 
 ROOT = Path(__file__).parents[1]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cvae_jax.errors import AudioError
+
 if TYPE_CHECKING:
     from jaxtyping import Float, Num
 
@@ -34,10 +36,6 @@ ANALYSIS = (
     f"{FRAMES}x{BANDS} log-mel, rate {SAMPLE_RATE}, window {_WINDOW}, hop {_HOP}, silence {_SILENCE_DB}, "
     f"{_FLOOR_DB} to {_CEILING_DB} dB"
 )
-
-
-class SpeechError(ValueError):
-    """Sound that cannot be used, or not without librosa; its message is one line for a person."""
 
 
 class Recording(NamedTuple):
@@ -68,7 +66,7 @@ def recording(samples: Num[np.ndarray, "*t"], rate: int) -> Recording:
       The recording, resampled if its rate was another.
 
     Raises:
-      SpeechError: if there are several channels, no samples, some that are not finite, or no such rate; or if librosa
+      AudioError: if there are several channels, no samples, some that are not finite, or no such rate; or if librosa
         is needed and missing.
 
     Example:
@@ -76,13 +74,13 @@ def recording(samples: Num[np.ndarray, "*t"], rate: int) -> Recording:
       [0.0, 0.5, -1.0]
     """
     if samples.ndim != 1 or not len(samples):
-        raise SpeechError(f"a recording has shape {samples.shape}, expected (t,) with at least one sample")
+        raise AudioError(f"a recording has shape {samples.shape}, expected (t,) with at least one sample")
     if rate < 1:
-        raise SpeechError(f"a recording has rate {rate}, expected samples per second")
+        raise AudioError(f"a recording has rate {rate}, expected samples per second")
     scale = 2**15 if np.issubdtype(samples.dtype, np.integer) else 1
     sound = (samples / scale).astype(np.float32)
     if not np.isfinite(sound).all():
-        raise SpeechError("a recording has NaN or infinite samples")
+        raise AudioError("a recording has NaN or infinite samples")
     if rate != SAMPLE_RATE:
         sound = _librosa().resample(sound, orig_sr=rate, target_sr=SAMPLE_RATE)
     return Recording(sound, rate)
@@ -101,7 +99,7 @@ def spectrogram(samples: Float[np.ndarray, " t"]) -> Float[np.ndarray, "64 64"]:
       Shape (frames, bands), float32, between 0 and 1; 0 everywhere for silence.
 
     Raises:
-      SpeechError: if librosa is missing.
+      AudioError: if librosa is missing.
     """
     librosa = _librosa()
     _, (start, stop) = librosa.effects.trim(
@@ -131,16 +129,16 @@ def waveform(spectrogram: Float[np.ndarray, "64 64"]) -> Float[np.ndarray, " t"]
       Samples at 8 kHz, shape (t,), float32, the largest of them 0.95 away from 0; silence at the end is cut off.
 
     Raises:
-      SpeechError: if the shape is another, some values are not finite, or librosa is missing.
+      AudioError: if the shape is another, some values are not finite, or librosa is missing.
 
     References:
       Griffin & Lim, Signal Estimation from Modified Short-Time Fourier Transform, 1984.
       Perraudin, Balazs & Søndergaard, A Fast Griffin-Lim Algorithm, 2013.
     """
     if spectrogram.shape != (FRAMES, BANDS):
-        raise SpeechError(f"a spectrogram has shape {spectrogram.shape}, expected {(FRAMES, BANDS)}")
+        raise AudioError(f"a spectrogram has shape {spectrogram.shape}, expected {(FRAMES, BANDS)}")
     if not np.isfinite(spectrogram).all():
-        raise SpeechError("a spectrogram has NaN or infinite values")
+        raise AudioError("a spectrogram has NaN or infinite values")
     librosa = _librosa()
     value = np.clip(spectrogram.T.astype(np.float32), 0.0, 1.0)
     # Below the floor nothing is known of a band: it is silent, rather than as loud as the floor.
@@ -163,11 +161,11 @@ def write_wav(path: str | os.PathLike[str], samples: Float[np.ndarray, " t"]) ->
       samples: between −1 and 1, shape (t,).
 
     Raises:
-      SpeechError: if a sample lies beyond −1 and 1, or is not finite.
+      AudioError: if a sample lies beyond −1 and 1, or is not finite.
       OSError: if the file cannot be written.
     """
     if not (np.abs(samples) <= 1.0).all():
-        raise SpeechError("sound has samples beyond −1 and 1, expected none that would be clipped")
+        raise AudioError("sound has samples beyond −1 and 1, expected none that would be clipped")
     with wave.open(os.fspath(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -179,5 +177,5 @@ def _librosa() -> Any:
     try:
         import librosa
     except ImportError:
-        raise SpeechError("sound needs librosa: install the extra cvae_jax[audio]") from None
+        raise AudioError("sound needs librosa: install the extra cvae_jax[audio]") from None
     return librosa

@@ -15,7 +15,7 @@ from cvae_jax.data import audio, tfds
 from cvae_jax.data.cache import packed_once
 from cvae_jax.data.dataset import Dataset, Split, with_splits
 from cvae_jax.data.preprocessing import made_of, text_of
-from cvae_jax.errors import DataError
+from cvae_jax.errors import AudioError, DataError
 
 # What each kind of condition is called in most datasets.
 _USUAL = {"label": "label", "vector": "attributes", "image": "image", "text": "text", "audio": "audio"}
@@ -164,7 +164,7 @@ def _plain(value: Any, condition: str, feature: str, rate: int, name: str) -> np
         case "audio":
             try:
                 return audio.spectrogram(audio.recording(np.asarray(value), rate).samples)
-            except audio.SpeechError as error:
+            except AudioError as error:
                 raise DataError(f"dataset {name!r}, feature {feature}: {error}") from None
         case _:
             return np.asarray(value)

@@ -16,6 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from cvae_jax.checksums import checksum
+from cvae_jax.errors import CheckpointError
 from cvae_jax.training.population import Population
 
 if TYPE_CHECKING:
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
 _KEPT = 3
 _NO_ROOM = ("No space left", "Disk quota exceeded", "RESOURCE_EXHAUSTED")
 _log = logging.getLogger(__name__)
-
-
-class CheckpointError(RuntimeError):
-    """No checkpoint can be read, or one cannot be written; the message is one line for a person."""
 
 
 @dataclasses.dataclass(frozen=True)

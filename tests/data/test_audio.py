@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cvae_jax.data import audio
-from cvae_jax.data.audio import SpeechError
+from cvae_jax.errors import AudioError
 
 SECONDS = np.arange(4_000) / audio.SAMPLE_RATE
 
@@ -116,7 +116,7 @@ def test_a_wav_file_has_16_bits_at_8_khz(tmp_path):
 
 @pytest.mark.parametrize("sample", [1.1, -1.1, np.nan])
 def test_samples_that_would_be_clipped_are_not_written(tmp_path, sample):
-    with pytest.raises(SpeechError, match=r"beyond −1 and 1"):
+    with pytest.raises(AudioError, match=r"beyond −1 and 1"):
         audio.write_wav(tmp_path / "word.wav", np.array([0.0, sample]))
     assert not list(tmp_path.iterdir())
 
@@ -141,7 +141,7 @@ def test_another_rate_is_resampled_and_told():
     ],
 )
 def test_sound_that_cannot_be_used_is_refused(samples, rate, message):
-    with pytest.raises(SpeechError, match=message):
+    with pytest.raises(AudioError, match=message):
         audio.recording(samples, rate)
 
 
@@ -153,11 +153,11 @@ def test_sound_that_cannot_be_used_is_refused(samples, rate, message):
     ],
 )
 def test_what_is_no_spectrogram_is_refused(x, message):
-    with pytest.raises(SpeechError, match=message):
+    with pytest.raises(AudioError, match=message):
         audio.waveform(x)
 
 
 def test_without_librosa_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "librosa", None)
-    with pytest.raises(SpeechError, match=r"install the extra cvae_jax\[audio\]$"):
+    with pytest.raises(AudioError, match=r"install the extra cvae_jax\[audio\]$"):
         audio.spectrogram(vowel())

@@ -9,16 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from cvae_jax.config import Config, Member
+
 from cvae_jax.data.dataset import Dataset, Split
 from cvae_jax.data.shapes import COUNTS, render
 from cvae_jax.data.shapes import FACTORS as FACTOR_NAMES
-from cvae_jax.errors import DataError
+from cvae_jax.errors import DataError, UserError
 from cvae_jax.evaluation import bounds, disentanglement
 from cvae_jax.evaluation.disentanglement import code_disentanglement, importances, scores, scores_and_chance
 from cvae_jax.training import population
-from experiments.cli import UserError
 from experiments.loop import Session
 from experiments.results import Trained, member_of
 from experiments.scores import disentanglement_scores, require_factors

@@ -7,16 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cvae_jax.config import Config, Member
 from scipy.linalg import sqrtm
 
-from cvae_jax.config import Config, Member
 from cvae_jax.data import reading
 from cvae_jax.data.dataset import Split, unit
-from cvae_jax.errors import DataError
+from cvae_jax.errors import DataError, UserError
 from cvae_jax.evaluation import quality
 from cvae_jax.likelihoods import families
 from experiments import quality as judging
-from experiments.cli import UserError
 from experiments.workdir import Run
 
 RNG = np.random.default_rng(0)

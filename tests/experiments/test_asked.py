@@ -10,8 +10,8 @@ from absl.testing import flagsaver
 
 from cvae_jax.conditions.kinds import Text, decode_text, encode_text
 from cvae_jax.data.dataset import Dataset, Split
+from cvae_jax.errors import UserError
 from experiments import asked
-from experiments.cli import UserError
 from experiments.tasks.spoken_digit import dataset as spoken_digit
 
 CAPTIONS = ("a two", "a small three above a one")

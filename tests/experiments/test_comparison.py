@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 import pytest
-
 from cvae_jax.config import Config, Member
+
+from cvae_jax.errors import UserError
 from cvae_jax.evaluation import bounds
 from experiments import comparison, loop, results, scores
-from experiments.cli import UserError
 from experiments.comparison import Named, compare, named
 from experiments.workdir import Run, claim, write_json
 

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cvae_jax.config import Config
 
 from cvae_jax.conditions.kinds import Label
-from cvae_jax.config import Config
+from cvae_jax.errors import UserError
 from cvae_jax.evaluation import sampling
 from cvae_jax.model import CVAE
 from experiments import explorer
-from experiments.cli import UserError
 
 CLASSES, CAPACITY = 3, 4
 ORDER = np.array([2, 0])  # the sliders' latents; 1 and 3 are masked

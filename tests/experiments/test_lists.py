@@ -7,12 +7,11 @@ import math
 
 import pytest
 from absl import flags
-
 from cvae_jax.config import Member
-from cvae_jax.errors import SettingError
+
+from cvae_jax.errors import SettingError, UserError
 from cvae_jax.training.grid import Uniform, distinct, grid, random_members
 from experiments import settings
-from experiments.cli import UserError
 from experiments.lists import parse
 
 

@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 from absl import flags
 from arrays import GREY, load
+from cvae_jax.config import Config, Member
 from scripts import metrics_lines, read_json
 
-from cvae_jax.config import Config, Member
-from cvae_jax.errors import DataError
+from cvae_jax.errors import DataError, UserError
 from cvae_jax.evaluation import disentanglement
 from cvae_jax.training import population as sweep
 from experiments import cli, loop, measures, quality, results, scores, workdir
 from experiments import sweep as sweep_script
 from experiments import train as train_script
-from experiments.cli import UserError
 from experiments.measures import Wanted
 from experiments.workdir import Run
 

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 from arrays import labels, pixels
-
 from cvae_jax.config import Config, Member
+
+from cvae_jax.errors import UserError
 from cvae_jax.training import checkpoints
 from experiments import loop, provenance, results
-from experiments.cli import UserError
 from experiments.workdir import Run
 
 X, C = pixels(dtype=np.uint8), labels()

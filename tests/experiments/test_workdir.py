@@ -1,13 +1,12 @@
 """The files of a run: written whole or not at all, read back as they were, refused by name."""
 
 import pytest
+from cvae_jax.config import Config, Member
 from scripts import metrics_lines, read_json
 
-from cvae_jax.config import Config, Member
-from cvae_jax.errors import SettingError
+from cvae_jax.errors import SettingError, UserError
 from cvae_jax.training import memory
 from experiments import loop
-from experiments.cli import UserError
 from experiments.sweep import ranking
 from experiments.workdir import (
     MetricsLog,

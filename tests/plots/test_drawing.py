@@ -7,18 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cvae_jax.config import Member
 from scipy import stats
 from sklearn.datasets import load_digits
 
 from cvae_jax.conditions.kinds import Vector
-from cvae_jax.config import Member
-from cvae_jax.errors import DataError, SettingError
+from cvae_jax.errors import DataError, SettingError, UserError
 from cvae_jax.evaluation import bounds, posteriors, sampling
 from cvae_jax.losses import standard_normal_kl
 from cvae_jax.model import Gaussian, encode
 from cvae_jax.plots import drawing, latents
 from cvae_jax.training import population
-from experiments.cli import UserError
 from experiments.pictures import chosen_of
 
 Z = jnp.array([[0.3, -1.0, 2.0, 0.0, 0.0], [-2.0, 1.0, 0.5, 0.0, 0.0]])

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from arrays import GREY, SPLITS
+from cvae_jax.config import Config
 
 from cvae_jax.conditions.kinds import Label, Text, decode_text
-from cvae_jax.config import Config
 from cvae_jax.data import audio, reading, tfds
-from cvae_jax.errors import DataError
+from cvae_jax.errors import AudioError, DataError
 from experiments.tasks.spoken_digit import dataset
 from experiments.tasks.spoken_digit.dataset import SPEAKERS, WORDS
 
@@ -97,7 +97,7 @@ def test_recordings_that_say_another_rate_are_resampled():
 
 def test_what_cannot_be_analysed_is_told_in_one_line(monkeypatch):
     def no_librosa():
-        raise audio.SpeechError("sound needs librosa: install the extra cvae_jax[audio]")
+        raise AudioError("sound needs librosa: install the extra cvae_jax[audio]")
 
     monkeypatch.setattr(audio, "_librosa", no_librosa)
     with pytest.raises(DataError, match=r"^dataset 'spoken_digit': .* install the extra cvae_jax\[audio\]$"):

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from cvae_jax.config import Member
+
+from cvae_jax.errors import CheckpointError
 from cvae_jax.training import checkpoints
 from cvae_jax.training import population as sweep
-from cvae_jax.training.checkpoints import CheckpointError
 from cvae_jax.training.population import Population
 
 # When one array of a checkpoint cannot be read, orbax leaves its reads of the others to themselves.
@@ -219,9 +219,7 @@ with checkpoints.open_manager(folder) as manager:
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
     *_, last = ended.stderr.strip().splitlines()
-    assert last.startswith(
-        "cvae_jax.training.checkpoints.CheckpointError: a checkpoint cannot be written to "
-    )
+    assert last.startswith("cvae_jax.errors.CheckpointError: a checkpoint cannot be written to ")
     assert last.endswith("Not a directory")
 
 

@@ -14,7 +14,7 @@ from cvae_jax.conditions.kinds import Label, Text, encode_text
 from cvae_jax.data import audio, tfds
 from cvae_jax.data.cache import packed_once
 from cvae_jax.data.dataset import Dataset, Split, stratified_split
-from cvae_jax.errors import DataError
+from cvae_jax.errors import AudioError, DataError
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -140,7 +140,7 @@ def _decode(examples: Iterable[Mapping[str, Any]], rate: int) -> dict[str, np.nd
         try:
             samples = audio.recording(example["audio"], rate).samples
             recordings.append((key, audio.spectrogram(samples)))
-        except audio.SpeechError as error:
+        except AudioError as error:
             raise DataError(f"dataset {NAME!r}: {error}") from None
     # Their order in TFDS's file is no part of the splits.
     recordings.sort(key=lambda item: item[0])

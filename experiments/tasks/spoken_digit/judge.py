@@ -113,7 +113,7 @@ def reanalyse(x: Float[np.ndarray, "n 64 64 1"]) -> Float[np.ndarray, "n 64 64 1
       The shape of x, float32, between 0 and 1.
 
     Raises:
-      SpeechError: if the shape is another, some values are not finite, or librosa is missing.
+      AudioError: if the shape is another, some values are not finite, or librosa is missing.
     """
     return np.stack([audio.spectrogram(audio.waveform(one[..., 0])) for one in x])[..., None]
 
@@ -180,7 +180,7 @@ def speech_quality(
       - `spectral_distance`: from x made to sound to test recordings, dB.
 
     Raises:
-      SpeechError: if x has another shape, some values are not finite, or librosa is missing.
+      AudioError: if x has another shape, some values are not finite, or librosa is missing.
     """
     assert test.factors is not None
     heard = reanalyse(x)
@@ -206,7 +206,7 @@ def real_quality(judge: SpeechJudge, validation: Split, test: Split) -> dict[str
       - `real_distance`: from validation to test recordings, dB.
 
     Raises:
-      SpeechError: if librosa is missing.
+      AudioError: if librosa is missing.
     """
     assert validation.factors is not None
     assert test.factors is not None
