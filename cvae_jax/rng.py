@@ -71,3 +71,8 @@ def pin_generator() -> None:
 def stream(key: Key[Array, ""], name: Stream) -> Key[Array, ""]:
     """The root key of one consumer; `fold_in` the step, epoch or example before drawing from it."""
     return jax.random.fold_in(key, int(name))
+
+
+def evaluation_key() -> Key[Array, ""]:
+    """The one key that all evaluations draw from, so that two models meet the same noise."""
+    return stream(root_key(0), Stream.EVALUATION)

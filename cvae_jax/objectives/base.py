@@ -108,6 +108,11 @@ class Objective(Part):
         """
         raise NotImplementedError
 
+    @property
+    def draws(self) -> int:
+        """Draws of z per example: members of several are ranked by the bound of as many."""
+        return 1
+
     def adapted(self, model: CVAE) -> CVAE:
         """The model that this objective trains: the model itself, unless its networks have to differ."""
         return model

@@ -40,6 +40,11 @@ class Iwae(Elbo):
     one_draw = False
     needs = (FIXED_VARIANCE,)
 
+    @property
+    def draws(self) -> int:
+        """k."""
+        return self.num_samples
+
     def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:
         """Loss; distortion, the mean over the draws; and rate, of the first draw; per example, nats."""
         likelihood, ratio, rate = log_weights(model, params, batch.x, batch.c, self._keys(batch))

@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from cvae_jax.config import Member
 from cvae_jax.errors import SettingError
-from cvae_jax.options import as_float32, require_within
+from cvae_jax.options import COUNT, SEED, Whole, as_float32, require_within
+from cvae_jax.training.config import Config, owners, replace
 
 # More are a mistake: making them would take all memory before the first one trains.
 MOST_MEMBERS = 100_000
-FIELDS = tuple(field.name for field in dataclasses.fields(Member))
+
+Settings = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,21 +46,21 @@ class Uniform:
         return int(np.clip(np.round(value), self.low, self.high)) if whole else float(value)
 
 
-def grid(**axes: Sequence[Any]) -> tuple[Member, ...]:
-    """Every combination of the given values, the last axis changing fastest.
+def grid(**axes: Sequence[Any]) -> tuple[Settings, ...]:
+    """Every combination of some values, the last axis changing fastest.
 
     Args:
-      **axes: values by the name of a `Member` field; fields not named keep their default.
+      **axes: values by the flat name of a traced option.
 
     Returns:
-      The members.
+      Settings of one member each, for `members`.
 
     Raises:
-      SettingError: if an axis is empty, a value cannot be used, or two members are the same.
+      SettingError: if an axis is empty, or there are too many combinations.
 
     Example:
-      >>> [(m.beta, m.seed) for m in grid(beta=[1.0, 4.0], seed=[0, 1])]
-      [(1.0, 0), (1.0, 1), (4.0, 0), (4.0, 1)]
+      >>> grid(beta=[1.0, 4.0], seed=[0, 1])[1:3]
+      ({'beta': 1.0, 'seed': 1}, {'beta': 4.0, 'seed': 0})
     """
     for name, values in axes.items():
         if not len(values):
@@ -68,19 +69,22 @@ def grid(**axes: Sequence[Any]) -> tuple[Member, ...]:
     if count > MOST_MEMBERS:
         raise SettingError(f"the grid has {count:,} members, expected at most {MOST_MEMBERS:,}")
     combinations = itertools.product(*axes.values())
-    return distinct(tuple(Member(**dict(zip(axes, values, strict=True))) for values in combinations))
+    return tuple(dict(zip(axes, values, strict=True)) for values in combinations)
 
 
-def random_members(num: int, search_seed: int, /, **axes: Sequence[Any] | Uniform) -> tuple[Member, ...]:
-    """Members whose settings are drawn independently: random search.
+def random_search(
+    config: Config, num: int, search_seed: int, /, **axes: Sequence[Any] | Uniform
+) -> tuple[Settings, ...]:
+    """Settings that are drawn independently.
 
     Args:
-      num: how many.
+      config: has the options of the axes.
+      num: how many members.
       search_seed: of the draws; the first members do not depend on `num`.
-      **axes: by the name of a `Member` field, a `Uniform` or values to choose from.
+      **axes: by the flat name of a traced option, a `Uniform` or values to choose from.
 
     Returns:
-      The members, all different.
+      Settings of one member each, all different, for `members`.
 
     Raises:
       SettingError: if a drawn value cannot be used, or the axes do not hold so many different members.
@@ -88,11 +92,12 @@ def random_members(num: int, search_seed: int, /, **axes: Sequence[Any] | Unifor
     References:
       Bergstra & Bengio, Random Search for Hyper-Parameter Optimization, 2012.
     """
-    require_within("num_random", num)
-    require_within("search_seed", search_seed)
+    require_within("num_random", num, COUNT)
+    require_within("search_seed", search_seed, SEED)
     if num > MOST_MEMBERS:
         raise SettingError(f"num_random is {num}, expected at most {MOST_MEMBERS:,}")
-    whole = {field.name: field.type == "int" for field in dataclasses.fields(Member)}
+    known = owners(replace(config, **{name: _any_value(axis) for name, axis in axes.items()}))
+    whole = {name: isinstance(known[name].option.bounds, Whole) for name in axes}
     rng = np.random.default_rng(search_seed)
 
     def draw(name: str, axis: Sequence[Any] | Uniform) -> Any:
@@ -101,14 +106,18 @@ def random_members(num: int, search_seed: int, /, **axes: Sequence[Any] | Unifor
         return axis[int(rng.integers(len(axis)))]
 
     possible = math.prod(_how_many(axis, whole=whole[name]) for name, axis in axes.items())
-    members: dict[tuple[Any, ...], Member] = {}
+    found: dict[tuple[Any, ...], Settings] = {}
     for _ in range(100 * num if num <= possible else 0):
-        member = Member(**{name: draw(name, axis) for name, axis in axes.items()})
-        members.setdefault(_as_trained(member), member)
-        if len(members) == num:
-            return tuple(members.values())
-    found = min(possible, len(members) or possible)
-    raise SettingError(f"num_random is {num}, but only {found} different members were found")
+        settings = {name: draw(name, axis) for name, axis in axes.items()}
+        found.setdefault(_as_trained(settings.values()), settings)
+        if len(found) == num:
+            return tuple(found.values())
+    different = min(possible, len(found) or possible)
+    raise SettingError(f"num_random is {num}, but only {different} different members were found")
+
+
+def _any_value(axis: Sequence[Any] | Uniform) -> Any:
+    return int(axis.high) if isinstance(axis, Uniform) else axis[0]
 
 
 def _how_many(axis: Sequence[Any] | Uniform, *, whole: bool) -> float:
@@ -118,23 +127,43 @@ def _how_many(axis: Sequence[Any] | Uniform, *, whole: bool) -> float:
     return math.floor(axis.high) - math.ceil(axis.low) + 1 if whole else math.inf
 
 
-def distinct(members: tuple[Member, ...]) -> tuple[Member, ...]:
-    """The members, if no two are the same.
+def members(config: Config, settings: Sequence[Settings]) -> tuple[Config, ...]:
+    """The members of a sweep: a configuration with the settings of each.
+
+    Args:
+      config: what they share.
+      settings: of each member, by the flat name of a traced option.
 
     Raises:
-      SettingError: naming the first that comes twice.
+      SettingError: if an option shapes the program, a value cannot be used, or two members are the same.
+
+    Example:
+      >>> [member.objective.beta for member in members(Config(), grid(beta=[1.0, 4.0]))]
+      [1.0, 4.0]
     """
+    every = tuple(replace(config, **each) for each in settings)
+    names = sorted({name for each in settings for name in each})
+    for member in every[:1]:
+        known = owners(member)
+        for name in names:
+            if name not in known or not known[name].option.traced:
+                raise SettingError(
+                    f"{name} has several values, expected one: it shapes the program that all members share"
+                )
     seen: dict[tuple[Any, ...], int] = {}
-    for i, member in enumerate(members):
-        first = seen.setdefault(_as_trained(member), i)
+    for i, (member, each) in enumerate(zip(every, settings, strict=True)):
+        first = seen.setdefault(_as_trained(_values(member)), i)
         if first != i:
-            values = ", ".join(f"{k}={v}" for k, v in dataclasses.asdict(member).items())
-            what = "again" if member == members[first] else "again in float32"
-            raise SettingError(f"member {i} is member {first} {what} ({values}), expected all different")
-    return members
+            named = ", ".join(f"{k}={v}" for k, v in each.items())
+            what = "again" if member == every[first] else "again in float32"
+            raise SettingError(f"member {i} is member {first} {what} ({named}), expected all different")
+    return every
 
 
-def _as_trained(member: Member) -> tuple[Any, ...]:
-    """The member's settings in the precision that training has."""
-    values = (getattr(member, name) for name in FIELDS)
+def _values(config: Config) -> list[Any]:
+    return [getattr(owner.part, name) for name, owner in owners(config).items() if owner.option.traced]
+
+
+def _as_trained(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Settings in the precision that training has."""
     return tuple(as_float32(value) if isinstance(value, float) else value for value in values)

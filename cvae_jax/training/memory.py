@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Var
 
-from cvae_jax.conditions.kinds import blank
-from cvae_jax.config import Config, Member
 from cvae_jax.errors import SettingError
-from cvae_jax.hparams import Hparams, hparams, options_used
 from cvae_jax.model import CVAE
-from cvae_jax.objectives.registry import objective
+from cvae_jax.objectives.base import Batch
+from cvae_jax.options import COUNT
 from cvae_jax.training import step as training
-from cvae_jax.training.step import Batch, TrainState
+from cvae_jax.training.config import Config, owners
+from cvae_jax.training.hparams import Hparams, alike, hparams
+from cvae_jax.training.schedules import Time
+from cvae_jax.training.step import TrainState
 
 if TYPE_CHECKING:
     from jaxtyping import PyTree
@@ -46,10 +47,6 @@ _OWN_MEMORY = (
     "sort",
     "while",
 )
-# Settings that make a model or its step large.
-_SIZES = (
-    "hidden", "batch_size", "num_samples", "num_components", "mixture_parts", "pseudo_inputs", "discriminator_width"
-)  # fmt: skip
 _VIEWS = ("convert_element_type", "reshape", "squeeze")
 
 
@@ -58,18 +55,18 @@ def tree_bytes(tree: PyTree) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _abstract_settings(model: CVAE, members: Sequence[Member]) -> Hparams:
+def _abstract_settings(model: CVAE, members: Sequence[Config]) -> Hparams:
     """Shapes of one member's settings."""
-    largest, used = Member(latent_dim=model.capacity), options_used(members)
-    return jax.eval_shape(lambda: hparams(largest, capacity=model.capacity, steps_per_epoch=1, used=used))
+    one = max(alike(members), key=lambda member: member.latent_dim)
+    return jax.eval_shape(lambda: hparams(one, capacity=model.capacity))
 
 
-def _abstract_state(model: CVAE, members: Sequence[Member]) -> TrainState:
+def _abstract_state(model: CVAE, members: Sequence[Config]) -> TrainState:
     """Shapes of one member's state."""
     return jax.eval_shape(lambda h: training.init(model, h), _abstract_settings(model, members))
 
 
-def member_bytes(model: CVAE, members: Sequence[Member]) -> int:
+def member_bytes(model: CVAE, members: Sequence[Config]) -> int:
     """Bytes that one more member takes while it trains: its state, and what a step keeps at its peak.
 
     The peak is that of one step's program: the state, updated in place, and each value with memory of its own from
@@ -83,22 +80,26 @@ def member_bytes(model: CVAE, members: Sequence[Member]) -> int:
     Returns:
       Bytes per member.
     """
-    used, settings = options_used(members), _abstract_settings(model, members)
+    settings = _abstract_settings(model, members)
     state = _abstract_state(model, members)
-    batch_size = model.config.batch_size
+    size, alternative = members[0].batch_size, any(hook.needs_alternative for hook in settings.config.hooks)
 
     def blank_batch() -> Batch:
-        c = jax.tree.map(jnp.asarray, blank(model.kind, batch_size))
-        return Batch(jnp.zeros((batch_size, *model.shape)), c, c if "rewording_weight" in used else None)
+        x = jnp.zeros((size, *model.shape))
+        c = None if model.condition is None else jax.tree.map(jnp.asarray, model.condition.blank(size))
+        key = jax.random.key(0, impl="threefry2x32")
+        keys = jax.random.split(key, size)
+        return Batch(x, c, keys, key, c if alternative else None, num_examples=size)
 
-    batch = jax.eval_shape(blank_batch)
-    step = jax.ShapeDtypeStruct((), jnp.int32)
-    step_of = partial(training.train_step, model, objective=objective(model.config, batch_size))
+    def step_of(state: TrainState, batch: Batch, settings: Hparams, step: Any) -> TrainState:
+        return training.train_step(model, state, batch, settings, Time(step))
+
+    batch, step = jax.eval_shape(blank_batch), jax.ShapeDtypeStruct((), jnp.int32)
     jaxpr = jax.make_jaxpr(step_of)(state, batch, settings, step)
     return tree_bytes(state) + _peak_bytes(jaxpr.jaxpr)
 
 
-def require_room(model: CVAE, members: Sequence[Member], at_once: int) -> None:
+def require_room(model: CVAE, members: Sequence[Config], at_once: int) -> None:
     """Refuse members that cannot fit into free memory, before anything of theirs is made.
 
     What is counted is the least they take: parameters, the optimizer's state, and one step's decoded draws.
@@ -111,15 +112,23 @@ def require_room(model: CVAE, members: Sequence[Member], at_once: int) -> None:
     Raises:
       SettingError: naming the settings that make a model large.
     """
-    config = model.config
-    draws = config.num_samples * config.batch_size * math.prod(model.shape) * 4
+    config = members[0]
+    draws = config.objective.draws * config.batch_size * math.prod(model.shape) * 4
     needed = at_once * (tree_bytes(_abstract_state(model, members)) + draws)
-    sizes = {
-        name: getattr(config, name) for name in _SIZES if getattr(config, name) != getattr(Config(), name)
-    }
-    sizes |= {"latent_dim": model.capacity, "members_per_program": at_once}
+    sizes = _sizes(config) | {"latent_dim": model.capacity, "members_per_program": at_once}
     named = (f"{name} is {','.join(map(str, v)) if isinstance(v, tuple) else v}" for name, v in sizes.items())
     require_free(", ".join(named), needed)
+
+
+def _sizes(config: Config) -> dict[str, Any]:
+    """Static options that count something and are not at their default: they may make a model large."""
+    sizes = {}
+    for name, owner in owners(config).items():
+        default = next(field.default for field in dataclasses.fields(cast("Any", owner.part)) if field.name == name)
+        value = getattr(owner.part, name)
+        if owner.option.bounds is COUNT and not owner.option.traced and name != "epochs" and value != default:
+            sizes[name] = value
+    return sizes
 
 
 def require_free(what: str, needed: float) -> None:
@@ -140,7 +149,7 @@ def require_free(what: str, needed: float) -> None:
         )
 
 
-def members_that_fit(model: CVAE, members: Sequence[Member]) -> int:
+def members_that_fit(model: CVAE, members: Sequence[Config]) -> int:
     """Members to train at once: all, or as many equal parts as the devices' free memory asks for."""
     fit = max(1, int(_SHARE * _free_bytes() / member_bytes(model, members)))
     parts = -(-len(members) // fit)

@@ -11,22 +11,23 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from cvae_jax.config import Config, Member, require_compatible
 from cvae_jax.data.dataset import Dataset
+from cvae_jax.data.examples import Examples
 from cvae_jax.errors import SettingError
-from cvae_jax.evaluation.bounds import Examples
-from cvae_jax.hparams import Hparams, hparams, options_used
 from cvae_jax.model import CVAE
-from cvae_jax.objectives import registry
-from cvae_jax.objectives.terms import Objective, Terms
+from cvae_jax.objectives.base import Batch, Terms
 from cvae_jax.options import LARGEST_INT
+from cvae_jax.rng import Stream, stream
 from cvae_jax.training import step as training
+from cvae_jax.training.config import Config
+from cvae_jax.training.hparams import Hparams, alike
 from cvae_jax.training.loader import TrainingData, draw_batch, epoch_order
-from cvae_jax.training.step import Batch, TrainState
+from cvae_jax.training.schedules import Time
+from cvae_jax.training.step import TrainState
 from cvae_jax.training.validation import validate
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Int
+    from jaxtyping import Array, Int, PyTree
 
 
 @struct.dataclass
@@ -42,35 +43,40 @@ class Population:
     members: TrainState
 
 
-def build_model(config: Config, dataset: Dataset, members: Sequence[Member]) -> CVAE:
+def build_model(members: Sequence[Config], dataset: Dataset) -> CVAE:
     """The model that all members share, with room for the largest latent size.
 
+    Args:
+      members: settings that differ in traced options alone.
+      dataset: what they train on.
+
     Raises:
-      SettingError: if the configured objective cannot train one of the members, or the dataset lacks what it needs.
+      SettingError: if the dataset lacks what a member needs, or there would be too many steps.
     """
-    for member in members:
-        require_compatible(config, member)
-        if member.rewording_weight > 0 and dataset.train.reworded is None:
+    config = alike(members)[0]
+    for hook in config.hooks:
+        if hook.needs_alternative and dataset.train.alternative is None:
             raise SettingError(
-                f"rewording_weight is {member.rewording_weight}, expected 0 with the dataset {dataset.name}, which has "
-                "no second wording of its conditions: captions has, and an .npz by c_reworded"
+                f"{type(hook).__name__} needs alternative conditions, expected none with the dataset {dataset.name}: "
+                "an .npz has them as c_alternative_train"
             )
     per_epoch = len(dataset.train) // config.batch_size
     if config.epochs * per_epoch > LARGEST_INT:
         raise SettingError(
             f"epochs is {config.epochs}, expected at most {LARGEST_INT // per_epoch} of {per_epoch} steps each"
         )
-    capacity = max(member.latent_dim for member in members)
-    return CVAE(config, dataset.shape, dataset.condition, capacity, levels=dataset.levels)
-
-
-def stack_hparams(members: Sequence[Member], *, capacity: int, steps_per_epoch: int) -> Hparams:
-    """The traced settings of all members, with a leading member axis."""
-    settings = partial(
-        hparams, capacity=capacity, steps_per_epoch=steps_per_epoch, used=options_used(members)
+    model = CVAE(
+        config.network,
+        config.likelihood.of_levels(dataset.levels),
+        config.prior,
+        dataset.condition,
+        shape=dataset.shape,
+        capacity=max(member.latent_dim for member in members),
+        film=config.conditioning == "film",
+        share_condition=config.share_condition,
+        compute_dtype=config.compute_dtype,
     )
-    each = [settings(member) for member in members]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    return config.objective.adapted(model)
 
 
 @partial(jax.jit, static_argnames="model")
@@ -79,23 +85,26 @@ def init(model: CVAE, hparams: Hparams) -> Population:
     return Population(jnp.int32(0), jax.vmap(partial(training.init, model))(hparams))
 
 
-def as_alone(state: TrainState, member: Member) -> TrainState:
-    """One member's state as its solo run has it: with room for its own latents only, and no average it does not use.
+def as_alone(state: TrainState, members: Sequence[Config], index: int) -> TrainState:
+    """One member's state as its solo run has it: with room for its own latents only, and without hooks it does not use.
 
     Args:
       state: of a member of a sweep.
-      member: its settings.
+      members: the settings of all.
+      index: which member.
 
     Returns:
       The state, every array with an axis of latents cut to the member's first `latent_dim`.
     """
-    if not member.ema_decay:
-        state = dataclasses.replace(state, average=None)
-    latent_dim = member.latent_dim
+    shared, own = alike(members)[index], alike(members[index : index + 1])[0]
+    used = {type(hook) for hook in own.all_hooks}
+    kept = tuple(k for hook, k in zip(shared.all_hooks, state.hooks, strict=True) if type(hook) in used)
+    state = dataclasses.replace(state, hooks=kept)
+    latent_dim = own.latent_dim
 
     def cut(path: tuple[Any, ...], leaf: Array) -> Array:
         names = [str(getattr(key, "key", getattr(key, "name", ""))) for key in path]
-        if "to_latents" in names:
+        if "to_latents" in names or names[-2:] == ["latents", "mask"]:
             return leaf[..., :latent_dim]
         if "FromLatents_0" in names and names[-1] == "kernel":
             return leaf[:latent_dim]
@@ -111,7 +120,6 @@ def train_steps(
     data: TrainingData,
     step: Int[Array, ""],
     num_steps: Int[Array, ""] | int,
-    objective: Objective | None = None,
     order: Int[Array, " n"] | None = None,
 ) -> TrainState:
     """Train one member for some steps of one epoch.
@@ -126,70 +134,68 @@ def train_steps(
       data: the training split.
       step: number of updates made before, scalar int32.
       num_steps: how many to make, not past the end of the epoch; traced, so that one program serves any.
-      objective: the loss; the one that the configuration names if not given.
       order: the epoch's `epoch_order`, drawn here if not given.
 
     Returns:
       The state after these steps.
     """
-    config = model.config
-    n = len(data.examples)
-    objective = objective or registry.objective(config, n)
+    config, n = hparams.config, len(data.examples)
     per_epoch = n // config.batch_size
     epoch, start = step // per_epoch, step % per_epoch
     order = epoch_order(data, epoch) if order is None else order
-    hparams = training.scheduled(config, hparams, epoch)
+    delay = sum((hook.delay() for hook in config.hooks), 0.0)
 
-    def batch_of(i: Int[Array, ""] | int) -> Batch:
+    def examples_of(i: Int[Array, ""] | int) -> tuple[Array, PyTree, PyTree]:
         rows = jax.lax.dynamic_slice(order, ((start + i) * config.batch_size,), (config.batch_size,))
-        return draw_batch(model, data, rows, step + i)
+        return draw_batch(config, model, data, rows, step + i)
 
-    def one_step(i: Int[Array, ""], carried: tuple[TrainState, Batch]) -> tuple[TrainState, Batch]:
-        state, batch = carried
+    def one_step(i: Int[Array, ""], carried: tuple[TrainState, Any]) -> tuple[TrainState, Any]:
+        state, (x, c, alternative) = carried
         # Beside the step before, on processors that it leaves idle; the last one is not used.
-        following = batch_of(i + 1)
-        return training.train_step(model, state, batch, hparams, step + i, objective), following
+        following = examples_of(i + 1)
+        noise, shared = (
+            jax.random.fold_in(stream(hparams.key, name), step + i)
+            for name in (Stream.NOISE, Stream.OBJECTIVE)
+        )
+        keys = jax.random.split(noise, config.batch_size)
+        batch = Batch(x, c, keys, shared, alternative, num_examples=n)
+        time = Time(step + i, delay, steps_per_epoch=per_epoch, epochs=config.epochs)
+        return training.train_step(model, state, batch, hparams, time), following
 
-    state, _ = jax.lax.fori_loop(0, num_steps, one_step, (state, batch_of(0)))
+    state, _ = jax.lax.fori_loop(0, num_steps, one_step, (state, examples_of(0)))
     return state
 
 
-def make_train(
-    model: CVAE, *, num_steps: int, objective: Objective | None = None
-) -> Callable[[Hparams, TrainingData], TrainState]:
+def make_train(model: CVAE, *, num_steps: int) -> Callable[[Hparams, TrainingData], TrainState]:
     """A whole training as one pure function of settings and data: jit, vmap and shard it as you like.
 
     Args:
-      model: a `CVAE`, or any flax module with its methods `encode`, `decode` and `__call__` and the attributes
-        `config`, `shape`, `likelihood` and `kind`; without `embed` and `prior` its prior is N(0, I).
+      model: a `CVAE`, or anything with its methods.
       num_steps: number of updates.
-      objective: the loss, with the signature of `negative_beta_elbo`; the one that the configuration names if not
-        given.
 
     Returns:
       A function from one member's `Hparams` and the training data to its state after the last step.
 
     Example:
       >>> import numpy as np
-      >>> from cvae_jax.dataset import Split
-      >>> from cvae_jax.feed import training_data
-      >>> config = Config(batch_size=4)
-      >>> split = Split(np.zeros((8, 4, 4, 1), np.uint8), np.arange(8, dtype=np.int32) % 2)
-      >>> dataset = Dataset("zeros", split, split, split, 255.0, ("a", "b"))
-      >>> members = [Member(beta=beta, latent_dim=2) for beta in (0.5, 1.0, 2.0)]
-      >>> model = build_model(config, dataset, members)
-      >>> settings = stack_hparams(members, capacity=2, steps_per_epoch=2)
+      >>> from cvae_jax.data.arrays import from_arrays
+      >>> from cvae_jax.training.config import from_flat
+      >>> from cvae_jax.training.hparams import stack_hparams
+      >>> from cvae_jax.training.loader import training_data
+      >>> dataset = from_arrays(np.zeros((40, 4, 4, 1), np.uint8), np.arange(40) % 2)
+      >>> members = [from_flat(beta=beta, latent_dim=2, batch_size=4) for beta in (0.5, 1.0, 2.0)]
+      >>> model = build_model(members, dataset)
       >>> train = jax.jit(jax.vmap(make_train(model, num_steps=3), in_axes=(0, None)))
-      >>> train(settings, training_data(config, dataset)).diverged_step.shape
+      >>> train(stack_hparams(members, capacity=2), training_data(members[0], dataset)).diverged_step.shape
       (3,)
     """
 
     def train(hparams: Hparams, data: TrainingData) -> TrainState:
-        per_epoch = len(data.examples) // model.config.batch_size
+        per_epoch = len(data.examples) // hparams.config.batch_size
         epochs, rest = divmod(num_steps, per_epoch)
 
         def steps(state: TrainState, first: Int[Array, ""], count: int) -> TrainState:
-            return train_steps(model, state, hparams, data, first, count, objective)
+            return train_steps(model, state, hparams, data, first, count)
 
         state = training.init(model, hparams)
         # Each of the two is a step to compile, needed or not.
@@ -261,19 +267,18 @@ def end_epoch(
     epoch = population.step // steps_in_epoch
 
     def one_member(state: TrainState, hparams: Hparams) -> tuple[TrainState, Terms, Terms]:
-        terms = validate(model, state.evaluated, validation, hparams, num_examples=num_examples)
+        params = training.evaluated(hparams.config, state)
+        terms = validate(model, params, validation, hparams, num_examples=num_examples)
         better = terms.loss < state.best.loss
         best = jax.tree.map(
             lambda new, old: jnp.where(better, new, old),
-            training.Best(state.evaluated, terms.loss, epoch),
+            training.Best(params, terms.loss, epoch),
             state.best,
         )
-        settled = hparams.warmup_steps
-        if hparams.condition_first_steps is not None:
-            settled = settled + hparams.condition_first_steps
-        settled = settled / steps_in_epoch.astype(jnp.float32)
+        config = hparams.config
+        settled = sum((hook.delay() for hook in config.hooks), config.schedule.warmup_epochs)
         waited = epoch.astype(jnp.float32) - jnp.maximum(best.epoch.astype(jnp.float32), settled)
-        stops = (waited >= hparams.patience) & (state.stopped_epoch < 0) & (state.diverged_step < 0)
+        stops = (waited >= config.patience) & (state.stopped_epoch < 0) & (state.diverged_step < 0)
         stopped_epoch = jnp.where(stops, epoch, state.stopped_epoch)
         means = jax.tree.map(lambda total: total / steps_in_epoch.astype(jnp.float32), state.sums)
         zeros = jax.tree.map(jnp.zeros_like, state.sums)

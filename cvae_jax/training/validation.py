@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from cvae_jax.data.examples import Examples
 from cvae_jax.draws import draw
-from cvae_jax.evaluation.bounds import Examples, evaluation_key
-from cvae_jax.hparams import Hparams
 from cvae_jax.model import CVAE
-from cvae_jax.objectives.registry import objective, takes_one_draw
-from cvae_jax.objectives.terms import Terms
-from cvae_jax.rng import Stream, root_key, stream
+from cvae_jax.objectives.base import Batch, Terms
+from cvae_jax.options import with_values
+from cvae_jax.rng import Stream, evaluation_key, root_key, stream
+from cvae_jax.training.hparams import Hparams
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, Key, PyTree
@@ -42,10 +42,9 @@ def validate(
       Scalars, nats per example: the loss; distortion and rate of one draw of z, as of `evaluation.elbo_terms`; and the
       objective's parts.
     """
-    loss_of = objective(model.config, num_examples)
-    n = len(examples)
+    config, n = hparams.config, len(examples)
     # Two at least, because an objective may compare them.
-    size = min(model.config.batch_size, max(n, 2))
+    size = min(config.batch_size, max(n, 2))
     num_batches = -(-n // size)
     order_key, batch_key = jax.random.split(stream(root_key(0), Stream.VALIDATION))
     order = jax.random.permutation(order_key, n)
@@ -55,10 +54,10 @@ def validate(
         rows, key = batch
         x, c = examples.take(rows)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(evaluation_key(), rows)
-        terms = loss_of(model, params, x, c, keys, dataclasses.replace(hparams, key=key))
-        if takes_one_draw(model.config):
+        terms = config.objective.loss(model, params, Batch(x, c, keys, key, num_examples=num_examples))
+        if config.objective.one_draw:
             return terms
-        _, _, log_likelihood, rate = draw(model, params, x, c, keys, hparams.latent_mask)
+        _, log_likelihood, rate = draw(model, params, x, c, keys)
         return terms._replace(distortion=-log_likelihood, rate=rate)
 
     terms = jax.lax.map(one_batch, (rows, jax.random.split(batch_key, num_batches)))
@@ -80,6 +79,8 @@ def members_bounds(model: CVAE, params: PyTree, examples: Examples, hparams: Hpa
     Returns:
       Means over the split, nats per example, up is better.
     """
-    at_one = dataclasses.replace(hparams, beta=jnp.ones_like(hparams.beta))
+    objective = hparams.config.objective
+    objective = with_values(objective, beta=jnp.ones_like(objective.beta))  # pyright: ignore[reportAttributeAccessIssue]
+    at_one = dataclasses.replace(hparams, config=with_values(hparams.config, objective=objective))
     loss_of = partial(validate, model, num_examples=len(examples))
     return -jax.vmap(lambda params, hparams: loss_of(params, examples, hparams).loss)(params, at_one)
