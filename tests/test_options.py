@@ -32,6 +32,7 @@ from cvae_jax.options import (
     with_values,
 )
 from cvae_jax.rng import root_key
+from cvae_jax.training import population
 from cvae_jax.training.config import CONDITIONS, HOOKS, TABLES, Config
 
 TINY, HUGE = 2.0**-126, 3.5e38
@@ -197,6 +198,15 @@ def test_rounding_is_float32s():
 def test_a_range_of_betas_is_one_in_float32():
     with pytest.raises(SettingError, match=r"beta_min is 1\.0, expected less than beta_max 1\.00000000001"):
         MultiRate(beta_min=1.0, beta_max=1.00000000001)
+
+
+def test_more_steps_than_int32_counts_are_refused(digits):
+    for epochs in (2**31 // 10 + 1, 2**31 - 1):
+        with pytest.raises(
+            SettingError, match=rf"epochs is {epochs}, expected at most 214748364 of 10 steps each"
+        ):
+            population.build_model([Config(epochs=epochs)], digits)
+    population.build_model([Config(epochs=2**31 // 10)], digits)
 
 
 # Parts
