@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import flax.linen as nn
 import numpy as np
 
+from cvae_jax.errors import DataError
 from cvae_jax.options import Part
 
 if TYPE_CHECKING:
@@ -18,30 +18,47 @@ if TYPE_CHECKING:
 class Condition(Part):
     """What one condition c of each example is made of.
 
-    A subclass is a frozen dataclass. Fields that depend on the data, such as the number of classes, have a default that
-    means "not known yet"; `of_data` fills them in.
+    A subclass is a frozen dataclass. Fields that depend on the data, such as the number of classes, are no options but
+    plain fields with a default that means "not known yet"; `of_data` fills them in. A condition with all of them known
+    is *bound*.
 
     Attributes:
-      features: size of the embedding that `encoder` gives.
+      reads_x: whether c is made of x, by `of_batch`; the data then need no c of their own.
       fixes_output: whether c determines some pixels of x, which `fix_output` then puts into the decoder's output.
     """
 
     kind: ClassVar[str] = "condition"
-    features: ClassVar[int] = 256
+    reads_x: ClassVar[bool] = False
     fixes_output: ClassVar[bool] = False
 
-    def of_data(self, raw: Any) -> tuple[Self, np.ndarray]:
+    @property
+    def name(self) -> str:
+        """What the condition is called in data where it has no other name, and in messages."""
+        return type(self).__name__.lower()
+
+    @property
+    def features(self) -> int:
+        """Size of the embedding that `encoder` gives."""
+        return 256
+
+    def of_data(self, raw: Any) -> tuple[Self, Any]:
         """This condition with what it takes from the data filled in, and the data as c.
 
+        A bound condition stays as it is, and refuses data that do not fit.
+
         Args:
-          raw: n values as a user has them, with a leading axis n.
+          raw: n values as a user has them, with a leading axis n; of a condition that `reads_x` pixels between 0 and 1.
 
         Raises:
           DataError: if it cannot be made of them.
         """
         raise NotImplementedError
 
-    def blank(self, n: int) -> np.ndarray:
+    def of_batch(self, x: Array, c: Any) -> Any:
+        """The conditions of a training batch, after x is augmented and binarized: c, unless they depend on x."""
+        return c
+
+    def blank(self, n: int) -> Any:
         """n conditions of zeros, for the shapes of a program."""
         raise NotImplementedError
 
@@ -49,19 +66,46 @@ class Condition(Part):
         """The network from a batch of c to an `Embedding`."""
         raise NotImplementedError
 
-    def describe(self, c: np.ndarray, names: Sequence[str] | None = None) -> list[str]:
+    def fix_output(self, output: Array, c: Any) -> Array:
+        """The decoder's output, certain where c determines x."""
+        return output
+
+    def value_names(self, raw: Any) -> Any:
+        """The names of all values that c can have; empty where they have none, of several conditions a dictionary.
+
+        Args:
+          raw: as in `of_data`.
+        """
+        return ()
+
+    def describe(self, c: Any, names: Any = ()) -> list[str]:
         """A title for each of some conditions, empty where there is none.
 
         Args:
           c: conditions, with a leading axis.
-          names: of classes or values, where they have names.
+          names: of the values, as `value_names` gives them.
         """
         return [""] * len(c)
 
-    def of_batch(self, x: Array, c: Any) -> Any:
-        """The conditions of a training batch, after x is augmented and binarized: c, unless they depend on x."""
-        return c
 
-    def fix_output(self, output: Array, c: Any) -> Array:
-        """The decoder's output, certain where c determines x."""
-        return output
+def require_finite(array: np.ndarray, what: str) -> np.ndarray:
+    """The array, if float32 holds all of its numbers.
+
+    Raises:
+      DataError: if it does not.
+    """
+    if not (np.abs(array) <= np.finfo(np.float32).max).all():
+        raise DataError(
+            f"{what} has NaN or infinite values, or some too large for float32, expected finite ones"
+        )
+    return array
+
+
+def to_float32(array: np.ndarray, what: str) -> np.ndarray:
+    """The array as float32.
+
+    Raises:
+      DataError: if some numbers are not finite, or too large.
+    """
+    with np.errstate(over="ignore"):
+        return require_finite(array.astype(np.float32), what)

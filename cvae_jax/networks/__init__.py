@@ -1,1 +1,10 @@
 """Encoder and decoder bodies."""
+
+from cvae_jax.networks.base import Network
+from cvae_jax.networks.conv import Conv
+from cvae_jax.networks.mlp import MLP
+from cvae_jax.options import Table
+
+NETWORKS = Table(Network, {"mlp": MLP, "conv": Conv})
+
+__all__ = ["MLP", "NETWORKS", "Conv", "Network"]

@@ -93,11 +93,14 @@ class FromLatents(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, z: Float[Array, "b z"], latent_mask: Bool[Array, " z"]) -> Float[Array, "b f"]:
-        """Map a batch of latents, in float32."""
+    def __call__(
+        self, z: Float[Array, "b z"], latent_mask: Bool[Array, " z"] | None = None
+    ) -> Float[Array, "b f"]:
+        """Map a batch of latents, in float32; without a mask all are in use."""
+        in_use = jnp.ones(z.shape[-1], bool) if latent_mask is None else latent_mask
 
         def kernel(key: Array) -> Array:
-            fan_in = jnp.sum(latent_mask, dtype=jnp.float32)
+            fan_in = jnp.sum(in_use, dtype=jnp.float32)
             return _per_latent_normal(key, z.shape[-1], self.features) * jax.lax.rsqrt(
                 jnp.maximum(fan_in, 1.0)
             )
