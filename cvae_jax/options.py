@@ -15,10 +15,8 @@ import dataclasses
 import importlib
 import math
 import numbers
-import types
-import typing
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Self, cast
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, cast
 
 import jax
 
@@ -196,12 +194,18 @@ class Part:
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Register the class as a pytree."""
         super().__init_subclass__(**arguments)
-        jax.tree_util.register_pytree_with_keys(cls, _flatten, lambda aux, leaves: _unflatten(cls, aux, leaves))
+        jax.tree_util.register_pytree_with_keys(
+            cls, _flatten, lambda aux, leaves: _unflatten(cls, aux, leaves)
+        )
 
     def __post_init__(self) -> None:
         """Check every option, then the part as a whole."""
         for name, option in options_of(type(self)).items():
-            option.check(name, getattr(self, name))
+            value, kind = getattr(self, name), values_of(type(self), name)
+            if kind.several and isinstance(value, list):
+                object.__setattr__(self, name, value := tuple(value))
+            kind.check(name, value)
+            option.check(name, value)
         self.check()
 
     def check(self) -> None:
@@ -224,6 +228,67 @@ def options_of(part: type[Part]) -> dict[str, Option]:
     """
     fields = dataclasses.fields(cast("Any", part))
     return {field.name: field.metadata["option"] for field in fields if "option" in field.metadata}
+
+
+class Values(NamedTuple):
+    """What the values of an option are.
+
+    Attributes:
+      type: bool, int, float or str; Any for what is none of them.
+      several: whether the option holds a tuple of such values.
+    """
+
+    type: Any
+    several: bool
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuse a truth value, a text or a tuple in the place of another; numbers are left to their bounds.
+
+        Raises:
+          SettingError: naming the option.
+        """
+        each = value if isinstance(value, tuple) else (value,)
+        strict = self.type in (bool, str)
+        if value is not None and (
+            self.several != isinstance(value, tuple)
+            or (strict and not all(isinstance(one, self.type) for one in each))
+        ):
+            raise SettingError(f"{name} is {value!r}, expected {self}")
+
+    def __str__(self) -> str:
+        """The type in words.
+
+        Example:
+          >>> str(Values(int, several=True)), str(Values(bool, several=False))
+          ('a list of whole numbers', 'true or false')
+        """
+        one, many = _IN_WORDS.get(self.type, ("a value", "values"))
+        return f"a list of {many}" if self.several else one
+
+
+_IN_WORDS = {
+    bool: ("true or false", "true or false"),
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    str: ("a text", "texts"),
+}
+
+
+def values_of(part: type[Part], name: str) -> Values:
+    """What the values of an option are, by its annotation.
+
+    Example:
+      >>> @dataclasses.dataclass(frozen=True)
+      ... class Blur(Part):
+      ...     widths: tuple[int, ...] = static((3, 5), help="Of the filters, in pixels.")
+      >>> values_of(Blur, "widths")
+      Values(type=<class 'int'>, several=True)
+    """
+    (annotation,) = (field.type for field in dataclasses.fields(cast("Any", part)) if field.name == name)
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    several = text.startswith("tuple[")
+    inner = text.removeprefix("tuple[").partition(",")[0] if several else text.removesuffix(" | None")
+    return Values({"bool": bool, "int": int, "float": float, "str": str}.get(inner, Any), several)
 
 
 def with_values(part: Any, **values: Any) -> Any:
