@@ -294,7 +294,7 @@ class _Modules(nn.Module):
         embedded, mask = self.embed(c), self.mask.value
         q, e = self.encode(x, embedded), self._of_prior(embedded)
         z = jax.vmap(reparameterize)(keys, q.mean, q.logvar)
-        log_q = jax.vmap(log_density, (0, 0, 0, None))(z, q.mean, q.logvar, mask)
+        log_q = log_density(z, q.mean, q.logvar, mask)
         return Inference(z, self.prior.kl(q, z, e, mask), log_q, self.prior.log_prob(z, e, mask), q)
 
     def decode(self, z: Float[Array, "b z"], c: PyTree) -> PyTree:

@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvae_jax.config import Config, Member, require_compatible
 from cvae_jax.data import reading
 from cvae_jax.errors import SettingError
-from cvae_jax.training import loader
-from cvae_jax.training import population as sweep
+from cvae_jax.training import loader, population
+from cvae_jax.training.config import from_flat
+from cvae_jax.training.hparams import stack_hparams
+
 
 CHOICES = {
     "objective": (
@@ -84,18 +85,27 @@ def settings_of(choice):
     }
     fields |= _OF_OBJECTIVES.get(choice.get("objective"), {}) | choice
     try:
-        config, member = split(fields)
-        require_compatible(config, member)
+        config_of(fields)
     except SettingError:
         return None
     return fields
 
 
-def split(fields):
-    """The configuration and the member that settings describe."""
-    names = Member.__dataclass_fields__
-    member = Member(**{name: value for name, value in fields.items() if name in names})
-    return Config(**{name: value for name, value in fields.items() if name not in names}), member
+# The options of the plainest settings that only some choices own.
+_OWNED = {
+    "latent_dim": lambda fields: fields.get("objective") != "nn",
+    "discriminator_width": lambda fields: fields.get("objective") == "factorvae",
+    "mixture_parts": lambda fields: fields.get("prior") == "mixture",
+    "pseudo_inputs": lambda fields: fields.get("prior") == "vamp",
+    "num_components": lambda fields: fields.get("likelihood") == "logistic_mixture",
+}
+
+
+def config_of(fields):
+    """The configuration that settings describe."""
+    return from_flat(
+        **{name: value for name, value in fields.items() if _OWNED.get(name, lambda _: True)(fields)}
+    )
 
 
 def cover():
@@ -141,17 +151,19 @@ def write_datasets(folder):
 def losses(fields, folder: Path):
     """The sums of loss, distortion and rate after 1 step and after 20."""
     condition = fields.get("condition", "label")
-    config, member = split(fields | {"dataset": str(folder / f"{condition}.npz")})
-    dataset = reading.load(config, data_dir=None, cache_dir=folder)
-    model = sweep.build_model(config, dataset, [member])
+    config = config_of(fields | {"dataset": str(folder / f"{condition}.npz")})
+    dataset = reading.load(
+        config.data, config.condition, config.likelihood, config.batch_size, data_dir=None, cache_dir=folder
+    )
+    model = population.build_model([config], dataset)
     per_epoch = loader.steps_per_epoch(config, dataset)
-    h = sweep.stack_hparams([member], capacity=member.latent_dim, steps_per_epoch=per_epoch)
+    h = stack_hparams([config], capacity=config.latent_dim)
     training_data = loader.training_data(config, dataset)
-    population, values = sweep.init(model, h), []
+    members, values = population.init(model, h), []
     for epoch in range(-(-_STEPS // per_epoch)):
         for num_steps in (1, per_epoch - 1) if epoch == 0 else (min(per_epoch, _STEPS - epoch * per_epoch),):
-            population = sweep.run_steps(model, population, h, training_data, jnp.int32(num_steps))
-            sums = population.members.sums
+            members = population.run_steps(model, members, h, training_data, jnp.int32(num_steps))
+            sums = members.members.sums
             values.append([float(term[0]) for term in (sums.loss, sums.distortion, sums.rate)])
     jax.clear_caches()
     return values

@@ -91,7 +91,7 @@ def _log_weights(model: CVAE, z: Float[Array, "b k z"], rest: tuple[Any, ...]) -
     mask = model.latent_mask(params)
 
     def one(z: Float[Array, "b z"]) -> Parts:
-        log_q = jax.vmap(log_density, (0, 0, 0, None))(z, *q, mask)
+        log_q = log_density(z, *q, mask)
         return log_likelihood(model, params, x, z, c), model.log_prior(params, z, c) - log_q
 
     return jax.vmap(one, in_axes=1, out_axes=1)(z)
