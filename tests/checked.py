@@ -1,0 +1,53 @@
+"""The library with its annotations checked at run time: shapes and types of arguments and results, by beartype.
+
+`install()` has to come before the library is imported. Imports that are for type checkers alone are made, too, and
+each function is decorated with `jaxtyping.jaxtyped`.
+"""
+
+import ast
+import importlib.machinery
+import sys
+from importlib.abc import MetaPathFinder
+
+_CHECK = ast.parse("__import__('jaxtyping').jaxtyped(typechecker=__import__('beartype').beartype)").body[0].value
+
+
+class _Decorate(ast.NodeTransformer):
+    def visit_FunctionDef(self, node):
+        self.generic_visit(node)
+        hints = [node.returns, *(argument.annotation for argument in ast.walk(node.args) if hasattr(argument, "annotation"))]
+        # beartype knows `Self` only within classes that it decorates.
+        if not any(isinstance(hint, ast.AST) and "Self" in ast.unparse(hint) for hint in hints):
+            # The last decorator is the first to see the function.
+            node.decorator_list.append(ast.copy_location(_CHECK, node))
+        return node
+
+    def visit_If(self, node):
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return node.body
+        return self.generic_visit(node)
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    def source_to_code(self, data, path, *, _optimize=-1):
+        tree = ast.fix_missing_locations(_Decorate().visit(ast.parse(data)))
+        return compile(tree, path, "exec", dont_inherit=True, optimize=_optimize)
+
+    def path_stats(self, path):
+        # Without these, Python keeps no compiled file, which an unchecked process would find.
+        raise OSError
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname != "cvae_jax" and not fullname.startswith("cvae_jax."):
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+        return spec
+
+
+def install():
+    """Check what is imported from now on."""
+    sys.meta_path.insert(0, _Finder())
