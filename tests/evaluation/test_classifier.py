@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cvae_jax.data.examples import Examples
 from cvae_jax.evaluation import classifier as classifiers
-from cvae_jax.evaluation.bounds import Examples
 from cvae_jax.evaluation.classifier import Classifier, Scores
 
 KEY = jax.random.key(0)

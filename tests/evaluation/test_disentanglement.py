@@ -9,17 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cvae_jax.config import Config, Member
+from models import member, of_digits, stacked
 
+from cvae_jax.conditions import Label
 from cvae_jax.data.dataset import Dataset, Split
+from cvae_jax.data.examples import on_device
 from cvae_jax.data.shapes import COUNTS, render
 from cvae_jax.data.shapes import FACTORS as FACTOR_NAMES
 from cvae_jax.errors import DataError, UserError
-from cvae_jax.evaluation import bounds, disentanglement
+from cvae_jax.evaluation import disentanglement, posteriors
 from cvae_jax.evaluation.disentanglement import code_disentanglement, importances, scores, scores_and_chance
-from cvae_jax.training import population
 from experiments.loop import Session
-from experiments.results import Trained, member_of
+from experiments.results import Trained
 from experiments.scores import disentanglement_scores, require_factors
 
 NAMES = {
@@ -286,24 +287,21 @@ def one_of_two(shapes_of_8):
     """A function from a condition to a session, and its member of 3 latents of 4."""
 
     def make(condition):
-        config = Config(condition=condition, binarize="none")
-        members = (Member(latent_dim=4), Member(latent_dim=3, seed=1))
-        model = population.build_model(config, shapes_of_8, members)
-        hparams = population.stack_hparams(members, capacity=4, steps_per_epoch=1)
-        best = population.init(model, hparams).members.best
-        session = SimpleNamespace(run=SimpleNamespace(config=config), dataset=shapes_of_8, model=model)
-        return cast(Session, session), Trained(1, member_of(best, 1), member_of(hparams, 1))
+        model = of_digits(4, condition=condition)
+        session = SimpleNamespace(dataset=shapes_of_8, model=model)
+        best = SimpleNamespace(params=member(stacked(model, (4, 3)), 1))
+        return cast(Session, session), cast(Trained, SimpleNamespace(best=best))
 
     return make
 
 
-@pytest.mark.parametrize(("condition", "first"), [("none", 0), ("label", 1)])
+@pytest.mark.parametrize(("condition", "first"), [(None, 0), (Label(3), 1)])
 def test_a_model_is_scored_by_the_factors_it_is_not_given(one_of_two, shapes_of_8, condition, first):
     session, trained = one_of_two(condition)
     record = disentanglement_scores(session, trained)
     assert record.pop("factors") == list(FACTOR_NAMES[first:])
-    examples = bounds.on_device(shapes_of_8.test, shapes_of_8.x_max)
-    q = bounds.posteriors(session.model, trained.best.params, examples, trained.hparams.latent_mask)
+    examples = on_device(shapes_of_8.test, shapes_of_8.x_max)
+    q = posteriors.encode_examples(session.model, trained.best.params, examples)
     means = np.asarray(q.mean)[:, :3]
     rows = np.random.default_rng(0).permutation(200)
     factors = shapes_of_8.test.factors[rows, first:]
@@ -317,4 +315,4 @@ def test_data_without_factors_is_refused(digits):
     with pytest.raises(
         UserError, match=r"known factors, and digits has none: expected shapes, .*factors_test"
     ):
-        require_factors(digits, "label")
+        require_factors(digits, Label(10))

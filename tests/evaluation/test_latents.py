@@ -2,22 +2,25 @@
 
 import math
 from functools import partial
-from operator import itemgetter
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiled import encode
+from models import member, of_digits, stacked
 from scipy import integrate, special, stats
 
-from cvae_jax.conditions.kinds import Label, Vector
-from cvae_jax.config import Config, Member
-from cvae_jax.evaluation import bounds, latents
+from cvae_jax.conditions import Label, Vector
+from cvae_jax.data.examples import Examples, on_device
+from cvae_jax.evaluation import latents
 from cvae_jax.evaluation.latents import LatentTerms
+from cvae_jax.likelihoods import Bernoulli
 from cvae_jax.losses import gaussian_kl, reparameterize, standard_normal_kl
-from cvae_jax.model import CVAE, Gaussian
-from cvae_jax.training import population
+from cvae_jax.model import CVAE
+from cvae_jax.networks import MLP
+from cvae_jax.nn.latent import Gaussian
+from cvae_jax.priors import Conditional, Flow, Standard
+from cvae_jax.training.config import Config
 from experiments import results
 from experiments.workdir import Run
 
@@ -232,36 +235,27 @@ def test_the_parts_add_up_to_the_rate():
 
 
 @pytest.fixture(scope="module")
-def members(make_sweep):
-    """A model, two members' parameters with biases drawn at random, and their masks: 5 latents and 3."""
-    model, h, _ = make_sweep(Member(latent_dim=5), Member(latent_dim=3, seed=1), hidden=(16,))
-    params = population.init(model, h).members.params
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda a: a + jnp.asarray(rng.normal(0, 0.1, a.shape), jnp.float32), params)
-    return model, params, h.latent_mask
+def members():
+    """A model, and the parameters of members with 5 latents and 3."""
+    model = of_digits(5, hidden=(16,))
+    return model, stacked(model, (5, 3), noise=0.1)
 
 
 @pytest.fixture(scope="module")
 def test_split(digits):
-    return bounds.on_device(digits.test, digits.x_max)
+    return on_device(digits.test, digits.x_max)
 
 
 @pytest.fixture(scope="module")
 def together(members, test_split):
-    model, params, masks = members
-    return latents.members_latent_terms(model, params, test_split, masks)
-
-
-def member(members, i):
-    model, params, masks = members
-    return model, jax.tree.map(itemgetter(i), params), masks[i]
+    return latents.members_latent_terms(*members, test_split)
 
 
 def test_the_whole_split_counts(members, together, test_split):
-    model, params, mask = member(members, 1)
+    model, params = members
     assert together.information.shape == (2, 359)
     x, c = test_split.take(jnp.arange(359))
-    q = encode(model, params, x, c, mask)
+    q = jax.jit(model.encode)(member(params, 1), x, c)
     means, labels = np.asarray(q.mean), np.asarray(c)
     within = np.concatenate([means[labels == k] - means[labels == k].mean(axis=0) for k in np.unique(labels)])
     np.testing.assert_allclose(together.variance[1], np.mean(within**2, axis=0), rtol=1e-4)
@@ -272,19 +266,19 @@ def test_the_whole_split_counts(members, together, test_split):
 
 
 def test_members_together_are_members_in_turn(members, together, test_split):
-    model, params, masks = members
+    model, params = members
     for i in range(2):
-        own = jax.tree.map(lambda a, i=i: a[i : i + 1], (params, masks))
-        alone = latents.members_latent_terms(model, own[0], test_split, own[1])
+        own = jax.tree.map(lambda a, i=i: a[i : i + 1], params)
+        alone = latents.members_latent_terms(model, own, test_split)
         for a, b in zip(alone, together, strict=True):
             np.testing.assert_allclose(a[0], b[i], rtol=1e-4, atol=1e-5)
 
 
 def test_masked_latents_say_nothing(members, together, test_split):
-    model, params, masks = members
+    model, params = members
     inner = dict(params["params"])
     inner["to_latents"] = {k: v.at[1, ..., 3:].set(50.0) for k, v in inner["to_latents"].items()}
-    changed = latents.members_latent_terms(model, {"params": inner}, test_split, masks)
+    changed = latents.members_latent_terms(model, params | {"params": inner}, test_split)
     for a, b in zip(changed, together, strict=True):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(together.variance[1, 3:], 0.0)
@@ -292,9 +286,9 @@ def test_masked_latents_say_nothing(members, together, test_split):
 
 
 def test_of_a_larger_split_a_part_is_drawn(members, test_split, monkeypatch):
-    model, params, mask = member(members, 1)
+    model, params = members
     monkeypatch.setattr(latents, "MAX_EXAMPLES", 40)
-    terms = jax.jit(latents.latent_terms, static_argnums=0)(model, params, test_split, mask, KEY)
+    terms = jax.jit(latents.latent_terms, static_argnums=0)(model, member(params, 1), test_split, KEY)
     assert terms.information.shape == (40,)
     assert float(terms.information.max()) <= math.log(40) + 1e-6
     assert len(np.unique(terms.information)) == 40
@@ -303,50 +297,53 @@ def test_of_a_larger_split_a_part_is_drawn(members, test_split, monkeypatch):
 # Active units
 
 
-def terms_of(config, params_of=lambda params: params, c=None):
+def terms_of(model, params_of=lambda params: params, c=None):
     """The terms of a small model on noise, and the posterior means."""
-    condition = Label(4) if config.condition == "label" else Vector(3)
     c = jnp.arange(200) % 4 if c is None else c
-    model = CVAE(config, (8, 8, 1), condition, 3)
     x = jnp.asarray(np.random.default_rng(0).uniform(size=(200, 8, 8, 1)), jnp.float32)
-    mask = jnp.ones(3, bool)
-    params = jax.jit(model.init)(jax.random.key(0), x[:2], c[:2], mask, jax.random.key(1))
-    params = params_of(
-        jax.tree.map(lambda a: a + 0.05 * jnp.sin(jnp.arange(a.size, dtype=a.dtype)).reshape(a.shape), params)
-    )
-    examples = bounds.Examples(x, c, jnp.float32(1))
-    return latent_terms(model, params, examples, mask, KEY), encode(model, params, x, c, mask).mean
+    params = jax.jit(model.init)(jax.random.key(0))
+    params |= {
+        "params": params_of(
+            jax.tree.map(
+                lambda a: a + 0.05 * jnp.sin(jnp.arange(a.size, dtype=a.dtype)).reshape(a.shape), params["params"]
+            )
+        )
+    }
+    terms = latent_terms(model, params, Examples(x, c, jnp.float32(1)), KEY)
+    return terms, jax.jit(model.encode)(params, x, c).mean
+
+
+def small(prior, condition=Label(4), **fields):  # noqa: B008
+    return CVAE(MLP(hidden=(16,)), Bernoulli(), prior, condition, shape=(8, 8, 1), capacity=3, **fields)
 
 
 def blind(params):
     """The same variables, of an encoder that does not look at x."""
     params = jax.tree.map(lambda a: a, params)
-    first = params["params"]["encoder"]["Dense_0"]
+    first = params["encoder"]["Dense_0"]
     first["kernel"] = jnp.zeros_like(first["kernel"])
     return params
 
 
-@pytest.mark.parametrize("prior", ["standard", "conditional", "flow"])
+@pytest.mark.parametrize("prior", [Standard(), Conditional(), Flow()])
 def test_a_latent_that_repeats_the_label_is_not_active(prior):
-    config = Config(hidden=(16,), prior=prior)
-    terms, means = terms_of(config, blind)
+    terms, means = terms_of(small(prior), blind)
     assert float(jnp.var(means, axis=0).min()) > latents.ACTIVE_VARIANCE
     assert float(terms.variance.max()) < 1e-9
     np.testing.assert_allclose(terms.conditional_information, 0.0, atol=1e-5)
     assert float(jnp.mean(terms.information)) > 0.01
-    seeing, _ = terms_of(config)
+    seeing, _ = terms_of(small(prior))
     assert float(seeing.variance.min()) > latents.ACTIVE_VARIANCE
 
 
 def test_a_latent_that_repeats_another_condition_is_not_active():
     """The posterior of a GSNN is the prior itself."""
     c = jnp.asarray(np.random.default_rng(1).normal(size=(200, 3)), jnp.float32)
-    fields = {"hidden": (16,), "condition": "vector", "prior": "conditional"}
-    terms, means = terms_of(Config(objective="gsnn", **fields), c=c)
+    terms, means = terms_of(small(Conditional(), Vector(3), posterior="prior"), c=c)
     assert float(jnp.var(means, axis=0).min()) > latents.ACTIVE_VARIANCE
     assert float(terms.variance.max()) < 1e-9
     assert terms.conditional_information is None
-    seeing, _ = terms_of(Config(**fields), c=c)
+    seeing, _ = terms_of(small(Conditional(), Vector(3)), c=c)
     assert float(seeing.variance.min()) > latents.ACTIVE_VARIANCE
 
 
@@ -354,14 +351,14 @@ def test_active_units_do_not_depend_on_the_scale_that_a_prior_gives_them():
     """Posterior and prior narrower by e⁻⁵ alike are the same model, but for the names of its latents."""
 
     def narrow(params):
-        maps = (params["params"]["to_latents"], params["params"]["prior"]["to_latents"])
+        maps = (params["to_latents"], params["prior"]["to_latents"])
         for of_latents in maps:
             of_latents |= {k: a * math.exp(-5) for k, a in of_latents.items() if k.startswith("mean")}
             of_latents["logvar_bias"] = of_latents["logvar_bias"] - 10.0
         return params
 
-    config = Config(hidden=(16,), prior="conditional")
-    (wide, means), (thin, thin_means) = terms_of(config), terms_of(config, narrow)
+    model = small(Conditional())
+    (wide, means), (thin, thin_means) = terms_of(model), terms_of(model, narrow)
     np.testing.assert_allclose(thin_means, means * math.exp(-5), rtol=1e-4)
     np.testing.assert_allclose(thin.variance, wide.variance, rtol=1e-3)
     np.testing.assert_allclose(thin.information, wide.information, rtol=1e-3, atol=1e-4)

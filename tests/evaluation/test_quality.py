@@ -2,19 +2,18 @@
 
 import dataclasses
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cvae_jax.config import Config, Member
+from cvae_jax.conditions import Label
 from scipy.linalg import sqrtm
 
 from cvae_jax.data import reading
 from cvae_jax.data.dataset import Split, unit
 from cvae_jax.errors import DataError, UserError
-from cvae_jax.evaluation import quality
-from cvae_jax.likelihoods import families
+from cvae_jax.evaluation import distances, quality
+from cvae_jax.likelihoods import Bernoulli, Gaussian
 from experiments import quality as judging
 from experiments.workdir import Run
 
@@ -36,44 +35,44 @@ def test_frechet_distance_of_diagonal_gaussians():
     (m, s), (n, t) = (([1.0, -2.0, 0.5], [1.0, 3.0, 0.1]), ([0.0, 2.0, 0.5], [2.0, 0.5, 0.0]))
     x, y = with_moments(m, s), with_moments(n, t, n=70, seed=1)
     expected = np.sum((np.array(m) - n) ** 2) + np.sum((np.array(s) - t) ** 2)
-    np.testing.assert_allclose(quality.frechet_distance(x, y), expected, rtol=1e-12)
+    np.testing.assert_allclose(distances.frechet_distance(x, y), expected, rtol=1e-12)
 
 
 def test_frechet_distance_agrees_with_a_matrix_root():
     x, y = RNG.normal(size=(200, 6)) @ RNG.normal(size=(6, 6)), RNG.normal(size=(90, 6)) + 1.0
     a, b = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
     expected = np.sum((x.mean(0) - y.mean(0)) ** 2) + np.trace(a + b - 2 * sqrtm(a @ b).real)
-    np.testing.assert_allclose(quality.frechet_distance(x, y), expected, rtol=1e-10)
+    np.testing.assert_allclose(distances.frechet_distance(x, y), expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("n", [5, 500])  # fewer than dimensions: singular covariances
 def test_frechet_distance_of_a_set_and_itself_is_0(n):
     x = 10 * RNG.normal(size=(n, 20)).astype(np.float32)
-    assert quality.frechet_distance(x, x) <= 1e-9
-    assert quality.frechet_distance(x, x[::-1]) <= 1e-9
+    assert distances.frechet_distance(x, x) <= 1e-9
+    assert distances.frechet_distance(x, x[::-1]) <= 1e-9
 
 
 def test_frechet_distance_knows_no_axes_order_or_origin():
     x, y = RNG.normal(size=(40, 7)), 2 * RNG.normal(size=(15, 7))
-    distance = quality.frechet_distance(x, y)
+    distance = distances.frechet_distance(x, y)
     rotation = np.linalg.qr(RNG.normal(size=(7, 7)))[0]
-    np.testing.assert_allclose(quality.frechet_distance(y, x), distance, rtol=1e-9)
+    np.testing.assert_allclose(distances.frechet_distance(y, x), distance, rtol=1e-9)
     np.testing.assert_allclose(
-        quality.frechet_distance(x @ rotation + 3, y @ rotation + 3), distance, rtol=1e-9
+        distances.frechet_distance(x @ rotation + 3, y @ rotation + 3), distance, rtol=1e-9
     )
-    np.testing.assert_allclose(quality.frechet_distance(3 * x, 3 * y), 9 * distance, rtol=1e-9)
+    np.testing.assert_allclose(distances.frechet_distance(3 * x, 3 * y), 9 * distance, rtol=1e-9)
 
 
 def test_frechet_distance_of_what_is_not_finite_is_nan():
     x = np.ones((4, 2))
-    assert np.isnan(quality.frechet_distance(x, np.full((4, 2), np.inf)))
+    assert np.isnan(distances.frechet_distance(x, np.full((4, 2), np.inf)))
 
 
 # Kernel distance
 
 
 def test_kernel_distance_agrees_with_a_loop_over_pairs(monkeypatch):
-    monkeypatch.setattr(quality, "_ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(distances, "_ROWS_AT_ONCE", 4)
     x, y = RNG.normal(size=(9, 3)), RNG.normal(size=(6, 3)) + 0.5
 
     def k(a, b):
@@ -84,22 +83,22 @@ def test_kernel_distance_agrees_with_a_loop_over_pairs(monkeypatch):
         + np.mean([k(a, b) for i, a in enumerate(y) for j, b in enumerate(y) if i != j])
         - 2 * np.mean([k(a, b) for a in x for b in y])
     )
-    np.testing.assert_allclose(quality.kernel_distance(x, y), expected, rtol=1e-12)
+    np.testing.assert_allclose(distances.kernel_distance(x, y), expected, rtol=1e-12)
 
 
 def test_kernel_distance_has_no_bias():
     x = RNG.normal(size=(300, 2, 10, 4))
-    same = [quality.kernel_distance(a, b) for a, b in x]
+    same = [distances.kernel_distance(a, b) for a, b in x]
     assert abs(np.mean(same)) < 4 * np.std(same) / np.sqrt(len(same))
     # k(x, y) = (xᵀy/d + 1)³ of points at 0 and at 1: 1 + 8 − 2.
-    np.testing.assert_allclose(quality.kernel_distance(np.zeros((5, 4)), np.ones((3, 4))), 7.0)
+    np.testing.assert_allclose(distances.kernel_distance(np.zeros((5, 4)), np.ones((3, 4))), 7.0)
 
 
 # Precision and recall
 
 
 def test_precision_and_recall_agree_with_their_definition(monkeypatch):
-    monkeypatch.setattr(quality, "_ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(distances, "_ROWS_AT_ONCE", 4)
     real, generated = RNG.normal(size=(9, 2)), 0.7 * RNG.normal(size=(9, 2)) + 0.4
 
     def among(point, others):
@@ -111,26 +110,26 @@ def test_precision_and_recall_agree_with_their_definition(monkeypatch):
         np.mean([among(point, generated) for point in real]),
     )
     assert 0 < min(expected) < max(expected) < 1
-    np.testing.assert_allclose(quality.precision_recall(real, generated, k=2), expected, rtol=1e-12)
+    np.testing.assert_allclose(distances.precision_recall(real, generated, k=2), expected, rtol=1e-12)
 
 
 def test_what_is_dropped_costs_recall_and_what_is_invented_precision():
     modes = np.repeat([[0.0, 0.0], [50.0, 0.0]], 100, axis=0)
     real = modes + RNG.normal(size=(200, 2))
-    dropped = quality.precision_recall(real, RNG.normal(size=(200, 2)))
+    dropped = distances.precision_recall(real, RNG.normal(size=(200, 2)))
     assert dropped.precision > 0.9
     assert dropped.recall <= 0.5
     invented = modes + RNG.normal(size=(200, 2))
     invented[100:] += 50.0
-    assert quality.precision_recall(real, invented).precision <= 0.5
-    assert quality.precision_recall(real, real) == (1.0, 1.0)
-    assert quality.precision_recall(real, np.repeat(real[:1], 200, axis=0)) == (1.0, 1 / 200)
+    assert distances.precision_recall(real, invented).precision <= 0.5
+    assert distances.precision_recall(real, real) == (1.0, 1.0)
+    assert distances.precision_recall(real, np.repeat(real[:1], 200, axis=0)) == (1.0, 1 / 200)
 
 
 def test_sets_of_different_size_are_not_compared():
     for n, m in ((10, 9), (3, 3)):
         with pytest.raises(ValueError, match=f"as many real as generated images, > 3, got {n} and {m}"):
-            quality.compare(np.zeros((n, 2)), np.zeros((m, 2)))
+            distances.compare(np.zeros((n, 2)), np.zeros((m, 2)))
 
 
 # Diversity
@@ -138,36 +137,37 @@ def test_sets_of_different_size_are_not_compared():
 
 def test_diversity_of_real_images_is_1_and_of_one_image_0():
     real, c = RNG.normal(size=(60, 5)) * np.arange(1, 61)[:, None], np.arange(60) % 3
-    np.testing.assert_allclose(quality.diversity(real, c, real, c), 1.0)
-    np.testing.assert_allclose(quality.diversity(real[c], c, real, c), 0.0)
-    np.testing.assert_allclose(quality.diversity(-2 * real, c, real, c), 2.0)
+    np.testing.assert_allclose(distances.diversity(real, c, real, c), 1.0)
+    np.testing.assert_allclose(distances.diversity(real[c], c, real, c), 0.0)
+    np.testing.assert_allclose(distances.diversity(-2 * real, c, real, c), 2.0)
 
 
 def test_diversity_leaves_out_classes_without_two_real_images_that_differ():
     c = np.array([0, 0, 1, 1, 2, 2])
     real, real_c = np.array([[0.0], [4.0], [1.0], [5.0], [5.0]]), np.array([0, 0, 1, 2, 2])
-    np.testing.assert_allclose(quality.diversity(np.arange(6.0)[:, None], c, real, real_c), [0.25])
+    np.testing.assert_allclose(distances.diversity(np.arange(6.0)[:, None], c, real, real_c), [0.25])
 
 
 # Models whose decoder is known
 
 
-class Memory(nn.Module):
+@dataclasses.dataclass(frozen=True)
+class Memory:
     """Decodes z to a remembered image of class c, picked by the first latent. Its parameters are the images."""
 
-    shape: tuple
-    capacity: int = 2
-    config: Config = Config(likelihood="gaussian", binarize="none")
+    likelihood = Gaussian()
+    condition = Label(10)
+    flat_latents = True
 
-    @property
-    def likelihood(self):
-        return families.likelihood(self.config)
+    def generate(self, params, c, keys, temperature=1.0):
+        return temperature * jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys)
 
-    @nn.compact
-    def decode(self, z, c, mask):
-        images = self.param("images", nn.initializers.zeros, self.shape)
-        which = jnp.floor(jax.scipy.stats.norm.cdf(z[:, 0]) * images.shape[1]).astype(jnp.int32)
-        return images[c, jnp.minimum(which, images.shape[1] - 1)]
+    def decode(self, params, z, c):
+        which = jnp.floor(jax.scipy.stats.norm.cdf(z[:, 0]) * params.shape[1]).astype(jnp.int32)
+        return params[c, jnp.minimum(which, params.shape[1] - 1)]
+
+    def mean(self, outputs):
+        return jax.vmap(self.likelihood.mean)(outputs)
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def grey(digits):
 
 @pytest.fixture(scope="module")
 def judge(grey):
-    return quality.appoint_judge(grey, quality.train_classifier(grey, num_steps=STEPS))
+    return quality.make_judge(grey, quality.train_classifier(grey, num_steps=STEPS))
 
 
 @pytest.fixture(scope="module")
@@ -203,13 +203,7 @@ def judged(judge, grey):
 
 def quality_of(judge, images, num_steps):
     with jax.numpy_dtype_promotion("standard"):
-        return quality.sample_quality(
-            judge,
-            Memory(images.shape),
-            {"params": {"images": jnp.asarray(images)}},
-            jnp.ones(2, bool),
-            num_steps=num_steps,
-        )
+        return quality.sample_quality(judge, Memory(), jnp.asarray(images), num_steps=num_steps)
 
 
 def test_a_perfect_model_scores_what_real_images_score(grey, monkeypatch):
@@ -217,7 +211,7 @@ def test_a_perfect_model_scores_what_real_images_score(grey, monkeypatch):
     monkeypatch.setattr(quality, "_NUM_IMAGES", 1000)
     classifier = quality.Classifier(grey.num_classes)
     params = classifier.init(jax.random.key(0), jnp.zeros((1, *grey.shape)))
-    judge = quality.appoint_judge(grey, params)
+    judge = quality.make_judge(grey, params)
     n = min(len(grey.validation), len(grey.test))
     assert len(grey.validation) != len(grey.test)
     assert len(judge.compared) == len(judge.others_c) == n
@@ -269,12 +263,11 @@ def test_a_decoder_that_takes_the_wrong_class_is_found_out(judged):
 def test_the_judge_sees_draws_where_the_data_are_binary(grey):
     def sees_draws(x, likelihood):
         split = Split(x, grey.train.c)
-        config = Config(likelihood=likelihood, binarize="none")
-        return quality.judges_draws(dataclasses.replace(grey, train=split), config)
+        return quality.uses_draws(dataclasses.replace(grey, train=split), likelihood)
 
-    assert sees_draws(np.round(grey.train.x), "bernoulli")
-    assert not sees_draws(grey.train.x, "bernoulli")
-    assert not sees_draws(np.round(grey.train.x), "gaussian")
+    assert sees_draws(np.round(grey.train.x), Bernoulli())
+    assert not sees_draws(grey.train.x, Bernoulli())
+    assert not sees_draws(np.round(grey.train.x), Gaussian())
 
 
 def test_one_class_cannot_be_judged(grey):
@@ -297,7 +290,7 @@ def trained_classifiers(monkeypatch):
         return jax.tree.map(lambda a: jax.random.normal(key, a.shape), quality.abstract_classifier(dataset))
 
     monkeypatch.setattr(quality, "train_classifier", init)
-    monkeypatch.setattr(quality, "appoint_judge", lambda dataset, params, *, seed: (dataset, params))
+    monkeypatch.setattr(quality, "make_judge", lambda dataset, params, *, seed: (dataset, params))
     return datasets
 
 

@@ -1,14 +1,13 @@
 """Errors of reconstructions against scikit-image's of single images, and of a model against its own pictures."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from models import member, of_digits, stacked
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
-from cvae_jax.config import Member
-from cvae_jax.evaluation import bounds, reconstruction, sampling
-from cvae_jax.training import population
+from cvae_jax.data.examples import on_device
+from cvae_jax.evaluation import reconstruction, sampling
 
 RNG = np.random.default_rng(0)
 
@@ -52,15 +51,14 @@ def test_images_too_small_for_a_window_have_no_similarity():
 
 
 def test_a_model_is_judged_by_the_means_of_its_decoder_at_the_means_of_its_posteriors(
-    make_sweep, digits, monkeypatch
+    digits, monkeypatch
 ):
-    model, h, _ = make_sweep(Member(latent_dim=5), Member(latent_dim=3, seed=1), hidden=(16,))
-    params = jax.tree.map(lambda a: a[1] + 0.05, population.init(model, h).members.params)
-    examples = bounds.on_device(digits.test, digits.x_max)
-    mask = h.latent_mask[1]
+    model = of_digits(5, hidden=(16,))
+    params = member(stacked(model, (5, 3), noise=0.05), 1)
+    examples = on_device(digits.test, digits.x_max)
     x, c = examples.take(jnp.arange(len(examples)))
-    images = np.asarray(sampling.reconstruct(model, params, x, c, mask), np.float64)
-    found = reconstruction.reconstruction_errors(model, params, examples, mask)
+    images = np.asarray(sampling.reconstruct(model, params, x, c), np.float64)
+    found = reconstruction.reconstruction_errors(model, params, examples)
     expected = np.mean((np.asarray(x) - images) ** 2, axis=(1, 2, 3))
     np.testing.assert_allclose(found.mse, expected, rtol=1e-4)
     summary = reconstruction.summarize(found, digits.shape)
@@ -69,6 +67,6 @@ def test_a_model_is_judged_by_the_means_of_its_decoder_at_the_means_of_its_poste
     assert summary["reconstruction_ssim"] == pytest.approx(np.mean(found.ssim), rel=1e-12)
     assert summary["ssim_window"] == 3
     monkeypatch.setattr(reconstruction, "_IMAGES_AT_ONCE", 100)
-    parts = reconstruction.reconstruction_errors(model, params, examples, mask)
+    parts = reconstruction.reconstruction_errors(model, params, examples)
     for whole, part in zip(found, parts, strict=True):
         np.testing.assert_allclose(part, whole, rtol=1e-4)

@@ -7,85 +7,78 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cvae_jax.config import Member
+from models import member, of_digits, stacked
 from scipy import stats
 from sklearn.datasets import load_digits
 
-from cvae_jax.conditions.kinds import Vector
+from cvae_jax.conditions import Vector
+from cvae_jax.data.examples import on_device
 from cvae_jax.errors import DataError, SettingError, UserError
-from cvae_jax.evaluation import bounds, posteriors, sampling
+from cvae_jax.evaluation import posteriors, sampling
 from cvae_jax.losses import standard_normal_kl
-from cvae_jax.model import Gaussian, encode
+from cvae_jax.nn.latent import Gaussian
 from cvae_jax.plots import drawing, latents
-from cvae_jax.training import population
 from experiments.pictures import chosen_of
 
 Z = jnp.array([[0.3, -1.0, 2.0, 0.0, 0.0], [-2.0, 1.0, 0.5, 0.0, 0.0]])
 
 
 @pytest.fixture(scope="module")
-def one(make_sweep):
-    """A model with room for 5 latents, parameters of a member of 3 with biases drawn at random, and its mask."""
-    model, h, _ = make_sweep(Member(latent_dim=5), Member(latent_dim=3, seed=1))
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda a: a[1] + jnp.asarray(rng.normal(0, 0.02, a.shape[1:]), jnp.float32),
-        population.init(model, h).members.params,
-    )
-    return model, params, h.latent_mask[1]
+def one():
+    """A model with room for 5 latents, and the parameters of a member of 3."""
+    model = of_digits(5)
+    return model, member(stacked(model, (5, 3)), 1)
 
 
 @pytest.fixture(scope="module")
 def q(one, digits):
-    model, params, mask = one
-    return bounds.posteriors(model, params, bounds.on_device(digits.test, digits.x_max), mask)
+    return posteriors.encode_examples(*one, on_device(digits.test, digits.x_max))
 
 
 # Classes compared
 
 
 def test_a_soft_label_of_one_class_is_its_label(one):
-    model, params, mask = one
+    model, params = one
     c = jnp.array([4, 7])
-    hard, soft = (sampling.decode_mean(model, params, Z, each, mask) for each in (c, jax.nn.one_hot(c, 10)))
+    hard, soft = (sampling.decode_mean(model, params, Z, each) for each in (c, jax.nn.one_hot(c, 10)))
     np.testing.assert_array_equal(hard, soft)
 
 
 def test_walks_between_labels_include_both_ends(one):
-    model, params, mask = one
-    images = sampling.interpolate_labels(model, params, Z[0], jnp.int32(4), jnp.int32(7), mask, steps=5)
+    model, params = one
+    images = sampling.interpolate_labels(model, params, Z[0], jnp.int32(4), jnp.int32(7), steps=5)
     assert images.shape == (5, 8, 8, 1)
     weights = np.zeros((3, 10), np.float32)
     weights[[0, 1, 1, 2], [4, 4, 7, 7]] = [1.0, 0.5, 0.5, 1.0]
-    expected = sampling.decode_mean(model, params, Z[jnp.array([0, 0, 0])], jnp.asarray(weights), mask)
+    expected = sampling.decode_mean(model, params, Z[jnp.array([0, 0, 0])], jnp.asarray(weights))
     np.testing.assert_allclose(images[::2], expected, atol=1e-6)
-    ends = sampling.decode_mean(model, params, Z[jnp.array([0, 0])], jnp.array([4, 7]), mask)
+    ends = sampling.decode_mean(model, params, Z[jnp.array([0, 0])], jnp.array([4, 7]))
     np.testing.assert_allclose(images[jnp.array([0, 4])], ends, atol=1e-6)
     assert len({image.tobytes() for image in np.asarray(images)}) == 5
 
 
 def test_a_row_across_labels_is_one_z(one):
-    model, params, mask = one
+    model, params = one
     c = jnp.array([7, 0, 3])
-    images = sampling.across_labels(model, params, Z, c, mask)
+    images = sampling.across_labels(model, params, Z, c)
     assert images.shape == (2, 3, 8, 8, 1)
     for row, z in zip(images, Z, strict=True):
-        expected = sampling.decode_mean(model, params, jnp.stack([z, z, z]), c, mask)
+        expected = sampling.decode_mean(model, params, jnp.stack([z, z, z]), c)
         np.testing.assert_allclose(row, expected, atol=1e-6)
     assert (jnp.abs(images[0] - images[1]).max(axis=(1, 2, 3)) > 1e-4).all()
     np.testing.assert_array_equal(
-        images, sampling.across_labels(model, params, Z.at[:, 3:].set(5.0), c, mask)
+        images, sampling.across_labels(model, params, Z.at[:, 3:].set(5.0), c)
     )
 
 
-def test_a_model_without_a_condition_has_no_classes_to_compare(make_sweep):
-    model, _, _ = make_sweep(Member(latent_dim=2), condition="none")
-    mask, c = jnp.ones(2, bool), jnp.arange(3)
+def test_a_model_without_a_condition_has_no_classes_to_compare():
+    model, c = of_digits(2, condition=None), jnp.arange(3)
     for compare in (
-        partial(sampling.across_labels, model, {}, jnp.zeros((1, 2)), c, mask),
-        partial(sampling.interpolate_labels, model, {}, jnp.zeros(2), c[0], c[1], mask, steps=3),
+        partial(sampling.across_labels, model, {}, jnp.zeros((1, 2)), c),
+        partial(sampling.interpolate_labels, model, {}, jnp.zeros(2), c[0], c[1], steps=3),
     ):
-        with pytest.raises(SettingError, match="condition is 'none', expected label"):
+        with pytest.raises(SettingError, match="condition is none, expected label"):
             compare()
 
 
@@ -93,12 +86,12 @@ def test_a_model_without_a_condition_has_no_classes_to_compare(make_sweep):
 
 
 def test_posteriors_are_those_of_the_examples(one, q, digits):
-    model, params, mask = one
+    model, params = one
     n = len(digits.test)
     assert n % 250
     assert q.mean.shape == q.logvar.shape == (n, 5)
-    x, c = bounds.on_device(digits.test, digits.x_max).take(jnp.array([0, 249, 250, n - 1]))
-    few = jax.jit(partial(encode, model))(params, x, c, mask)
+    x, c = on_device(digits.test, digits.x_max).take(jnp.array([0, 249, 250, n - 1]))
+    few = jax.jit(model.encode)(params, x, c)
     rows = jnp.array([0, 249, 250, n - 1])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[rows], b, atol=1e-5), q, few)
 
@@ -107,7 +100,7 @@ def test_the_latents_information_sums_to_the_rate(one, q):
     kl = posteriors.kl_per_latent(q)
     np.testing.assert_allclose(kl.sum(), jnp.mean(jax.vmap(standard_normal_kl)(q.mean, q.logvar)), rtol=1e-5)
     np.testing.assert_array_equal(kl[3:], 0.0)
-    order = posteriors.by_information(q, one[2])
+    order = posteriors.by_information(q, one[0].latent_mask(one[1]))
     assert sorted(order) == [0, 1, 2]
     assert (np.diff(kl[order]) <= 0).all()
 
