@@ -181,9 +181,7 @@ def styles_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
     dataset = session.dataset
     firsts = np.array([rows[0] for rows in _rows_by_class(session)])
     classes = np.arange(min(dataset.num_classes, _MOST_CLASSES))
-    images = sampling.across_labels(
-        session.model, trained.best.params, q.mean[firsts], jnp.asarray(classes)
-    )
+    images = sampling.across_labels(session.model, trained.best.params, q.mean[firsts], jnp.asarray(classes))
     return _beside_test_images(
         session, unit(dataset.test.x[firsts], dataset.x_max)[:, None], np.asarray(images),
         title=f"the z of a test image under every class: a z per row{_first_of(session)}",

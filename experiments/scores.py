@@ -111,7 +111,9 @@ def factors_to_score(dataset: Dataset, condition: Condition | None) -> Scored:
     chosen = factors[rows][:, scored]
     names = [dataset.factor_names[j] for j in scored]
     if not (chosen != chosen[:1]).any():
-        left_out = f" besides {', '.join(dataset.factor_names[j] for j in conditions)}, which is the condition"
+        left_out = (
+            f" besides {', '.join(dataset.factor_names[j] for j in conditions)}, which is the condition"
+        )
         raise UserError(
             f"disentanglement is scored against factors that vary, and those of {dataset.name} have one value only: "
             f"{', '.join(names) or 'none'}; expected one that varies{left_out if conditions else ''}"

@@ -50,6 +50,7 @@ def fitted(model, params, examples, *, steps, learning_rate, batch_size=32):
             return jnp.mean(drawn.rate - drawn.log_likelihood)
 
         gradient = jax.grad(loss)(inner)
+        # optax raises a float to the power of its int32 step count, which strict promotion refuses.
         with jax.numpy_dtype_promotion("standard"):
             updates, state = optimizer.update(gradient, state, inner)
         return (optax.apply_updates(inner, updates), state), None

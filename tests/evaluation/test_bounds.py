@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,66 +9,70 @@ import pytest
 from models import fitted, of_digits
 from scipy import stats
 
-from cvae_jax.conditions import Label
 from cvae_jax.data.dataset import Split
 from cvae_jax.data.examples import on_device
 from cvae_jax.draws import draw
 from cvae_jax.evaluation import bounds as evaluation
 from cvae_jax.likelihoods import Gaussian
-from cvae_jax.model import CVAE
-from cvae_jax.networks.base import Network
-from cvae_jax.nn.latent import FromLatents
+from cvae_jax.losses import gaussian_log_density, reparameterize, standard_normal_kl_per_latent
+from cvae_jax.model import Inference
 from cvae_jax.objectives import Elbo, Iwae
 from cvae_jax.objectives.base import Batch
-from cvae_jax.priors import Standard
 
-SIGMA, PIXELS, LATENTS, CLASSES, N = 0.5, 16, 3, 2, 60
-USED = 2
+SIGMA, PIXELS, LATENTS, CLASSES, N = 0.5, 16, 2, 2, 60
 COUNTS = (1, 5, 50, 500)
 
 
-class Encoder(nn.Module):
-    """x less a mean per class."""
-
-    @nn.compact
-    def __call__(self, x, context):
-        return x.reshape(x.shape[0], -1) - nn.Dense(PIXELS, use_bias=False)(context.e)
-
-
-class Decoder(nn.Module):
-    """W z + b_c."""
-
-    @nn.compact
-    def __call__(self, z, context):
-        means = FromLatents(PIXELS)(z, context.latent_mask) + nn.Dense(PIXELS, use_bias=False)(context.e)
-        return means.reshape(-1, 4, 4, 1)
-
-
 @dataclasses.dataclass(frozen=True)
-class Linear(Network):
-    """x = W z + b_c + σ·noise, so that p(x|c) = N(b_c, W Wᵀ + σ² I); the last latent is masked."""
+class LinearGaussian:
+    """x = W z + b_c + σ·noise, so that p(x|c) = N(b_c, W Wᵀ + σ² I): only what a model must have."""
 
-    def encoder(self, shape, dtype):
-        return Encoder()
+    likelihood = Gaussian(SIGMA)
 
-    def decoder(self, shape, dtype):
-        return Decoder()
+    def init(self, key):
+        loading_key, inverse_key = jax.random.split(key)
+        inner = {
+            "loading": 0.3 * jax.random.normal(loading_key, (LATENTS, PIXELS)),
+            "offset": jnp.zeros((CLASSES, PIXELS)),
+            "inverse": 0.1 * jax.random.normal(inverse_key, (PIXELS, LATENTS)),
+            "logvar": jnp.zeros(LATENTS),
+        }
+        return {"params": inner}
+
+    def embed(self, params, c):
+        return c
+
+    def infer(self, params, x, c, keys):
+        inner = params["params"]
+        mean = (x.reshape(-1, PIXELS) - inner["offset"][c]) @ inner["inverse"]
+        logvar = jnp.broadcast_to(inner["logvar"], mean.shape)
+        z = jax.vmap(reparameterize)(keys, mean, logvar)
+        log_q = jnp.sum(gaussian_log_density(mean, z, logvar), axis=1)
+        log_p = jnp.sum(gaussian_log_density(jnp.zeros(()), z, jnp.zeros(())), axis=1)
+        return Inference(z, jax.vmap(standard_normal_kl_per_latent)(mean, logvar), log_q, log_p)
+
+    def decode(self, params, z, c):
+        inner = params["params"]
+        return (z @ inner["loading"] + inner["offset"][c]).reshape(-1, 4, 4, 1)
+
+    def log_prob(self, outputs, x):
+        return self.likelihood.log_probs(outputs, x)
 
 
 @pytest.fixture(scope="module")
 def trained():
     """The model, its parameters before and after some training, and test examples."""
     rng = np.random.default_rng(0)
-    loading, offset = rng.normal(0, 0.7, (LATENTS, PIXELS)), rng.normal(0, 1, (CLASSES, PIXELS))
+    loading, offset = rng.normal(0, 0.7, (3, PIXELS)), rng.normal(0, 1, (CLASSES, PIXELS))
 
     def split(n):
         c = np.arange(n, dtype=np.int32) % CLASSES
-        x = rng.normal(size=(n, LATENTS)) @ loading + offset[c] + SIGMA * rng.normal(size=(n, PIXELS))
+        x = rng.normal(size=(n, 3)) @ loading + offset[c] + SIGMA * rng.normal(size=(n, PIXELS))
         return on_device(Split(x.reshape(n, 4, 4, 1).astype(np.float32), c), 1.0)
 
     train, test = split(200), split(N)
-    model = CVAE(Linear(), Gaussian(SIGMA), Standard(), Label(CLASSES), shape=(4, 4, 1), capacity=LATENTS)
-    start = jax.jit(model.init)(jax.random.key(0), jnp.arange(LATENTS) < USED)
+    model = LinearGaussian()
+    start = model.init(jax.random.key(0))
     params = fitted(model, start, train, steps=300, learning_rate=2e-2, batch_size=20)
     return model, start, params, test
 
@@ -79,10 +82,9 @@ def exact(trained):
     """log p(x|c) of every test example, nats."""
     _, _, params, examples = trained
     inner = jax.tree.map(lambda a: np.asarray(a, np.float64), params["params"])
-    of_z, of_c = inner["decoder"]["FromLatents_0"], inner["decoder"]["Dense_0"]
-    loading, offset = of_z["kernel"][:USED], of_z["bias"] + inner["embedding"]["table"] @ of_c["kernel"]
+    loading = inner["loading"]
     noise = stats.multivariate_normal(np.zeros(PIXELS), loading.T @ loading + SIGMA**2 * np.eye(PIXELS))
-    return noise.logpdf(np.asarray(examples.x, np.float64).reshape(N, PIXELS) - offset[examples.c])
+    return noise.logpdf(np.asarray(examples.x, np.float64).reshape(N, PIXELS) - inner["offset"][examples.c])
 
 
 def nll(trained, key, num_samples):
@@ -143,6 +145,8 @@ def digits_model(digits):
     model = of_digits(3, hidden=(64,))
     start = jax.jit(model.init)(jax.random.key(0))
     train = on_device(digits.train, digits.x_max)
+    binary = jax.random.bernoulli(jax.random.key(1), train.take(jnp.arange(len(train)))[0])
+    train = train.replace(x=binary.astype(jnp.float32), x_max=jnp.float32(1))
     params = fitted(model, start, train, steps=400, learning_rate=1e-3)
     return model, start, params, on_device(digits.test.take(np.arange(50)), digits.x_max)
 

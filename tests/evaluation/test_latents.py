@@ -305,7 +305,8 @@ def terms_of(model, params_of=lambda params: params, c=None):
     params |= {
         "params": params_of(
             jax.tree.map(
-                lambda a: a + 0.05 * jnp.sin(jnp.arange(a.size, dtype=a.dtype)).reshape(a.shape), params["params"]
+                lambda a: a + 0.05 * jnp.sin(jnp.arange(a.size, dtype=a.dtype)).reshape(a.shape),
+                params["params"],
             )
         )
     }

@@ -50,9 +50,7 @@ def test_images_too_small_for_a_window_have_no_similarity():
     assert set(reconstruction.summarize(found, (1, 20, 1))) == {"reconstruction_mse", "reconstruction_psnr"}
 
 
-def test_a_model_is_judged_by_the_means_of_its_decoder_at_the_means_of_its_posteriors(
-    digits, monkeypatch
-):
+def test_a_model_is_judged_by_the_means_of_its_decoder_at_the_means_of_its_posteriors(digits, monkeypatch):
     model = of_digits(5, hidden=(16,))
     params = member(stacked(model, (5, 3), noise=0.05), 1)
     examples = on_device(digits.test, digits.x_max)

@@ -67,9 +67,7 @@ def test_a_row_across_labels_is_one_z(one):
         expected = sampling.decode_mean(model, params, jnp.stack([z, z, z]), c)
         np.testing.assert_allclose(row, expected, atol=1e-6)
     assert (jnp.abs(images[0] - images[1]).max(axis=(1, 2, 3)) > 1e-4).all()
-    np.testing.assert_array_equal(
-        images, sampling.across_labels(model, params, Z.at[:, 3:].set(5.0), c)
-    )
+    np.testing.assert_array_equal(images, sampling.across_labels(model, params, Z.at[:, 3:].set(5.0), c))
 
 
 def test_a_model_without_a_condition_has_no_classes_to_compare():
