@@ -155,8 +155,15 @@ class Config(Part):
 
 
 def name_of(config: Config, kind: str) -> str:
-    """The name of the network, likelihood, prior, objective, schedule, … of a configuration."""
-    return TABLES[kind].name_of(getattr(config, kind))
+    """The name of the network, likelihood, prior, condition, … of a configuration.
+
+    Several conditions have commas between; without any it is `none`, and `data` for what the data are made for.
+    """
+    if kind != "condition":
+        return TABLES[kind].name_of(getattr(config, kind))
+    if config.condition is None:
+        return "data"
+    return ",".join(map(CONDITIONS.name_of, config.condition)) or "none"
 
 
 def _names(kind: str, need: Need) -> str:
@@ -179,8 +186,7 @@ def _check_condition(config: Config) -> None:
     if conditions is None:
         return
     if len(conditions) > 1 and any(condition.fixes_output for condition in conditions):
-        names = ",".join(CONDITIONS.name_of(condition) for condition in conditions)
-        raise SettingError(f"condition is {names!r}, expected observed alone")
+        raise SettingError(f"condition is {name_of(config, 'condition')!r}, expected observed alone")
     if any(condition.fixes_output for condition in conditions) and config.binarize == "none":
         raise SettingError(
             "condition is 'observed', expected it with the bernoulli likelihood of binary pixels: "
@@ -264,7 +270,7 @@ def flat(config: Config) -> dict[str, Any]:
     """All choices and options of a configuration by flat name, as `from_flat` takes them."""
     choices: dict[str, Any] = {kind: name_of(config, kind) for kind in TABLES}
     if config.condition is not None:
-        choices["condition"] = ",".join(map(CONDITIONS.name_of, config.condition)) or "none"
+        choices["condition"] = name_of(config, "condition")
     return choices | {name: getattr(owner.part, name) for name, owner in owners(config).items()}
 
 
@@ -302,7 +308,7 @@ def replace(config: Config, **options: Any) -> Config:
     draft = with_values(config, **changed)
     draft = with_values(draft, hooks=(*draft.hooks, *_new_hooks(draft, options)))
     known = owners(draft)
-    values: dict[tuple[str | int, ...], dict[str, Any]] = {}
+    values: dict[tuple[str | int, ...], dict[str, Any]] = {(kind,): {} for kind in TABLES}
     for name, value in options.items():
         if name not in known:
             raise SettingError(_unknown(draft, name, value))
@@ -327,11 +333,14 @@ def replace(config: Config, **options: Any) -> Config:
 
 
 def _chosen(table: Table, choice: Any, current: Part) -> Part:
-    """The part of a choice: the current one if it is of that name."""
+    """The part of a choice: the current one if it is of that name, else one that keeps what options they share."""
     if isinstance(choice, Part):
         return choice
     part = table.find(choice)
-    return current if type(current) is part else part()
+    if type(current) is part:
+        return current
+    shared = options_of(part).keys() & options_of(type(current)).keys()
+    return with_values(part(), **{name: getattr(current, name) for name in shared})
 
 
 def conditions_of(
@@ -383,7 +392,7 @@ def _unknown(config: Config, name: str, value: Any) -> str:
     if kind == "hook":
         return f"{name} is {value}, expected none without {names}"
     if kind == "condition":
-        chosen = "that of the data" if config.condition is None else flat(config)["condition"]
+        chosen = "of the data" if config.condition is None else name_of(config, "condition")
     else:
         chosen = name_of(config, kind)
     return f"{name} is {value}, expected none with the {kind} {chosen}: it is an option of the {kind} {names}"
