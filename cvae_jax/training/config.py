@@ -319,9 +319,7 @@ def replace(config: Config, **options: Any) -> Config:
             )
         values.setdefault(known[name].path, {})[name] = value
     own = values.pop((), {})
-    fields: dict[str, Any] = {
-        field.name: getattr(draft, field.name) for field in dataclasses.fields(Config)
-    }
+    fields: dict[str, Any] = {field.name: getattr(draft, field.name) for field in dataclasses.fields(Config)}
     for (field, *index), changes in values.items():
         if index:
             parts = list(fields[str(field)])
@@ -343,9 +341,7 @@ def _chosen(table: Table, choice: Any, current: Part) -> Part:
     return with_values(part(), **{name: getattr(current, name) for name in shared})
 
 
-def conditions_of(
-    choice: Any, current: tuple[Condition, ...] | None = None
-) -> tuple[Condition, ...] | None:
+def conditions_of(choice: Any, current: tuple[Condition, ...] | None = None) -> tuple[Condition, ...] | None:
     """The conditions of a choice: names with commas between, `none`, None, or conditions themselves."""
     if choice is None or isinstance(choice, tuple):
         return choice

@@ -109,7 +109,9 @@ def config_from_record(record: Any, where: str) -> Config:
         fields["condition"] = tuple(
             _part_of(CONDITIONS, each, where, key) for key, each in items_of(record, "condition", where)
         )
-    fields["hooks"] = tuple(_part_of(HOOKS, each, where, key) for key, each in items_of(record, "hooks", where))
+    fields["hooks"] = tuple(
+        _part_of(HOOKS, each, where, key) for key, each in items_of(record, "hooks", where)
+    )
     fields["schedules"] = tuple(
         _filled(Scheduled, mapping_of(each, where, key), where, key)
         for key, each in items_of(record, "schedules", where)
@@ -130,6 +132,7 @@ def items_of(record: Mapping[str, Any], key: str, where: str) -> list[tuple[str,
 
 
 def mapping_of(found: Any, where: str, key: str) -> Mapping[str, Any]:
+    """What was found, if it is options by name."""
     if not isinstance(found, Mapping):
         raise SettingError(f"{where}: {key} is {_shown(found)}, expected options by name")
     return found
@@ -162,6 +165,7 @@ def _filled(part: type[Part], found: Mapping[str, Any], where: str, key: str) ->
 
 
 def require_known(found: Mapping[str, Any], known: Sequence[str], where: str, prefix: str) -> None:
+    """Refuse a key that is none of those known."""
     for name in found:
         if name not in known:
             raise SettingError(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from cvae_jax.errors import SettingError
 from cvae_jax.options import COUNT, require_within
 from cvae_jax.rng import GENERATOR
-from cvae_jax.training.config import Config, flat, replace, traced_options
+from cvae_jax.training.config import Config, flat, name_of, replace, traced_options
 from cvae_jax.training.hooks import HOOKS
 from cvae_jax.training.hparams import alike
 from cvae_jax.training.records import (
@@ -73,8 +73,7 @@ def _differences(one: Config, other: Config) -> dict[str, Any]:
 def run_to_record(run: Run) -> dict[str, Any]:
     """A run as JSON holds it, infinity as "inf"."""
     members = [
-        {name: plain(value, name) for name, value in traced_options(member).items()}
-        for member in run.members
+        {name: plain(value, name) for name, value in traced_options(member).items()} for member in run.members
     ]
     return {
         "kind": run.kind,
@@ -171,12 +170,16 @@ def differences(old: Run, new: Run) -> list[str]:
         # Static options are those of all members.
         found += [
             f"{name}{whose if name in traced else ''} is {a} there, not {b}"
-            for name, a, b in _differing(flat(before), flat(after))
+            for name, a, b in _differing(_named(before), _named(after))
             if (i == 0 or name in traced) and not (name == "epochs" and _may_go_on(before, after))
         ]
         if not found and dataclasses.replace(before, epochs=after.epochs) != after:
             found.append(f"a part{whose} has another field there, or its schedules are others")
     return found[:_MOST_NAMED]
+
+
+def _named(config: Config) -> dict[str, Any]:
+    return {**flat(config), "condition": name_of(config, "condition")}
 
 
 def _differing(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, Any, Any]]:
