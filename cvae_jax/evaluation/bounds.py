@@ -14,7 +14,7 @@ from cvae_jax.data.examples import Examples
 from cvae_jax.draws import draw, log_likelihood, log_weights
 from cvae_jax.evaluation.batches import in_batches
 from cvae_jax.model import CVAE
-from cvae_jax.rng import Stream, root_key, stream
+from cvae_jax.rng import evaluation_key
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, Key, PyTree
@@ -35,9 +35,6 @@ class ElboTerms(NamedTuple):
     rate: Float[Array, " n"]
 
 
-def evaluation_key() -> Key[Array, ""]:
-    """The key that all evaluations draw from, so that two models are evaluated with the same noise."""
-    return stream(root_key(0), Stream.EVALUATION)
 
 
 def elbo_terms(model: CVAE, params: PyTree, examples: Examples, key: Key[Array, ""]) -> ElboTerms:
