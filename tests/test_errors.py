@@ -12,7 +12,15 @@ from browser import Browser
 from matplotlib.text import Text
 from scripts import Scripts
 
-from cvae_jax.errors import printable
+from cvae_jax.errors import (
+    AudioError,
+    CheckpointError,
+    DataError,
+    LockedError,
+    SettingError,
+    UserError,
+    printable,
+)
 from cvae_jax.plots import drawing, latents
 from experiments import cli
 from experiments.pages import script_json
@@ -84,6 +92,16 @@ def test_printed_lines_are_literal():
 def test_errors_and_warnings_are_literal_lines(capsys):
     cli.say("error", "class \x1b[31mred\n is none")
     assert capsys.readouterr().err == "error: class \\x1b[31mred is none\n"
+
+
+@pytest.mark.parametrize("error", [UserError, SettingError, DataError, AudioError, CheckpointError])
+def test_an_error_of_a_user_is_explained_by_its_message(error):
+    assert cli.explain(error("class is none")) == "class is none"
+
+
+def test_other_errors_are_faults_of_the_program():
+    for error in (ValueError, RuntimeError, LockedError):
+        assert cli.explain(error("class is none")) is None
 
 
 @pytest.fixture(scope="module")

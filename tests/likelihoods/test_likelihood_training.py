@@ -24,9 +24,9 @@ from cvae_jax.rng import Stream, stream
 from cvae_jax.training import population as sweep
 from cvae_jax.training import step as training
 from cvae_jax.training.config import from_flat
+from cvae_jax.training.run import Run
 from cvae_jax.training.schedules import Time
 from experiments import loop, results, workdir
-from experiments.workdir import Run
 
 FAMILIES = ("gaussian_learned", "gaussian_optimal", "logistic_mixture")
 MEMBERS = ({"latent_dim": 3, "beta": 2.0, "learning_rate": 3e-3}, {"latent_dim": 5, "seed": 1})
@@ -312,14 +312,7 @@ def test_bits_are_counted_per_number():
 
 @pytest.mark.parametrize(("name", "counts"), [("logistic_mixture", True), ("gaussian_learned", False)])
 def test_results_count_bits_where_pixels_are_whole_levels(tmp_path, cache_dir, name, counts):
-    run = Run(
-        kind="train",
-        config=Config(likelihood=name, binarize="none", num_components=2),
-        members=(Member(latent_dim=2),),
-        members_per_program=1,
-        data_dir=None,
-        checkpoint_every=1,
-    )
+    run = Run("train", (from_flat(**options_of(name), latent_dim=2),))
     session = loop.open_session(run, Path(cache_dir))
     (part,) = session.parts
     best = sweep.init(session.model, part.hparams).members.best
