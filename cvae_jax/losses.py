@@ -177,7 +177,7 @@ def gaussian_log_likelihood(
 
 
 def optimal_logvar(mean: Float[Array, "*b"], x: Float[Array, "*b"]) -> Float[Array, ""]:
-    """The one log-variance under which data are likeliest: the logarithm of the mean squared error.
+    """The one log-variance under which data are most likely: the logarithm of the mean squared error.
 
     v = log max(mean of (x − m)², 10⁻⁶)
 

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @struct.dataclass
 class Dropout:
-    """What a body needs to drop units.
+    """The key and the rate with which an encoder or a decoder drops units.
 
     Attributes:
-      key: of one step's masks in one body.
+      key: of the masks of one step.
       rate: probability that a unit is dropped, 0 ≤ rate < 1.
     """
 
@@ -33,7 +33,7 @@ class Dropout:
 def drop(h: Float[Array, "b *hw f"], dropout: Dropout | None, layer: int) -> Float[Array, "b *hw f"]:
     """Zero each unit with probability p and divide the others by 1 − p, so that the expectation stays.
 
-    A unit of a feature map is a channel: neighbouring pixels say much the same, and would fill in for a pixel. Row i
+    A unit of a feature map is a channel: neighbouring pixels are much alike and would replace a dropped one. Row i
     draws from `fold_in(fold_in(key, layer), i)`.
 
     Args:

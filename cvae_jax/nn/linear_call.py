@@ -22,7 +22,7 @@ _linear_call = Primitive("linear_call_with_transpose")
 def linear_call(
     function: Callable[..., Array], transpose: Callable[..., Array], *residuals: Array, argument: Array
 ) -> Array:
-    """`function(*residuals, argument)`, whose transpose in the argument is a function given, too.
+    """`function(*residuals, argument)`, whose transpose in the argument is a function of yours, too.
 
     Args:
       function: linear in its last argument.
