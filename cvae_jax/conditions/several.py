@@ -81,6 +81,13 @@ class Several(Condition):
         return [", ".join(title for title in row if title) for row in zip(*each, strict=True)]
 
 
+def parts_of(condition: Condition | None) -> tuple[Condition, ...]:
+    """The conditions that one is made of: several, itself, or none."""
+    if condition is None:
+        return ()
+    return tuple(part for _, part in condition.parts) if isinstance(condition, Several) else (condition,)
+
+
 class SeveralEncoders(nn.Module):
     """The encoders of several conditions: their embeddings side by side, and the maps of all.
 

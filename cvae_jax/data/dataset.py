@@ -6,15 +6,18 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
+import jax
 import numpy as np
 
-from cvae_jax.conditions.kinds import Condition, Label
+from cvae_jax.conditions import Condition, Label
 from cvae_jax.errors import DataError
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int, Num, Shaped
 
     Conditions = Shaped[np.ndarray, "n *k"] | dict[str, Shaped[np.ndarray, "n *k"]]
+
+SPLITS = ("train", "validation", "test")
 
 # Splits that a dataset does not bring itself are drawn with this seed: they never depend on a run's settings.
 _SPLIT_SEED = 0
@@ -28,17 +31,17 @@ class Split:
 
     Attributes:
       x: pixels, shape (n, H, W, C), uint8 from 0 to the dataset's `x_max`, or float32.
-      c: conditions, of the dataset's `condition`: an array, or several by name; labels, shape (n,), int32, where it
-        has none.
+      c: conditions, of the dataset's `condition`: an array, or several by name; zeros, shape (n,), int32, where it has
+        none.
       factors: what the pixels were made from, where it is known: a whole number for each of the dataset's
         `factor_names`, shape (n, f), int32.
-      reworded: conditions that say of each example what c says, in other words, where a training split has them.
+      alternative: for each example another condition that is true of it, where a training split has them.
     """
 
     x: Num[np.ndarray, "n H W C"]
     c: Conditions
     factors: Int[np.ndarray, "n f"] | None = None
-    reworded: Conditions | None = None
+    alternative: Conditions | None = None
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -58,15 +61,8 @@ class Split:
     def take(self, rows: Int[np.ndarray, " m"]) -> Split:
         """The examples of the given rows."""
 
-        def of(c: Conditions) -> Conditions:
-            return {k: v[rows] for k, v in c.items()} if isinstance(c, dict) else c[rows]
-
-        return Split(
-            self.x[rows],
-            of(self.c),
-            None if self.factors is None else self.factors[rows],
-            None if self.reworded is None else of(self.reworded),
-        )
+        fields = (self.x, self.c, self.factors, self.alternative)
+        return Split(*jax.tree.map(lambda a: a[rows], fields))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,10 +73,10 @@ class Dataset:
       name: what a person calls it.
       train, validation, test: the splits; training sees the first, model selection the second.
       x_max: the value of x that stands for 1.
-      class_names: what a person calls each label; empty where c holds no labels alone.
+      condition: what c is made of, None without conditions.
+      names: of the values of c, where they have names: of a label each class, of a text all there are; of several
+        conditions a dictionary of these.
       factor_names: what a person calls each column of the splits' `factors`; empty where they have none.
-      kinds: of the conditions, where they are no labels alone.
-      names: by the name of a condition, what a person calls its values: of a label each class, of a text all there are.
       checksums: of each split's arrays as they were read, by its name; empty where nobody compares them.
     """
 
@@ -89,16 +85,15 @@ class Dataset:
     validation: Split
     test: Split
     x_max: float
-    class_names: tuple[str, ...]
+    condition: Condition | None
+    names: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ()
     factor_names: tuple[str, ...] = ()
-    kinds: Condition = None
-    names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
-    def condition(self) -> Condition:
-        """What c is made of."""
-        return Label(len(self.class_names)) if self.kinds is None else self.kinds
+    def splits(self) -> dict[str, Split]:
+        """The splits by name."""
+        return {name: getattr(self, name) for name in SPLITS}
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -114,12 +109,17 @@ class Dataset:
     @property
     def labelled(self) -> bool:
         """Whether c is a label."""
-        return self.kinds is None
+        return isinstance(self.condition, Label)
 
     @property
     def num_classes(self) -> int:
-        """Number of labels."""
-        return len(self.class_names)
+        """Number of labels; 0 where c is no label."""
+        return self.condition.num_classes if isinstance(self.condition, Label) else 0
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What a person calls each label; empty where c is no label."""
+        return tuple(self.names) if self.labelled else ()
 
     def measured_on(self, split: Literal["validation", "test"]) -> Dataset:
         """The dataset with a split in the place of test: for `validation`, the two change places."""
@@ -166,15 +166,14 @@ def with_splits(
     validation: Split | None,
     test: Split | None,
     x_max: float,
-    class_names: tuple[str, ...],
+    condition: Condition | None,
+    names: tuple[str, ...] | Mapping[str, tuple[str, ...]] = (),
     factor_names: tuple[str, ...] = (),
-    kinds: Condition = None,
-    names: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Dataset:
     """A dataset whose missing splits are held out of train, stratified by label if it has any: the test split first."""
 
     def held_out(split: Split, fraction: float) -> tuple[Split, Split]:
-        strata = split.labels if kinds is None else np.zeros(len(split), np.int32)
+        strata = split.labels if isinstance(condition, Label) else np.zeros(len(split), np.int32)
         kept, other = stratified_split(strata, fraction)
         return split.take(kept), split.take(other)
 
@@ -182,4 +181,4 @@ def with_splits(
         train, test = held_out(train, _TEST_FRACTION)
     if validation is None:
         train, validation = held_out(train, _VALIDATION_FRACTION)
-    return Dataset(name, train, validation, test, x_max, class_names, factor_names, kinds, names or {})
+    return Dataset(name, train, validation, test, x_max, condition, names, factor_names)

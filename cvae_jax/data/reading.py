@@ -1,4 +1,4 @@
-"""Read a configuration's data, refuse what would train to nonsense, and binarize what is binarized once."""
+"""Read data, refuse what would train to nonsense, and prepare them for training."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import jax
 import numpy as np
 
-from cvae_jax.checksums import checksum
-from cvae_jax.conditions.kinds import Observed, names_of
-from cvae_jax.config import Config
+from cvae_jax.conditions import Condition, Label
+from cvae_jax.conditions.several import parts_of
 from cvae_jax.data import npz, shapes, tfds
+from cvae_jax.data.checks import checksums, require_examples, require_likely, require_seen
 from cvae_jax.data.dataset import Dataset, Split, unit
 from cvae_jax.data.preprocessing import standardized
+from cvae_jax.data.settings import Data
 from cvae_jax.data.tfds_features import from_features
 from cvae_jax.errors import DataError
+from cvae_jax.likelihoods.base import Likelihood
+from cvae_jax.options import options_of
 from cvae_jax.rng import Stream, root_key, stream
 
 
@@ -27,12 +31,10 @@ class Source:
 
     Attributes:
       read: from the folder of prepared TFDS datasets (None is TFDS's default) and the cache folder to the dataset.
-      condition: the conditions it is made for, as `Config.condition` names them.
       tfds: the TFDS dataset that has to be prepared for it; None for one that is made here.
     """
 
     read: Callable[[Path | None, Path], Dataset]
-    condition: str = "label"
     tfds: str | None = None
 
 
@@ -47,9 +49,6 @@ DATASETS = {
     "shapes32": _made_here(partial(shapes.shapes, 32)),
 }
 
-# What a split holds beside its pixels.
-_BESIDE_PIXELS = ("c", "factors", "reworded")
-
 
 def read_named(name: str, data_dir: Path | None, cache_dir: Path) -> Dataset:
     """A dataset of `DATASETS`, or one that TFDS prepared, packed to one file at the first read."""
@@ -57,135 +56,133 @@ def read_named(name: str, data_dir: Path | None, cache_dir: Path) -> Dataset:
     return read(data_dir, cache_dir)
 
 
-def usual_condition(name: str) -> str:
-    """The conditions that a dataset is made for.
-
-    Example:
-      >>> usual_condition("digits")
-      'label'
-    """
-    return DATASETS[name].condition if name in DATASETS else "label"
-
-
-def load(config: Config, *, data_dir: Path | None, cache_dir: Path) -> Dataset:
-    """Read a configuration's dataset, check it, and binarize what is binarized once.
+def load(
+    data: Data,
+    condition: tuple[Condition, ...] | None,
+    likelihood: Likelihood,
+    batch_size: int,
+    *,
+    data_dir: Path | None,
+    cache_dir: Path,
+) -> Dataset:
+    """Read a dataset and prepare it for training.
 
     Args:
-      config: `dataset`, `condition`, `likelihood`, `binarize` and `data_seed` are read.
+      data: which dataset, and what happens to it.
+      condition: what c is made of, one or several; None for what the dataset is made for, () for no condition.
+      likelihood: p(x|z,c).
+      batch_size: examples per step.
       data_dir: where TFDS keeps prepared datasets; None is TFDS's default.
       cache_dir: where packed arrays are kept.
 
     Returns:
-      The three splits. With `dynamic` or `static` binarization validation and test are binary; with `static` so
-      is train.
+      The three splits, see `prepared`, with checksums of what was read.
 
     Raises:
       DataError: if there is no such dataset, it is not prepared, or its arrays cannot be used.
     """
-    if config.dataset.endswith(".npz"):
-        dataset = npz.from_npz(Path(config.dataset), config.conditions, config.condition_feature)
-    elif _names_features(config):
-        dataset = from_features(
-            config.dataset,
-            config.target_feature,
-            config.conditions,
-            config.condition_feature,
-            data_dir,
-            cache_dir,
-        )
-    else:
-        dataset = read_named(config.dataset, data_dir, cache_dir)
-    _check(dataset, config)
-    # Of what is read: standardized conditions may differ in their last bits between processors.
-    dataset = dataclasses.replace(dataset, checksums=_checksums(dataset, config))
-    dataset = _binarize_once(standardized(dataset), config)
-    return _observed(dataset, config.observed) if config.condition == "observed" else dataset
+    dataset = _read(data, condition, data_dir, cache_dir)
+    # Pixels that are drawn here are left out: another processor may round a few of them otherwise.
+    source = DATASETS.get(data.dataset)
+    sums = checksums(dataset, pixels=source is None or source.tfds is not None)
+    dataset = dataclasses.replace(dataset, checksums=sums)
+    return prepared(dataset, data, condition, likelihood, batch_size)
 
 
-def _checksums(dataset: Dataset, config: Config) -> dict[str, str]:
-    """A checksum of each split, by its name.
+def prepared(
+    dataset: Dataset,
+    data: Data,
+    condition: tuple[Condition, ...] | None,
+    likelihood: Likelihood,
+    batch_size: int,
+) -> Dataset:
+    """A dataset as training takes it: checked, numbers of conditions standardized, pixels binarized.
 
-    Pixels that are drawn here, not read, are left out: another processor may round a few of them otherwise.
+    Args:
+      dataset: as it was read or made of arrays.
+      data, condition, likelihood, batch_size: as in `load`.
+
+    Returns:
+      With `dynamic` or `static` binarization validation and test are binary; with `static` so is train. With the
+      condition `()` c stays, for evaluation by class; a condition that is made of x takes its place.
+
+    Raises:
+      DataError: if the data cannot be used so.
     """
-    source = DATASETS.get(config.dataset)
-    pixels = () if source is not None and source.tfds is None else ("x",)
-
-    def of(split: Split) -> str:
-        leaves = jax.tree.leaves_with_path(
-            {name: getattr(split, name) for name in (*pixels, *_BESIDE_PIXELS)}
-        )
-        return checksum(*(part for path, leaf in leaves for part in (jax.tree_util.keystr(path), leaf)))
-
-    return {name: of(getattr(dataset, name)) for name in ("train", "validation", "test")}
-
-
-def _names_features(config: Config) -> bool:
-    """Whether a TFDS dataset is to be read otherwise than as it is made for."""
-    if config.dataset in DATASETS:
-        return False
-    usual = config.target_feature == "image" and not config.condition_feature
-    return not (usual and config.condition in ("label", "none", "observed"))
-
-
-def _check(dataset: Dataset, config: Config) -> None:
-    """Refuse arrays that would train to nonsense."""
-    is_own = config.dataset.endswith(".npz")
-    if config.dataset in DATASETS or is_own:
-        for name in ("target_feature",) if is_own else ("target_feature", "condition_feature"):
-            if getattr(config, name) != Config.__dataclass_fields__[name].default:
-                raise DataError(
-                    f"{name} is {getattr(config, name)}, expected none with the dataset {dataset.name}"
-                )
-    offered = ",".join(names_of(dataset.condition))
-    if config.condition not in (offered, "none") and not (
-        config.condition == "observed" and dataset.labelled
-    ):
+    require_examples(dataset)
+    require_likely(dataset, likelihood)
+    of_x = _require_condition(dataset, condition)
+    if len(dataset.train) < batch_size:
         raise DataError(
-            f"condition is {config.condition!r}, expected {offered} or none with the dataset {dataset.name}"
-        )
-    for name in ("train", "validation", "test"):
-        split: Split = getattr(dataset, name)
-        if not len(split):
-            raise DataError(f"{dataset.name}: the {name} split is empty, expected at least one example")
-        if np.issubdtype(split.x.dtype, np.floating):
-            if config.likelihood == "logistic_mixture":
-                raise DataError(
-                    f"{dataset.name}: x_{name} is {split.x.dtype}, expected uint8 under the logistic_mixture likelihood"
-                )
-            if not np.isfinite(split.x).all():
-                bad = int(np.flatnonzero(~np.isfinite(split.x).all(axis=(1, 2, 3)))[0])
-                raise DataError(f"{dataset.name}: x_{name}[{bad}] has NaN or infinite pixels")
-            low, high = float(split.x.min()), float(split.x.max())
-            if config.likelihood in ("bernoulli", "continuous_bernoulli") and (
-                low < 0 or high > dataset.x_max
-            ):
-                raise DataError(
-                    f"{dataset.name}: x_{name} lies in [{low:g}, {high:g}], expected [0, 1] under the "
-                    f"{config.likelihood} likelihood"
-                )
-        if config.condition != "label":
-            continue
-        if split.labels.min() < 0:
-            raise DataError(f"{dataset.name}: c_{name} has label {split.labels.min()}, expected labels ≥ 0")
-        unseen = set(np.unique(split.labels)) - set(np.unique(dataset.train.labels))
-        if unseen:
-            raise DataError(
-                f"{dataset.name}: c_{name} has label {min(unseen)}, which c_train never has: nothing was learned of it"
-            )
-    if min(dataset.shape[:2]) < 4:
-        raise DataError(f"{dataset.name}: images of {dataset.shape[:2]} pixels, expected at least 4 a side")
-    if len(dataset.train) < config.batch_size:
-        raise DataError(
-            f"batch_size is {config.batch_size}, expected at most the {len(dataset.train)} examples of the "
+            f"batch_size is {batch_size}, expected at most the {len(dataset.train)} examples of the "
             f"{dataset.name} training split"
         )
+    if isinstance(dataset.condition, Label) and of_x is None and condition != ():
+        for name, split in dataset.splits.items():
+            require_seen(dataset.train.labels, split.labels, f"{dataset.name}: c_{name}")
+    dataset = _binarized(standardized(dataset), data.binarization(likelihood), data.data_seed)
+    return dataset if of_x is None else _conditioned_on_x(dataset, of_x)
 
 
-def _binarize_once(dataset: Dataset, config: Config) -> Dataset:
-    """Draw the binary pixels that stay the same all through a run, from `data_seed`."""
-    if config.binarize == "none":
+def _read(
+    data: Data, condition: tuple[Condition, ...] | None, data_dir: Path | None, cache_dir: Path
+) -> Dataset:
+    """The dataset of a name."""
+    own = data.dataset.endswith(".npz")
+    if condition and data.condition_feature and len(condition) != len(data.condition_feature):
+        raise DataError(
+            f"condition_feature is {','.join(data.condition_feature)}, expected one for each of the {len(condition)} "
+            "conditions"
+        )
+    if own or data.dataset in DATASETS:
+        for name in ("target_feature",) if own else ("target_feature", "condition_feature"):
+            if getattr(data, name) != getattr(Data(), name):
+                raise DataError(
+                    f"{name} is {getattr(data, name)}, expected none with the dataset {data.dataset}"
+                )
+    if own:
+        return npz.from_npz(Path(data.dataset), condition, data.condition_feature)
+    wanted = (Label(),) if condition is None else tuple(each for each in condition if not each.reads_x)
+    usual = data.target_feature == Data().target_feature and not data.condition_feature
+    if data.dataset in DATASETS or (
+        usual and all(type(each) is Label for each in wanted) and len(wanted) < 2
+    ):
+        return read_named(data.dataset, data_dir, cache_dir)
+    return from_features(
+        data.dataset, data.target_feature, wanted, data.condition_feature, data_dir, cache_dir
+    )
+
+
+def _require_condition(dataset: Dataset, condition: tuple[Condition, ...] | None) -> Condition | None:
+    """Refuse conditions that the data are not made for; return one that is made of x."""
+    found = dataset.condition
+    if condition is None:
+        return found if found is not None and found.reads_x else None
+    if len(condition) == 1 and condition[0].reads_x:
+        return condition[0]
+    offered = parts_of(found)
+    if condition and not (len(condition) == len(offered) and all(map(_fits, condition, offered))):
+        chosen = ",".join(part.name for part in condition)
+        names = f"{found.name} or none" if found is not None else "none"
+        raise DataError(f"condition is {chosen!r}, expected {names} with the dataset {dataset.name}")
+    return None
+
+
+def _fits(chosen: Condition, bound: Condition) -> bool:
+    """Whether a condition is the one that data are bound to, but for what it takes from the data."""
+    options = options_of(type(chosen))
+    return type(chosen) is type(bound) and all(
+        getattr(chosen, field.name) == getattr(bound, field.name)
+        or (field.name not in options and getattr(chosen, field.name) == field.default)
+        for field in dataclasses.fields(cast("Any", bound))
+    )
+
+
+def _binarized(dataset: Dataset, how: str, seed: int) -> Dataset:
+    """Draw the binary pixels that stay the same all through a run, from a seed."""
+    if how == "none":
         return dataset
-    root = stream(root_key(config.data_seed), Stream.FIXED_BINARIZE)
+    root = stream(root_key(seed), Stream.FIXED_BINARIZE)
 
     def binary(index: int, split: Split) -> Split:
         if np.isin(split.x, (0, dataset.x_max)).all():
@@ -197,24 +194,16 @@ def _binarize_once(dataset: Dataset, config: Config) -> Dataset:
 
     return dataclasses.replace(
         dataset,
-        train=binary(0, dataset.train) if config.binarize == "static" else dataset.train,
+        train=binary(0, dataset.train) if how == "static" else dataset.train,
         validation=binary(1, dataset.validation),
         test=binary(2, dataset.test),
     )
 
 
-def _observed(dataset: Dataset, quadrants: int) -> Dataset:
-    """The same images, conditioned on their observed pixels; training observes what each step binarizes."""
-    kind = Observed(dataset.shape, quadrants)
-
-    def given(split: Split) -> Split:
-        return dataclasses.replace(split, c=(split.x > dataset.x_max / 2) & kind.mask)
-
-    return dataclasses.replace(
-        dataset,
-        train=given(dataset.train),
-        validation=given(dataset.validation),
-        test=given(dataset.test),
-        class_names=(),
-        kinds=kind,
-    )
+def _conditioned_on_x(dataset: Dataset, condition: Condition) -> Dataset:
+    """The same images, conditioned on what is made of them; each training step makes it anew of its own pixels."""
+    bound, splits = condition, {}
+    for name, split in dataset.splits.items():
+        bound, c = condition.of_data(unit(split.x, dataset.x_max))
+        splits[name] = dataclasses.replace(split, c=c, alternative=None)
+    return dataclasses.replace(dataset, condition=bound, names=(), **splits)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cvae_jax.conditions import Label
 from cvae_jax.data.dataset import Dataset, Split
 
 if TYPE_CHECKING:
@@ -127,4 +128,7 @@ def shapes(size: int) -> Dataset:
         part = slice(first, first + n)
         splits[name] = Split(x[part], factors[part, 0], factors[part])
         first += n
-    return Dataset(f"shapes{size}", x_max=1.0, class_names=SHAPES, factor_names=FACTORS, **splits)
+    condition = Label(len(SHAPES))
+    return Dataset(
+        f"shapes{size}", x_max=1.0, condition=condition, names=SHAPES, factor_names=FACTORS, **splits
+    )

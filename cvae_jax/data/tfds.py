@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from cvae_jax.conditions import Label
 from cvae_jax.data.cache import packed_once
 from cvae_jax.data.dataset import Dataset, Split, with_splits
 from cvae_jax.errors import DataError, shortened
@@ -30,7 +31,7 @@ def digits() -> Dataset:
 
     bunch: Any = load_digits()
     train = Split(bunch.images[..., None].astype(np.uint8), bunch.target.astype(np.int32))
-    return with_splits("digits", train, None, None, 16.0, tuple("0123456789"))
+    return with_splits("digits", train, None, None, 16.0, Label(10), tuple("0123456789"))
 
 
 def require_tfds_name(name: str) -> None:
@@ -229,6 +230,7 @@ def from_tfds(name: str, data_dir: Path | None, cache_dir: Path) -> Dataset:
         splits.get("validation"),
         splits.get("test"),
         1.0 if builder.name == "dsprites" else 255.0,  # dSprites' pixels are 0 and 1
+        Label(len(features[label].names)),
         tuple(features[label].names),
         tuple(f.removeprefix("label_") for f in factors),
     )

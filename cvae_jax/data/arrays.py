@@ -1,0 +1,308 @@
+"""Datasets of arrays in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from cvae_jax.conditions import Condition, Image, Label, Several, Text, Vector
+from cvae_jax.data.checks import checksums, require_examples, require_seen
+from cvae_jax.data.dataset import Dataset, Split, with_splits
+from cvae_jax.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    Conditions = ArrayLike | Mapping[str, ArrayLike] | None
+
+# In the place of a split: conditions of the training split that are true of the same examples.
+ALTERNATIVE = "alternative_train"
+# Types of arrays that may differ between splits: none of one group and another.
+_GROUPS = {"U": "text", "S": "bytes", "f": "floating", "i": "whole", "u": "whole", "b": "whole"}
+
+
+class Named(NamedTuple):
+    """One condition of a dataset, as it is before it is bound to the data.
+
+    Attributes:
+      name: of its arrays.
+      condition: what it is made of.
+      raw: its array of each split, and under `alternative_train` where there is one.
+      values: names of its classes, empty for those that the data have.
+    """
+
+    name: str
+    condition: Condition
+    raw: Mapping[str, np.ndarray]
+    values: tuple[str, ...] = ()
+
+
+def from_arrays(
+    x: ArrayLike,
+    c: Conditions = None,
+    *,
+    validation: tuple[ArrayLike, Conditions] | None = None,
+    test: tuple[ArrayLike, Conditions] | None = None,
+    condition: Condition | Mapping[str, Condition] | None = None,
+    class_names: Sequence[str] | Mapping[str, Sequence[str]] = (),
+    name: str = "own data",
+) -> Dataset:
+    """A dataset of arrays.
+
+    Args:
+      x: images, shape (n, H, W) or (n, H, W, C), uint8 from 0 to 255 or floating.
+      c: conditions: whole numbers, shape (n,), are labels; floats, shape (n, k) or (n,), a vector; strings, shape (n,),
+        texts; anything else of shape (n, H, W) or (n, H, W, C) images; a dictionary of these several conditions at
+        once; None, for a plain VAE.
+      validation, test: x and c of these splits. Where they are missing, 1/12 and 1/5 are held out, stratified by label.
+      condition: what c is made of, where its type does not show it: `Label()` for names of classes, `Audio()`, or a
+        condition of your own; of several conditions a dictionary.
+      class_names: what a person calls each label, from 0 on; of several conditions a dictionary.
+      name: what a person calls the dataset.
+
+    Returns:
+      The dataset; training standardizes vectors and audio, and binarizes pixels where the likelihood needs it.
+
+    Raises:
+      DataError: naming the array that cannot be used, and what was expected.
+
+    Example:
+      >>> data = from_arrays(np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2)
+      >>> data.condition, len(data.train), data.train.x.shape[1:]
+      (Label(num_classes=2), 15, (8, 8, 1))
+    """
+    given = {"train": (x, c)} | {
+        k: v for k, v in (("validation", validation), ("test", test)) if v is not None
+    }
+    raw = {split: _named(pair[1], f"{name}: c_{split}") for split, pair in given.items()}
+    for split, arrays in raw.items():
+        if arrays.keys() != raw["train"].keys():
+            raise DataError(
+                f"{name}: c_{split} has {_list(arrays)}, expected {_list(raw['train'])} as c_train"
+            )
+    several = isinstance(c, Mapping)
+    of_x = condition if isinstance(condition, Condition) and condition.reads_x else None
+    chosen = _by_name(None if of_x else condition, several, "condition")
+    values = _by_name(class_names or None, several, "class_names")
+    for each in (*chosen, *values):
+        if each not in raw["train"]:
+            raise DataError(f"{name}: c_train has {_list(raw['train'])}, expected {each}")
+    named = []
+    for each, array in raw["train"].items():
+        part = chosen[each] if each in chosen else infer(array, f"{name}: {each}_train")
+        by_split = {split: arrays[each] for split, arrays in raw.items()}
+        named.append(Named(each, part, by_split, tuple(values.get(each, ()))))
+    images = {split: np.asarray(pair[0]) for split, pair in given.items()}
+    dataset = assemble(name, name, images, named, several)
+    if of_x is not None:
+        dataset = dataclasses.replace(dataset, condition=of_x, names=())
+    require_examples(dataset)
+    return dataclasses.replace(dataset, checksums=checksums(dataset))
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names) or "no conditions"
+
+
+def _named(c: Conditions, where: str) -> dict[str, np.ndarray]:
+    """Conditions by name: `c`, where there is but one."""
+    if c is None:
+        return {}
+    return {name: _array(each, where) for name, each in (c.items() if isinstance(c, Mapping) else [("c", c)])}
+
+
+def _array(values: Any, where: str) -> np.ndarray:
+    array = np.asarray(values)
+    if array.dtype != object:
+        return array
+    if all(isinstance(value, str) for value in array.flat):
+        return array.astype(str)
+    raise DataError(f"{where} has Python objects, expected numbers or strings")
+
+
+def _by_name(choice: Any, several: bool, what: str) -> dict[str, Any]:
+    """A choice for each condition: a dictionary where there are several."""
+    if choice is None:
+        return {}
+    if isinstance(choice, Several):
+        choice = dict(choice.parts)
+    if several != isinstance(choice, Mapping):
+        expected = "a dictionary, as c is" if several else "no dictionary, as c is none"
+        raise DataError(f"{what} is a {type(choice).__name__}, expected {expected}")
+    return dict(choice) if several else {"c": choice}
+
+
+def infer(raw: np.ndarray, where: str) -> Condition:
+    """What an array of conditions is made of, unbound.
+
+    Example:
+      >>> infer(np.array(["two", "one"]), "c"), infer(np.array([[0.5, 1.0]]), "c"), infer(np.array([0, 1]), "c")
+      (Text(length=0), Vector(size=0), Label(num_classes=0))
+
+    Raises:
+      DataError: if its type does not show it.
+    """
+    if raw.dtype.kind in "US":
+        return Text()
+    if raw.ndim == 1 and raw.dtype.kind in "iub":
+        return Label()
+    if raw.ndim == 1 and raw.dtype.kind == "f" and (raw == np.round(raw)).all():
+        raise DataError(
+            f"{where} has whole numbers of type {raw.dtype}, expected integers for labels, or the condition vector"
+        )
+    if raw.ndim in (1, 2) and raw.dtype.kind in "fiub":
+        return Vector()
+    if raw.ndim in (3, 4):
+        return Image()
+    raise DataError(
+        f"{where} is {raw.dtype} of shape {raw.shape}, expected labels, numbers, texts or images, with a leading axis "
+        "of examples"
+    )
+
+
+def assemble(
+    name: str,
+    where: str,
+    x: Mapping[str, np.ndarray],
+    named: Sequence[Named],
+    several: bool,
+    factors: Mapping[str, np.ndarray] | None = None,
+    factor_names: tuple[str, ...] = (),
+) -> Dataset:
+    """A dataset of raw arrays: checked, and its conditions bound to them.
+
+    Args:
+      name: of the dataset.
+      where: what errors call the source of the arrays.
+      x: images of each split, train among them.
+      named: the conditions, with arrays of each split that x has.
+      several: whether c is a dictionary.
+      factors: of each split that x has.
+      factor_names: of their columns.
+
+    Raises:
+      DataError: naming the array that cannot be used, and what was expected.
+    """
+    images = _images(where, x)
+    x_max = 255.0 if images["train"].dtype == np.uint8 else 1.0
+    made = {each.name: _bound(where, each, images) for each in named}
+
+    def c_of(split: str) -> Any:
+        if not made:
+            return np.zeros(len(images[split]), np.int32)
+        by_name = {each: found.c[split] for each, found in made.items()}
+        return by_name if several else next(iter(by_name.values()))
+
+    with_alternative = any(ALTERNATIVE in each.raw for each in named)
+    splits = {
+        split: Split(
+            images[split],
+            c_of(split),
+            None if factors is None else factors[split],
+            c_of(ALTERNATIVE) if with_alternative and split == "train" else None,
+        )
+        for split in images
+    }
+    parts = tuple((each, found.condition) for each, found in made.items())
+    names = {each: found.names for each, found in made.items() if found.names}
+    return with_splits(
+        name,
+        splits["train"],
+        splits.get("validation"),
+        splits.get("test"),
+        x_max,
+        Several(parts) if several else parts[0][1] if parts else None,
+        names if several else next(iter(names.values()), ()),
+        factor_names,
+    )
+
+
+def _images(where: str, x: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Images of each split with a channel axis, uint8 or float32."""
+    images = {split: _pixels(array, f"{where}: x_{split}") for split, array in x.items()}
+    train = images["train"]
+    for split, other in images.items():
+        if other.shape[1:] != train.shape[1:]:
+            raise DataError(
+                f"{where}: x_{split} has images of shape {other.shape[1:]}, expected {train.shape[1:]} as x_train"
+            )
+        if other.dtype != train.dtype:
+            raise DataError(f"{where}: x_{split} is {other.dtype}, expected {train.dtype} as x_train")
+    return images
+
+
+def _pixels(x: np.ndarray, where: str) -> np.ndarray:
+    if x.ndim == 3:
+        x = x[..., None]
+    if x.ndim != 4 or 0 in x.shape[1:]:
+        raise DataError(f"{where} has shape {x.shape}, expected (n, H, W) or (n, H, W, C)")
+    if np.issubdtype(x.dtype, np.floating):
+        with np.errstate(over="ignore"):  # What float32 does not hold is refused as infinite.
+            return x.astype(np.float32)
+    if x.dtype != np.uint8:
+        raise DataError(f"{where} is {x.dtype}, expected uint8 (0 to 255) or floating (0 to 1)")
+    return x
+
+
+class _Bound(NamedTuple):
+    """A condition bound to its data.
+
+    Attributes:
+      condition: what c is made of.
+      c: of each split, and of the alternative.
+      names: of its values.
+    """
+
+    condition: Condition
+    c: dict[str, Any]
+    names: tuple[str, ...]
+
+
+def _bound(where: str, named: Named, images: Mapping[str, np.ndarray]) -> _Bound:
+    """A condition bound to its arrays of all splits together."""
+    for split, array in named.raw.items():
+        pixels = "x_train" if split == ALTERNATIVE else f"x_{split}"
+        n = len(images[pixels.removeprefix("x_")])
+        if array.ndim == 0 or len(array) != n:
+            raise DataError(
+                f"{where}: {pixels} has {n} examples and {named.name}_{split} has shape {array.shape}"
+            )
+    condition, values = named.condition, named.values
+    if values and isinstance(condition, Label):
+        condition = dataclasses.replace(condition, num_classes=len(values))
+    together = _joined(list(named.raw.values()), f"{where}: {named.name}")
+    try:
+        condition, c = condition.of_data(together)
+    except DataError as error:
+        raise DataError(f"{where}: {named.name}: {error}") from None
+    by_split, start = {}, 0
+    for split, array in named.raw.items():
+        rows = slice(start, start + len(array))
+        by_split[split], start = jax.tree.map(lambda a, rows=rows: a[rows], c), rows.stop
+    # Where other conditions have an alternative and this one has none, it stays as it is.
+    by_split.setdefault(ALTERNATIVE, by_split["train"])
+    if isinstance(condition, Label):
+        for split in by_split:
+            require_seen(by_split["train"], by_split[split], f"{where}: {named.name}_{split}")
+    return _Bound(condition, by_split, values or condition.value_names(together))
+
+
+def _joined(arrays: Sequence[np.ndarray], where: str) -> np.ndarray:
+    """The arrays of all splits as one, if they are alike."""
+    shapes = {array.shape[1:] for array in arrays}
+    if len(shapes) > 1:
+        raise DataError(f"{where} has shapes {' and '.join(map(str, sorted(shapes)))}, expected one")
+    kinds = {
+        "uint8" if array.dtype == np.uint8 else _GROUPS.get(array.dtype.kind, "other") for array in arrays
+    }
+    # Bytes from 0 to 255 are no numbers from 0 to 1.
+    if len(kinds) > 1 and not kinds <= {"floating", "whole"} and not kinds <= {"uint8", "whole"}:
+        first, second, *_ = sorted(kinds, reverse=True)
+        raise DataError(
+            f"{where} is {first} in one split and {second} in another, expected one of them in all"
+        )
+    return np.concatenate(arrays)

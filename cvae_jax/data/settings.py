@@ -1,0 +1,61 @@
+"""Settings of the data: which dataset, which of its features, and what happens to its examples."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from cvae_jax.data.augmentation import AUGMENTATIONS
+from cvae_jax.errors import SettingError
+from cvae_jax.likelihoods.base import Likelihood
+from cvae_jax.options import SEED, Part, static
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(Part):
+    """Which data, and what happens to them; shared by all members of a sweep.
+
+    Example:
+      >>> from cvae_jax.likelihoods import Bernoulli
+      >>> Data(dataset="mnist").binarization(Bernoulli())
+      'dynamic'
+    """
+
+    kind: ClassVar[str] = "data"
+
+    dataset: str = static(
+        "digits",
+        help="digits; shapes or shapes32, drawn from known factors at 64x64 or 32x32; a TFDS name such as mnist, "
+        "cifar10 or dsprites; or the path of an .npz.",
+    )
+    target_feature: str = static("image", help="Which feature of a TFDS dataset is modelled.")
+    condition_feature: tuple[str, ...] = static(
+        (),
+        help="Which feature of a TFDS dataset, or array of an .npz, each condition is, where it does not have the "
+        "usual name.",
+    )
+    binarize: str = static(
+        "",
+        choices=("", "dynamic", "static", "none"),
+        help="dynamic draws binary pixels anew at every step, static once, none keeps grey pixels. Default: dynamic "
+        "with a likelihood of binary pixels, none otherwise.",
+    )
+    augment: tuple[str, ...] = static(
+        (),
+        choices=AUGMENTATIONS,
+        help=f"What happens to training images at every step: any of {', '.join(AUGMENTATIONS)}, with commas between.",
+    )
+    data_seed: int = static(0, bounds=SEED, help="Of the order of examples and their binarization.")
+
+    def check(self) -> None:
+        """Refuse an augmentation that is named twice.
+
+        Raises:
+          SettingError: naming it.
+        """
+        if len(set(self.augment)) < len(self.augment):
+            raise SettingError(f"augment is {','.join(self.augment)}, expected each at most once")
+
+    def binarization(self, likelihood: Likelihood) -> str:
+        """How grey pixels become binary under a likelihood: `dynamic`, `static` or `none`."""
+        return self.binarize or ("dynamic" if likelihood.binary else "none")
