@@ -1,20 +1,21 @@
-"""The model's functions, each compiled whole: operation by operation they take longer to compile than to run."""
+"""A model's methods, each compiled whole: operation by operation they take longer to compile than to run.
 
-from functools import partial
+All take the model and its parameters first: `encode(model, params, x, c)`.
+"""
 
 import jax
 
-from cvae_jax import draws, model
+from cvae_jax import draws
 
-_compiled = partial(jax.jit, static_argnums=0)
 
-decode = _compiled(model.decode)
-embed = _compiled(model.embed)
-encode = _compiled(model.encode)
-draw = _compiled(draws.draw)
-from_noise = _compiled(draws.from_noise)
-log_likelihood_of = _compiled(draws.log_likelihood_of)
-log_prior = _compiled(draws.log_prior)
-rate = _compiled(draws.rate)
-sample_prior = _compiled(draws.sample_prior)
-to_noise = _compiled(draws.to_noise)
+def _method(name):
+    return jax.jit(lambda model, params, *args: getattr(model, name)(params, *args), static_argnums=0)
+
+
+init = jax.jit(lambda model, *args: model.init(*args), static_argnums=0)
+embed, encode, infer, decode, generate, log_prior, from_noise, to_noise = map(
+    _method, ("embed", "encode", "infer", "decode", "generate", "log_prior", "from_noise", "to_noise")
+)
+draw, log_likelihood, log_weights = (
+    jax.jit(each, static_argnums=0) for each in (draws.draw, draws.log_likelihood, draws.log_weights)
+)

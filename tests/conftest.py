@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from arrays import labels, pixels
 
-from cvae_jax.config import Config, Member
 from cvae_jax.data import reading
 from cvae_jax.training import loader, population
+from cvae_jax.training.config import Config, from_flat
+from cvae_jax.training.hparams import stack_hparams
 from experiments import cli, tasks
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -58,15 +59,15 @@ def digits(cache_dir):
 
 @pytest.fixture(scope="session")
 def make_sweep(digits):
-    """A function from members (and Config fields) to model, stacked hparams and training data on digits."""
+    """A function from settings of members, and those they share, to model, stacked hparams and training data on digits.
 
-    def make(*members: Member, **fields):
-        config = Config(**({"batch_size": 32} | fields))
-        model = population.build_model(config, digits, members)
-        hparams = population.stack_hparams(
-            members, capacity=model.capacity, steps_per_epoch=loader.steps_per_epoch(config, digits)
-        )
-        return model, hparams, loader.training_data(config, digits)
+    All settings are options by flat name.
+    """
+
+    def make(*settings, **shared):
+        members = [from_flat(**({"batch_size": 32} | shared | each)) for each in settings]
+        model = population.build_model(members, digits)
+        return model, stack_hparams(members, capacity=model.capacity), loader.training_data(members[0], digits)
 
     return make
 
