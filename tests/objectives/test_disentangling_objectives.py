@@ -7,21 +7,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import draw, init
 from scipy import special, stats
 
-from cvae_jax.conditions.kinds import Label
-from cvae_jax.config import Config, Member
-from cvae_jax.draws import draw
+from cvae_jax.conditions import Label
 from cvae_jax.errors import SettingError
-from cvae_jax.hparams import hparams
+from cvae_jax.likelihoods import Bernoulli
 from cvae_jax.losses import reparameterize
 from cvae_jax.model import CVAE
+from cvae_jax.networks import MLP
 from cvae_jax.nn.latent import Gaussian
-from cvae_jax.objectives import registry
+from cvae_jax.objectives import Batch, DipVaeI, DipVaeII, Elbo, FactorVae, TotalCorrelation
 from cvae_jax.objectives.dipvae import covariance_penalty, latent_covariance
-from cvae_jax.objectives.factorvae import Discriminator, init_discriminator, permute_latents
+from cvae_jax.objectives.factorvae import Discriminator, permute_latents
 from cvae_jax.objectives.tcvae import decompose_kl, log_batch_weights
-from cvae_jax.priors.mixture import Mixture, mixture_log_density
+from cvae_jax.priors import Standard
+from cvae_jax.priors.gaussian_mixture import GaussianMixture, mixture_log_density
+from cvae_jax.rng import root_key
+from cvae_jax.training.config import from_flat
 
 B, Z, USED, N = 5, 3, 2, 12
 RNG = np.random.default_rng(0)
@@ -36,20 +39,27 @@ POSTERIORS = Gaussian(
 DRAWS = jnp.asarray(RNG.normal(size=(B, Z)), jnp.float32)
 
 
-def settings(**member):
-    return hparams(Member(latent_dim=USED, **member), capacity=Z, steps_per_epoch=10)
+def of_capacity(capacity):
+    return CVAE(MLP(), Bernoulli(), Standard(), Label(10), shape=(8, 8, 1), capacity=capacity)
+
+
+MODEL = of_capacity(Z)
 
 
 @cache
-def build(objective, **config):
-    model = CVAE(Config(objective=objective, **config), shape=(8, 8, 1), condition=Label(10), capacity=Z)
-    params = jax.jit(model.init)(jax.random.key(0), X, C, MASK, jax.random.key(2))
+def build(objective=Elbo()):  # noqa: B008
+    params = init(MODEL, jax.random.key(0), MASK)
     # The initial posterior is all but the prior: move it.
-    params = jax.tree.map(
-        lambda leaf: leaf + 0.02 * jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), params
+    moved = jax.tree.map(
+        lambda leaf: leaf + 0.02 * jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), params["params"]
     )
-    params = {**params, **registry.extra_variables(model, settings())}
-    return model, params, jax.jit(partial(registry.objective(model.config, N), model))
+    return {**params, "params": moved, **objective.init(MODEL, root_key(0), MASK)}
+
+
+@jax.jit
+def terms_of(objective, params):
+    objective = jax.tree.map(jnp.float32, objective)
+    return objective.loss(MODEL, params, Batch(X, C, KEYS, jax.random.key(9), num_examples=N))
 
 
 def densities():
@@ -103,7 +113,7 @@ def test_terms_do_not_cancel_wherever_the_means_lie(centre, spread, logvar):
     own = pairs[np.arange(32), np.arange(32)].sum(axis=1)
     np.testing.assert_allclose(parts.mutual_information, own - joint, atol=1e-5)
     np.testing.assert_allclose(parts.total_correlation, joint - marginals, atol=1e-5)
-    even = Mixture(jnp.full(32, -np.log(32.0), jnp.float32), q)
+    even = GaussianMixture(jnp.full(32, -np.log(32.0), jnp.float32), q)
     found = jax.vmap(mixture_log_density, (0, None, None))(z, even, jnp.ones(2, bool))
     np.testing.assert_allclose(found, special.logsumexp(pairs.sum(axis=2), axis=1) - np.log(32), atol=1e-5)
 
@@ -145,10 +155,10 @@ def test_stratified_weights_are_unbiased():
 
 
 def test_tcvae_with_equal_weights_has_the_sampled_kl():
-    model, params, loss = build("tcvae")
-    h = settings(beta=2.0, mi_weight=2.0, marginal_weight=2.0)
-    terms = loss(params, X, C, KEYS, h)
-    q, z, _, _ = draw(model, params, X, C, KEYS, MASK)
+    params = build()
+    terms = terms_of(TotalCorrelation(beta=2.0, mi_weight=2.0, marginal_weight=2.0), params)
+    inference = draw(MODEL, params, X, C, KEYS).inference
+    q, z = inference.q, inference.z
     mean, scale, z = (np.asarray(a, np.float64)[:, :USED] for a in (q.mean, jnp.exp(q.logvar / 2), z))
     sampled = (stats.norm.logpdf(z, mean, scale) - stats.norm.logpdf(z)).sum(axis=1)
     np.testing.assert_allclose(terms.loss, terms.distortion + 2.0 * sampled, rtol=1e-5)
@@ -184,13 +194,13 @@ def test_covariance_matches_numpy(of_aggregate):
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["dipvae_i", "dipvae_ii"])
-def test_dip_penalty_matches_numpy(name):
-    model, params, loss = build(name)
-    terms = loss(params, X, C, KEYS, settings(beta=3.0, dip_off_diagonal=7.0, dip_diagonal=2.0))
-    q = draw(model, params, X, C, KEYS, MASK).q
+@pytest.mark.parametrize("objective", [DipVaeI, DipVaeII])
+def test_dip_penalty_matches_numpy(objective):
+    params = build()
+    terms = terms_of(objective(beta=3.0, dip_off_diagonal=7.0, dip_diagonal=2.0), params)
+    q = draw(MODEL, params, X, C, KEYS).inference.q
     covariance = np.cov(np.asarray(q.mean, np.float64)[:, :USED], rowvar=False, ddof=0)
-    if name == "dipvae_ii":
+    if objective is DipVaeII:
         covariance += np.diag(np.exp(np.asarray(q.logvar, np.float64)[:, :USED]).mean(axis=0))
     diagonal = np.diag(covariance)
     penalty = 7.0 * np.sum((covariance - np.diag(diagonal)) ** 2) + 2.0 * np.sum((diagonal - 1) ** 2)
@@ -215,16 +225,19 @@ def test_permutation_keeps_marginals_and_breaks_pairs():
 
 
 def test_each_loss_trains_its_own_network():
-    _, params, loss = build("factorvae", discriminator_width=8)
+    params = build(FactorVae(discriminator_width=8))
 
-    def gradient(tc_weight):
-        h = settings(tc_weight=tc_weight)
-        return jax.grad(lambda p: jnp.mean(loss(p, X, C, KEYS, h).loss))(params)
+    def gradient(objective, *names):
+        def loss(trained):
+            return jnp.mean(terms_of(objective, params | trained).loss)
 
-    without, with_weight = gradient(0.0), gradient(50.0)
-    elbo_model, _, elbo = build("elbo")
-    del elbo_model
-    plain = jax.grad(lambda p: jnp.mean(elbo(p, X, C, KEYS, settings()).loss))({"params": params["params"]})
+        return jax.grad(loss)({name: params[name] for name in names})
+
+    without, with_weight = (
+        gradient(FactorVae(tc_weight=tc_weight, discriminator_width=8), "params", "discriminator")
+        for tc_weight in (0.0, 50.0)
+    )
+    plain = gradient(Elbo(), "params")
     jax.tree.map(
         partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), without["params"], plain["params"]
     )
@@ -237,9 +250,10 @@ def test_each_loss_trains_its_own_network():
 
 
 def test_factorvae_loss_is_the_sum_of_its_terms():
-    model, params, loss = build("factorvae", discriminator_width=8)
-    terms = loss(params, X, C, KEYS, settings(beta=2.0, tc_weight=3.0))
-    z = draw(model, params, X, C, KEYS, MASK).z
+    objective = FactorVae(beta=2.0, tc_weight=3.0, discriminator_width=8)
+    params = build(objective)
+    terms = terms_of(objective, params)
+    z = draw(MODEL, params, X, C, KEYS).inference.z
     logit = Discriminator(8).apply({"params": params["discriminator"]}, z, MASK)
     np.testing.assert_allclose(terms.parts["total_correlation"], logit, rtol=1e-4, atol=1e-6)
     expected = terms.distortion + 2.0 * terms.rate + 3.0 * terms.parts["total_correlation"]
@@ -247,10 +261,9 @@ def test_factorvae_loss_is_the_sum_of_its_terms():
 
 
 def test_the_discriminators_start_is_the_solo_runs():
-    small = CVAE(Config(objective="factorvae", discriminator_width=8), (8, 8, 1), Label(10), capacity=USED)
-    large = CVAE(Config(objective="factorvae", discriminator_width=8), (8, 8, 1), Label(10), capacity=Z)
-    one = init_discriminator(small, hparams(Member(latent_dim=USED), capacity=USED, steps_per_epoch=1))
-    other = init_discriminator(large, settings())
+    objective = FactorVae(discriminator_width=8)
+    one = objective.init(of_capacity(USED), root_key(0), jnp.ones(USED, bool))["discriminator"]
+    other = objective.init(MODEL, root_key(0), MASK)["discriminator"]
     z = jnp.asarray(RNG.normal(size=(4, Z)), jnp.float32)
     alone = Discriminator(8).apply({"params": one}, z[:, :USED], jnp.ones(USED, bool))
     np.testing.assert_allclose(Discriminator(8).apply({"params": other}, z, MASK), alone, rtol=1e-5)
@@ -262,4 +275,4 @@ def test_the_discriminators_start_is_the_solo_runs():
 @pytest.mark.parametrize("name", ["tcvae", "dipvae_i", "dipvae_ii", "factorvae"])
 def test_one_example_is_no_batch_to_compare(name):
     with pytest.raises(SettingError, match=f"batch_size is 1, expected ≥ 2 with the objective {name}"):
-        Config(objective=name, batch_size=1)
+        from_flat(objective=name, batch_size=1)

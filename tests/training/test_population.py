@@ -8,24 +8,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvae_jax.config import Config, Member
+from cvae_jax.data.examples import on_device
 from cvae_jax.evaluation import bounds
-from cvae_jax.objectives.registry import negative_beta_elbo
+from cvae_jax.objectives import Batch
+from cvae_jax.rng import Stream, stream
 from cvae_jax.training import loader
 from cvae_jax.training import population as sweep
 from cvae_jax.training import step as training
+from cvae_jax.training.config import from_flat
+from cvae_jax.training.hparams import stack_hparams
 from cvae_jax.training.population import Population
+from cvae_jax.training.schedules import Time
 
 MEMBERS = {
     "mlp": (
-        Member(latent_dim=2, beta=4.0, learning_rate=3e-3, seed=0),
-        Member(latent_dim=5, weight_decay=0.1, clip_norm=5.0, seed=1),
-        Member(latent_dim=5, seed=0, warmup_epochs=0.5),
+        {"latent_dim": 2, "beta": 4.0, "learning_rate": 3e-3, "seed": 0},
+        {"latent_dim": 5, "weight_decay": 0.1, "clip_norm": 5.0, "seed": 1},
+        {"latent_dim": 5, "seed": 0, "warmup_epochs": 0.5},
     ),
     # The first, alone, is a program without dropout and averages.
     "conv": (
-        Member(latent_dim=3, beta=2.0, learning_rate=3e-3),
-        Member(latent_dim=6, dropout=0.2, ema_decay=0.9, seed=1),
+        {"latent_dim": 3, "beta": 2.0, "learning_rate": 3e-3},
+        {"latent_dim": 6, "dropout": 0.2, "ema_decay": 0.9, "seed": 1},
     ),
 }
 PER_EPOCH = 41
@@ -83,7 +87,10 @@ def trained(request, make_sweep):
 def mlp(make_sweep):
     """Model, settings and data of the mlp's members, and a function from others to their settings."""
     model, h, data = make_sweep(*MEMBERS["mlp"])
-    settings = partial(sweep.stack_hparams, capacity=model.capacity, steps_per_epoch=PER_EPOCH)
+
+    def settings(*members):
+        return stack_hparams([from_flat(batch_size=32, **each) for each in members], capacity=model.capacity)
+
     return model, h, data, settings
 
 
@@ -97,8 +104,8 @@ def test_members_equal_their_solo_runs(make_sweep, trained):
         alone = train(make_sweep, network, member)
         np.testing.assert_allclose(together.losses[0, i], alone.losses[0, 0], rtol=1e-6)
         np.testing.assert_allclose(together.losses[:, i], alone.losses[:, 0], rtol=1e-5)
-        here = in_use(member_of(together.members.params, i), member.latent_dim)
-        there = in_use(member_of(alone.members.params, 0), member.latent_dim)
+        here = in_use(member_of(together.members.params, i), member["latent_dim"])
+        there = in_use(member_of(alone.members.params, 0), member["latent_dim"])
         for (path, a), b in zip(
             jax.tree_util.tree_leaves_with_path(here), jax.tree.leaves(there), strict=True
         ):
@@ -108,7 +115,7 @@ def test_members_equal_their_solo_runs(make_sweep, trained):
 def test_a_member_is_the_same_to_the_last_bit_whatever_stands_beside_it(mlp):
     model, h, data, settings = mlp
     others = settings(
-        [MEMBERS["mlp"][0], Member(latent_dim=1, seed=7), Member(latent_dim=3, beta=0.1, seed=8)]
+        MEMBERS["mlp"][0], {"latent_dim": 1, "seed": 7}, {"latent_dim": 3, "beta": 0.1, "seed": 8}
     )
     one, two = (steps(model, sweep.init(model, each), each, data, 20).members for each in (h, others))
     assert_same_bits(member_of(one, 0), member_of(two, 0))
@@ -144,8 +151,8 @@ def test_no_member_diverged(trained):
 
 def test_seeds_differ_from_the_start(mlp):
     model, _, _, settings = mlp
-    h = settings([Member(latent_dim=5, seed=seed) for seed in (0, 1, 0)])
-    params = sweep.init(model, h).members.params
+    h = settings(*({"latent_dim": 5, "seed": seed} for seed in (0, 1, 0)))
+    params = sweep.init(model, h).members.params["params"]
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         np.testing.assert_array_equal(leaf[0], leaf[2])
         if not jax.tree_util.keystr(path).endswith("bias']"):
@@ -159,7 +166,9 @@ def test_one_trace_serves_any_number_of_steps_and_any_settings(mlp):
     model, h, data, settings = mlp
     steps(model, sweep.init(model, h), h, data, 1)
     before = sweep.run_steps._cache_size()
-    others = settings([Member(latent_dim=1, beta=9.0, learning_rate=0.1, seed=i) for i in (7, 8, 9)])
+    others = settings(
+        *({"latent_dim": 1, "beta": 9.0, "learning_rate": 0.1, "seed": seed} for seed in (7, 8, 9))
+    )
     steps(model, sweep.init(model, h), h, data, 1, 2, 7)
     steps(model, sweep.init(model, others), others, data, 3)
     assert sweep.run_steps._cache_size() == before
@@ -177,10 +186,16 @@ def test_the_loop_makes_the_steps_of_train_step(mlp):
     model, h, data, _ = mlp
     start = sweep.init(model, h)
     rows = jax.random.permutation(jax.random.fold_in(data.order_key, 0), 1318)[:32]
-    batch = jax.jit(partial(loader.draw_batch, model))(data, rows, jnp.int32(0))
-    one = jax.tree.map(lambda leaf: leaf[1], (start.members, h))
-    train_step = partial(training.train_step, model, objective=negative_beta_elbo)
-    alone = jax.jit(train_step)(one[0], batch, one[1], jnp.int32(0))
+    state, own = jax.tree.map(lambda leaf: leaf[1], (start.members, h))
+    x, c, _ = jax.jit(loader.draw_batch, static_argnums=(0, 1))(
+        from_flat(batch_size=32), model, data, rows, jnp.int32(0)
+    )
+    noise, shared = (
+        jax.random.fold_in(stream(own.key, name), 0) for name in (Stream.NOISE, Stream.OBJECTIVE)
+    )
+    batch = Batch(x, c, jax.random.split(noise, 32), shared, num_examples=1318)
+    time = Time(jnp.int32(0), steps_per_epoch=PER_EPOCH)
+    alone = jax.jit(partial(training.train_step, model))(state, batch, own, time)
     looped = steps(model, start, h, data, 1).members
     jax.tree.map(
         lambda ours, value: np.testing.assert_allclose(ours[1], value, rtol=1e-6), looped.sums, alone.sums
@@ -192,10 +207,11 @@ def test_the_loop_makes_the_steps_of_train_step(mlp):
 
 def test_a_diverging_member_leaves_the_others_alone(mlp):
     model, _, data, settings = mlp
-    sane = Member(latent_dim=4)
+    sane = {"latent_dim": 4}
     sweeps = []
     for learning_rate in (1e-3, 1e6):
-        h = settings([sane, Member(latent_dim=3, seed=1, learning_rate=learning_rate), MEMBERS["mlp"][1]])
+        wild = {"latent_dim": 3, "seed": 1, "learning_rate": learning_rate}
+        h = settings(sane, wild, MEMBERS["mlp"][1])
         after_30 = steps(model, sweep.init(model, h), h, data, 30)
         kept = jax.tree.map(np.asarray, after_30.members)
         after_41 = steps(model, after_30, h, data, 11)
@@ -216,31 +232,29 @@ def test_a_diverging_member_leaves_the_others_alone(mlp):
 
 @dataclasses.dataclass(frozen=True)
 class Recorder:
-    """Stands for a model whose training only writes down what it is shown."""
+    """Stands for a model whose training only writes down its batches."""
 
-    config: Config
-    kind: None = None
+    condition: None = None
 
 
 @pytest.fixture
 def visited(monkeypatch):
     """A function from a seed to the pixels and labels of three epochs' batches, shape (steps, 4).
 
-    It tells each call the order of its epoch, or not.
+    Each call draws the order of its epoch, or receives it.
     """
 
-    def record(model, state, batch, hparams, step, objective):
-        return state.at[step].set(jnp.stack([batch.x[:, 0, 0, 0].astype(jnp.int32), batch.c]))
+    def record(model, state, batch, hparams, time):
+        return state.at[time.step].set(jnp.stack([batch.x[:, 0, 0, 0].astype(jnp.int32), batch.c]))
 
-    def visit(data_seed, *, told=False):
-        config = Config(binarize="none", batch_size=4, data_seed=data_seed)
-        keys = loader.training_data(config, _Numbered())
+    def visit(data_seed, *, receives_order=False):
+        config = from_flat(binarize="none", likelihood="gaussian", batch_size=4, data_seed=data_seed)
+        data = loader.training_data(config, _Numbered())
+        h = stack_hparams([config], capacity=config.latent_dim)
         population = Population(jnp.int32(0), jnp.full((1, 15, 2, 4), -1))
         for num_steps in (5, 2, 3, 5):
-            order = loader.epoch_order(keys, population.step // 5) if told else None
-            population = sweep.run_steps(
-                Recorder(config), population, jnp.zeros(1), keys, jnp.int32(num_steps), order
-            )
+            order = loader.epoch_order(data, population.step // 5) if receives_order else None
+            population = sweep.run_steps(Recorder(), population, h, data, jnp.int32(num_steps), order)
         return np.asarray(population.members[0])
 
     monkeypatch.setattr(training, "train_step", record)
@@ -253,7 +267,7 @@ class _Numbered:
     class train:
         x = np.arange(22, dtype=np.uint8)[:, None, None, None]
         c = np.arange(22, dtype=np.int32)
-        reworded = None
+        alternative = None
 
     x_max = 1.0
 
@@ -266,8 +280,8 @@ def test_an_epoch_visits_each_example_at_most_once(visited):
     assert len({frozenset(epoch[:, 1].ravel()) for epoch in epochs}) > 1
 
 
-def test_an_order_that_is_told_is_the_one_that_is_drawn(visited):
-    np.testing.assert_array_equal(visited(0), visited(0, told=True))
+def test_an_order_that_is_received_is_the_one_that_is_drawn(visited):
+    np.testing.assert_array_equal(visited(0), visited(0, receives_order=True))
 
 
 def test_pixels_stay_with_their_labels(visited):
@@ -281,11 +295,11 @@ def test_the_order_follows_the_data_seed(visited):
 
 
 def test_binarization_is_drawn_anew_at_every_step(digits):
-    config = Config(batch_size=16)
-    model = sweep.build_model(config, digits, [Member()])
-    draw = jax.jit(partial(loader.draw_batch, model))
+    config = from_flat(batch_size=16)
+    model = sweep.build_model([config], digits)
+    draw = jax.jit(partial(loader.draw_batch, config, model))
     data = loader.training_data(config, digits)
-    first, again, later = (draw(data, jnp.arange(16), jnp.int32(step)).x for step in (3, 3, 4))
+    first, again, later = (draw(data, jnp.arange(16), jnp.int32(step))[0] for step in (3, 3, 4))
     assert set(np.unique(first)) == {0.0, 1.0}
     np.testing.assert_array_equal(first, again)
     assert (first != later).any()
@@ -299,14 +313,14 @@ def test_binarization_is_drawn_anew_at_every_step(digits):
 
 @pytest.fixture(scope="module")
 def validation(digits):
-    return bounds.on_device(digits.validation, digits.x_max)
+    return on_device(digits.validation, digits.x_max)
 
 
 def test_the_best_parameters_are_kept_by_validation_at_the_final_beta(mlp, validation, digits):
     model, _, data, settings = mlp
     # Trained at β ≈ 0: what decides is the final β.
-    warming_up = Member(latent_dim=4, beta=4.0, warmup_epochs=1000)
-    h = settings([warming_up, Member(latent_dim=4, beta=0.0), warming_up])
+    warming_up = {"latent_dim": 4, "beta": 4.0, "warmup_epochs": 1000}
+    h = settings(warming_up, {"latent_dim": 4, "beta": 0.0}, warming_up)
     end_epoch = partial(
         sweep.end_epoch,
         model,
@@ -321,7 +335,7 @@ def test_the_best_parameters_are_kept_by_validation_at_the_final_beta(mlp, valid
     sums, params = jax.tree.map(np.asarray, (population.members.sums, population.members.params))
     population, train_terms, terms = end_epoch(population=population)
 
-    np.testing.assert_allclose(terms.loss, terms.distortion + h.beta * terms.rate, rtol=1e-6)
+    np.testing.assert_allclose(terms.loss, terms.distortion + h.config.objective.beta * terms.rate, rtol=1e-6)
     np.testing.assert_array_equal(population.members.best.loss, terms.loss)
     np.testing.assert_array_equal(population.members.best.epoch, [1, 1, 1])
     assert_same_bits(population.members.best.params, params)
@@ -346,7 +360,9 @@ def test_parameters_of_no_finite_loss_are_never_the_best(mlp, validation, digits
     model, h, _, _ = mlp
     population = sweep.init(model, h)
     first = jax.tree.map(np.asarray, population.members.best)
-    broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), population.members.params)
+    broken = population.members.params | {
+        "params": jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), population.members.params["params"])
+    }
     population = Population(jnp.int32(PER_EPOCH), population.members.replace(params=broken))
     population, _, terms = sweep.end_epoch(
         model, population, h, validation, jnp.int32(PER_EPOCH), len(digits.train)
@@ -358,9 +374,7 @@ def test_parameters_of_no_finite_loss_are_never_the_best(mlp, validation, digits
 def test_summed_terms_of_validation_are_those_of_evaluation(mlp, validation, digits):
     model, h, _, _ = mlp
     population = sweep.init(model, h)
-    expected = bounds.summarize(
-        bounds.members_elbo_terms(model, population.members.params, validation, h.latent_mask)
-    )
+    expected = bounds.summarize(bounds.members_elbo_terms(model, population.members.params, validation))
     _, _, terms = sweep.end_epoch(model, population, h, validation, jnp.int32(PER_EPOCH), len(digits.train))
     np.testing.assert_allclose(terms.rate, [m["rate"] for m in expected], rtol=1e-5)
     np.testing.assert_allclose(terms.distortion, [m["distortion"] for m in expected], rtol=1e-5)
