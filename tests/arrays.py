@@ -14,7 +14,7 @@ rng = np.random.default_rng(0)
 
 def load(dataset, **fields):
     return reading.load(
-        Config(**({"dataset": str(dataset), "batch_size": 8} | fields)), data_dir=None, cache_dir=None
+        from_flat(**({"dataset": str(dataset), "batch_size": 8} | fields)), data_dir=None, cache_dir=None
     )
 
 

@@ -9,13 +9,18 @@ import importlib.machinery
 import sys
 from importlib.abc import MetaPathFinder
 
-_CHECK = ast.parse("__import__('jaxtyping').jaxtyped(typechecker=__import__('beartype').beartype)").body[0].value
+_CHECK = (
+    ast.parse("__import__('jaxtyping').jaxtyped(typechecker=__import__('beartype').beartype)").body[0].value
+)
 
 
 class _Decorate(ast.NodeTransformer):
     def visit_FunctionDef(self, node):
         self.generic_visit(node)
-        hints = [node.returns, *(argument.annotation for argument in ast.walk(node.args) if hasattr(argument, "annotation"))]
+        hints = [
+            node.returns,
+            *(argument.annotation for argument in ast.walk(node.args) if hasattr(argument, "annotation")),
+        ]
         # beartype knows `Self` only within classes that it decorates.
         if not any(isinstance(hint, ast.AST) and "Self" in ast.unparse(hint) for hint in hints):
             # The last decorator is the first to see the function.

@@ -67,7 +67,11 @@ def make_sweep(digits):
     def make(*settings, **shared):
         members = [from_flat(**({"batch_size": 32} | shared | each)) for each in settings]
         model = population.build_model(members, digits)
-        return model, stack_hparams(members, capacity=model.capacity), loader.training_data(members[0], digits)
+        return (
+            model,
+            stack_hparams(members, capacity=model.capacity),
+            loader.training_data(members[0], digits),
+        )
 
     return make
 

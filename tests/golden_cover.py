@@ -22,7 +22,6 @@ from cvae_jax.training import loader, population
 from cvae_jax.training.config import from_flat
 from cvae_jax.training.hparams import stack_hparams
 
-
 CHOICES = {
     "objective": (
         "elbo", "free_bits", "capacity", "iwae", "dreg", "tcvae", "dipvae_i", "dipvae_ii", "factorvae", "multirate",

@@ -69,9 +69,7 @@ def test_the_rate_falls_as_beta_rises(multirate):
 
     def rate(beta):
         return jnp.mean(
-            bounds.elbo_terms(
-                model, at_beta(params, beta), data.examples, jax.random.key(0)
-            ).rate
+            bounds.elbo_terms(model, at_beta(params, beta), data.examples, jax.random.key(0)).rate
         )
 
     rates = jax.vmap(rate)(jnp.array([0.1, 1.0, 10.0]))

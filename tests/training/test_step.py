@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-
 from compiled import decode
 
 from cvae_jax.likelihoods import Bernoulli, Gaussian
@@ -321,8 +320,8 @@ def test_adam_starts_anew_when_z_comes_in(model, init, batch, train_step):
         assert differ(from_fresh, from_used) != same
     # From there on it is the step of a member whose decoder received z from the start.
     plain = settings(model)
-    alone = train_step(init(plain), batch, plain, jnp.int32(5)).params
-    delayed = train_step(fresh, batch, h, jnp.int32(5)).params
+    alone = train_step(init(plain), batch, plain, jnp.int32(5)).params["params"]
+    delayed = train_step(fresh, batch, h, jnp.int32(5)).params["params"]
     for x, y in zip(jax.tree.leaves(delayed), jax.tree.leaves(alone), strict=True):
         assert np.linalg.norm(x - y) <= 1e-4 * np.linalg.norm(y)
 
