@@ -1,4 +1,4 @@
-"""Write a page whose sliders move a trained decoder, offline: `python -m experiments.explorer --workdir=runs/...`."""
+"""Write a web page with a decoder and sliders for its latents: `python -m experiments.explorer --workdir=runs/...`."""
 
 from __future__ import annotations
 
@@ -34,35 +34,25 @@ def main() -> int:
     run = read_run(workdir)
     require_writable(output, workdir, run)
     member = chosen_member(workdir, run)
-    for name, drawn in {
-        "condition": ("label", "none"),
-        "conditioning": ("concat",),
-        "prior": ("standard",),
-    }.items():
-        value = getattr(run.config, name)
-        if value not in drawn:
-            raise UserError(
-                f"{workdir} has the {name} {value}, expected {' or '.join(drawn)}: the explorer draws no other"
-            )
-    if run.config.likelihood not in _LIKELIHOODS:
-        raise UserError(
-            f"{workdir} has the likelihood {run.config.likelihood}, expected one of {', '.join(_LIKELIHOODS)}: "
-            "the explorer draws no other"
-        )
 
     from cvae_jax.evaluation import posteriors
+    from cvae_jax.networks import NETWORKS
+    from cvae_jax.training.config import traced_options
     from experiments import figures, loop, results
 
     session = loop.open_session(run, cli.use_cache())
+    require_explorable(workdir, session.model)
     part = session.part_of(member)
     trained = results.trained_member(part, results.load_population(session, part, workdir), member)
     q = figures.posterior(session, trained)
-    order = posteriors.by_information(q, trained.hparams.latent_mask)
+    order = posteriors.by_information(q, session.model.latent_mask(trained.best.params))
     kl = np.asarray(posteriors.kl_per_latent(q))
-    settings, dataset = run.members[member], session.dataset
+    dataset, network = session.dataset, NETWORKS.name_of(session.model.network)
+    options = traced_options(run.members[member])
+    beta = f"β {options['beta']:g}, " if "beta" in options else ""
     content = {
-        "title": f"{dataset.name}, {run.config.network}: β {settings.beta:g}, {settings.latent_dim} latents",
-        "class_names": dataset.class_names if run.config.condition == "label" else [],
+        "title": f"{dataset.name}, {network}: {beta}{len(order)} latents",
+        "class_names": [] if session.model.condition is None else dataset.class_names,
         "latents": [{"name": f"z{i}", "kl": round(float(kl[i]), 4)} for i in order],
         "model": decoder(session.model, trained.best.params, order),
     }
@@ -72,8 +62,34 @@ def main() -> int:
     return 0
 
 
+def require_explorable(workdir: Path, model: CVAE) -> None:
+    """Refuse a model that the page cannot draw.
+
+    Raises:
+      UserError: naming what it would need.
+    """
+    from cvae_jax.likelihoods import LIKELIHOODS
+    from cvae_jax.networks import NETWORKS
+    from cvae_jax.priors import PRIORS
+
+    condition = "none" if model.condition is None else model.condition.name
+    network, prior = NETWORKS.name_of(model.network), PRIORS.name_of(model.prior)
+    likelihood = LIKELIHOODS.name_of(model.likelihood)
+    for what, value, drawn in (
+        ("condition", condition, ("label", "none")),
+        ("conditioning", "film" if model.film else "concat", ("concat",)),
+        ("prior", prior, ("standard",)),
+        ("network", network, ("mlp", "conv")),
+        ("likelihood", likelihood, _LIKELIHOODS),
+    ):
+        if value not in drawn:
+            raise UserError(
+                f"{workdir} has the {what} {value}, expected {' or '.join(drawn)}: the explorer can draw no other"
+            )
+
+
 def page(content: dict[str, Any]) -> str:
-    """The page of some content: `title`, `class_names`, `latents` in the order of their sliders, `model`."""
+    """The page with its content filled in: `title`, `class_names`, `latents` in the order of their sliders, `model`."""
     parts = {"/*DECODER*/": _DECODER.read_text(encoding="utf-8"), "/*DATA*/null": script_json(content)}
     text = _TEMPLATE.read_text(encoding="utf-8")
     for mark, part in parts.items():
@@ -85,37 +101,40 @@ def page(content: dict[str, Any]) -> str:
 def decoder(model: CVAE, params: PyTree, latents: Int[np.ndarray, " l"]) -> dict[str, Any]:
     """The decoder as the page's JavaScript reads it.
 
-    A layer is a matrix product at every position of an image of `height` × `width`; its `bias` is joined by
-    `condition` times the class's embedding. An `upsample` adds up its 4×4 windows in an image of `rows` × `columns`.
-    An `activation` may follow. A layer may `keep` its input, for a later one to `add` to its output.
+    A layer is a matrix product at every position of an image of `height` × `width`; `condition` times the embedding of
+    the class is added to its `bias`. An `upsample` adds up its 4×4 windows in an image of `rows` × `columns`. An
+    `activation` can follow. A layer can `keep` its input, which a later one can `add` to its output.
 
     Args:
-      model: the model.
-      params: its variables.
-      latents: the latents that have sliders, in the page's order, shape (l,); all others are 0.
+      model: the model, see `require_explorable`.
+      params: its parameters.
+      latents: the latents with sliders, in the order of the page, shape (l,); all others are 0.
 
     Returns:
       `likelihood`, `shape` of an image, `embedding` of shape (classes, e) or None, and `layers`. Arrays are float32,
       little-endian, in base64.
 
     Raises:
-      UserError: if the decoder holds parameters that the page has no layer for.
+      UserError: if the decoder has parameters that the page has no layer for.
     """
+    from cvae_jax.likelihoods import LIKELIHOODS
+    from cvae_jax.networks import MLP
+
     variables = _on_host(params["params"])
     tree = variables["decoder"]
     if "setting" in params:
         _set_gates(tree, float(params["setting"]["log_beta"]))
-    if model.config.network == "mlp":
-        layers = _mlp_layers(tree, model.config.activation)
+    if isinstance(model.network, MLP):
+        layers = _mlp_layers(tree, model.network.activation)
     else:
         layers = _conv_layers(tree, model.shape)
     if tree:
-        raise UserError(f"the decoder has {', '.join(tree)}, expected only layers that the explorer draws")
+        raise UserError(f"the decoder has {', '.join(tree)}, expected only layers that the explorer can draw")
     embedding = variables.get("decoder_embedding", variables.get("embedding"))
     layers[0] |= {"kernel": layers[0]["kernel"][latents], "inputs": len(latents)}
     arrays = ("kernel", "bias", "condition")
     return {
-        "likelihood": model.config.likelihood,
+        "likelihood": LIKELIHOODS.name_of(model.likelihood),
         "shape": model.shape,
         "embedding": _base64(embedding["table"]) if embedding else None,
         "layers": [layer | {name: _base64(layer[name]) for name in arrays} for layer in layers],
@@ -123,7 +142,7 @@ def decoder(model: CVAE, params: PyTree, latents: Int[np.ndarray, " l"]) -> dict
 
 
 def _on_host(tree: PyTree) -> dict[str, Any]:
-    """Nested dictionaries of arrays as such of float32 on the host, free to take apart."""
+    """Nested dictionaries of arrays as new dictionaries of float32 arrays on the host, from which layers are taken."""
     return {
         name: _on_host(leaf) if hasattr(leaf, "items") else np.asarray(leaf, np.float32)
         for name, leaf in tree.items()
@@ -135,7 +154,7 @@ def _base64(array: np.ndarray | None) -> str | None:
 
 
 def _set_gates(tree: dict[str, Any], log_beta: float) -> None:
-    """Give every `AddCondition` of a multi-rate decoder its `gate` at one β."""
+    """Add to every `AddCondition` of a multi-rate decoder its `gate` at one β."""
     if "gate_slope" in tree:
         tree["gate"] = 2.0 / (1.0 + np.exp(-(log_beta * tree["gate_slope"] + tree["gate_shift"])))
     for part in tree.values():
@@ -150,7 +169,7 @@ def _layer(
     size: tuple[int, int] = (1, 1),
     **how: Any,
 ) -> dict[str, Any]:
-    """A matrix product at every position, and the `AddCondition` after it, whose gate the weights take in."""
+    """A matrix product at every position, and the `AddCondition` after it, whose gate is multiplied into the weights."""
     kernel, bias, adder = linear["kernel"], linear["bias"], adder or {}
     condition = adder["Dense_0"]["kernel"] if "Dense_0" in adder else None
     if "gate" in adder:
@@ -171,7 +190,7 @@ def _layer(
 
 
 def _mlp_layers(tree: dict[str, Any], activation: str) -> list[dict[str, Any]]:
-    """Layers of `MLPDecoder`, taken out of its parameters."""
+    """Layers of `MLPDecoder`, removed from its parameters."""
     hidden = sum(name.startswith("Dense_") for name in tree) - 1
     first = _layer(tree.pop("FromLatents_0"), tree.pop("AddCondition_0", None), activation=activation)
     between = [
@@ -182,7 +201,7 @@ def _mlp_layers(tree: dict[str, Any], activation: str) -> list[dict[str, Any]]:
 
 
 def _conv_layers(tree: dict[str, Any], shape: tuple[int, int, int]) -> list[dict[str, Any]]:
-    """Layers of `ConvDecoder`, taken out of its parameters."""
+    """Layers of `ConvDecoder`, removed from its parameters."""
     from cvae_jax.nn.conv import pyramid
 
     *below, (height, width, _) = pyramid(shape)
@@ -196,7 +215,7 @@ def _conv_layers(tree: dict[str, Any], shape: tuple[int, int, int]) -> list[dict
     ]
     for i, (rows, columns, _) in enumerate(reversed(below)):
         linear = tree.pop(f"Upsample_{i}")
-        # Pixel i reaches pixel 2i + 2 − t through tap t: the window runs against the kernel.
+        # Pixel i adds to pixel 2i + 2 − t through tap t of the kernel: in the window the taps are in reverse order.
         windows = linear["kernel"][::-1, ::-1].transpose(2, 0, 1, 3)
         layer = _layer(
             {"kernel": windows.reshape(len(windows), -1), "bias": linear["bias"]},

@@ -107,7 +107,7 @@ def image_grid(
     total_width = max(left + grid_width + 0.1, 0.4 + 0.085 * len(title))
     total_height = top + grid_height + 0.1
     figure = Figure(
-        figsize=(total_width, total_height), dpi=_dots(150, total_width, total_height), facecolor="white"
+        figsize=(total_width, total_height), dpi=_dots(150.0, total_width, total_height), facecolor="white"
     )
     axes = figure.add_axes(
         (left / total_width, 0.1 / total_height, grid_width / total_width, grid_height / total_height)
@@ -146,7 +146,7 @@ def image_blocks(
     across = min(range(1, count + 1), key=lambda a: max(a * block_width, -(-count // a) * block_height))
     total_width, total_height = across * block_width, 0.35 + -(-count // across) * block_height
     figure = Figure(
-        figsize=(total_width, total_height), dpi=_dots(100, total_width, total_height), facecolor="white"
+        figsize=(total_width, total_height), dpi=_dots(100.0, total_width, total_height), facecolor="white"
     )
     for i, (images, block_title) in enumerate(zip(blocks, shown(block_titles), strict=True)):
         x = i % across * block_width + left

@@ -23,7 +23,7 @@ _LEGEND_ROWS = 25
 
 
 def aggregate_posterior(
-    shares: Float[np.ndarray, "l e-1"], edges: Float[np.ndarray, " e"], *, titles: Sequence[str]
+    shares: Float[np.ndarray, "l bins"], edges: Float[np.ndarray, " e"], *, titles: Sequence[str]
 ) -> Figure:
     """The aggregate posterior of each latent against the prior N(0, 1), a panel per latent.
 

@@ -131,7 +131,7 @@ class TwoLevels:
 
         to_top = (self.U + self.V).T @ np.linalg.inv(self._marginal())
         top_mean = flat @ to_top.T
-        top, top_logvar, log_q_top = draw(top_mean, self.VARIANCES[0], top_key)
+        top, _, log_q_top = draw(top_mean, self.VARIANCES[0], top_key)
         given_top = self.V @ self.V.T + SIGMA**2 * np.eye(PIXELS)
         to_low = self.V.T @ np.linalg.inv(given_top)
         low_mean = top + (flat - top @ (self.U + self.V).T) @ to_low.T

@@ -1,20 +1,24 @@
 """The page that moves a decoder: its JavaScript computes what the model computes."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
 from itertools import product
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cvae_jax.config import Config
 
-from cvae_jax.conditions.kinds import Label
+from cvae_jax.conditions import Label, Vector
 from cvae_jax.errors import UserError
 from cvae_jax.evaluation import sampling
+from cvae_jax.likelihoods import LIKELIHOODS, LogisticMixture
 from cvae_jax.model import CVAE
+from cvae_jax.networks import MLP, Conv
+from cvae_jax.priors import Conditional, Standard
 from experiments import explorer
 
 CLASSES, CAPACITY = 3, 4
@@ -49,18 +53,20 @@ def node():
 
 
 def make(network, shape, condition, likelihood, objective="elbo", activation="silu"):
-    binarize = "dynamic" if likelihood == "bernoulli" else "none"
-    config = Config(
-        network=network, condition=condition, likelihood=likelihood, binarize=binarize, objective=objective,
-        activation=activation,
-    )  # fmt: skip
-    model = CVAE(config, shape, Label(CLASSES), CAPACITY)
-    x, c = jnp.zeros((1, *shape)), jnp.zeros(1, jnp.int32)
-    abstract = jax.eval_shape(model.init, jax.random.key(0), x, c, MASK, jax.random.key(1))
+    model = CVAE(
+        MLP(activation=activation) if network == "mlp" else Conv(),
+        LIKELIHOODS[likelihood](),
+        Standard(),
+        Label(CLASSES) if condition == "label" else None,
+        shape=shape,
+        capacity=CAPACITY,
+        gated=objective == "multirate",
+    )
+    abstract = jax.eval_shape(model.init, jax.random.key(0))
     rng = np.random.default_rng(0)
     scale = lambda leaf: 2.5 / np.sqrt(max(leaf.size // max(leaf.shape[-1:], default=1), 4))  # noqa: E731
     params = jax.tree.map(lambda a: jnp.asarray(rng.normal(0, scale(a), a.shape), jnp.float32), abstract)
-    return model, params
+    return model, params | {"latents": {"mask": MASK}}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +77,7 @@ def computed(tmp_path_factory):
     expected, cases = [], []
     for case in CASES:
         model, params = make(*case)
-        mean = sampling.decode_mean(model, params, jnp.asarray(z), jnp.asarray(c, jnp.int32), MASK)
+        mean = sampling.decode_mean(model, params, jnp.asarray(z), jnp.asarray(c, jnp.int32))
         expected.append(np.asarray(mean).reshape(CLASSES, -1))
         decoder = explorer.decoder(model, params, ORDER)
         cases.append({"model": decoder, "z": z[:, ORDER].tolist(), "c": c.tolist()})
@@ -104,3 +110,19 @@ def test_names_cannot_end_the_pages_script():
     assert "</script><b>" not in text
     assert "ü" in text
     assert "/*D" not in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"condition": Vector(3)}, "has the condition vector, expected label or none"),
+        ({"film": True}, "has the conditioning film, expected concat"),
+        ({"prior": Conditional()}, "has the prior conditional, expected standard"),
+        ({"likelihood": LogisticMixture()}, "has the likelihood logistic_mixture, expected bernoulli or "),
+    ],
+)
+def test_models_that_the_page_cannot_draw_are_refused(change, message):
+    model, _ = make("conv", (8, 8, 1), "label", "bernoulli")
+    explorer.require_explorable(Path("runs/a"), model)
+    with pytest.raises(UserError, match=message):
+        explorer.require_explorable(Path("runs/a"), dataclasses.replace(model, **change))
