@@ -169,7 +169,7 @@ def _layer(
     size: tuple[int, int] = (1, 1),
     **how: Any,
 ) -> dict[str, Any]:
-    """A matrix product at every position, and the `AddCondition` after it, whose gate is multiplied into the weights."""
+    """A matrix product at every position and the `AddCondition` after it, whose gate is multiplied into the weights."""
     kernel, bias, adder = linear["kernel"], linear["bias"], adder or {}
     condition = adder["Dense_0"]["kernel"] if "Dense_0" in adder else None
     if "gate" in adder:

@@ -1,7 +1,8 @@
-"""Draw what a trained model does with latents and classes: `python -m experiments.pictures --workdir=runs/...`."""
+"""Draw a trained model's latents and classes: `python -m experiments.pictures --workdir=runs/...`."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,63 +16,59 @@ from experiments.workdir import chosen_member, define_member_choice, read_run, r
 
 if TYPE_CHECKING:
     from cvae_jax.data.dataset import Dataset
+    from cvae_jax.model import CVAE
 
 FLAGS = flags.FLAGS
 
-_OF_ANY_CONDITION = ("samples", "reconstructions", "traversals", "aggregate_posterior")
+_OF_ANY_MODEL = ("samples", "reconstructions")
+_OF_ONE_ARRAY = ("traversals", "aggregate_posterior")
 _OF_LABELLED_DATA = ("interpolations", "latents")
-_OF_ALL = (*_OF_ANY_CONDITION, *_OF_LABELLED_DATA)
 _OF_LABELS = ("traversals_by_class", "label_interpolations", "styles")
+_ALL = (*_OF_ANY_MODEL, *_OF_ONE_ARRAY, *_OF_LABELLED_DATA, *_OF_LABELS)
 
 
 def main() -> int:
     workdir = Path(FLAGS.workdir)
     run = read_run(workdir)
     member = chosen_member(workdir, run)
-    condition = run.config.condition
-    drawable = {"label": _OF_ALL + _OF_LABELS, "none": _OF_ALL}.get(condition, _OF_ANY_CONDITION)
-    if run.config.prior != "standard":
-        # That picture compares with N(0, 1).
-        drawable = tuple(name for name in drawable if name != "aggregate_posterior")
-    trained_on = "without a condition" if condition == "none" else f"with the condition {condition}"
-    if run.config.prior != "standard":
-        trained_on += f" and the prior {run.config.prior}"
     for name in FLAGS.only:
-        if name not in _OF_ALL + _OF_LABELS:
-            raise UserError(f"only is {name}, expected some of {', '.join(_OF_ALL + _OF_LABELS)}")
-        if name not in drawable:
-            raise UserError(
-                f"{workdir} was trained {trained_on}, expected some of {', '.join(drawable)} of --only"
-            )
-    if FLAGS.label is not None and condition != "label":
-        raise UserError(f"{workdir} was trained {trained_on}, expected no --label")
-    folder = workdir / "pictures" if run.kind == "train" else workdir / "pictures" / f"member-{member:03d}"
-    output = Path(FLAGS.output) if FLAGS.output else folder
-    for name in FLAGS.only or drawable:
-        require_writable(output / f"{name}.png", workdir, run)
+        if name not in _ALL:
+            raise UserError(f"only is {name}, expected some of {', '.join(_ALL)}")
 
+    from cvae_jax.conditions import Label
     from experiments import figures, loop, results
 
     session = loop.open_session(run, cli.use_cache())
+    drawable = drawable_of(session.model)
+    for name in FLAGS.only:
+        if name not in drawable:
+            raise UserError(
+                f"{workdir} was trained {_trained(session.model)}, expected some of {', '.join(drawable)} of --only"
+            )
+    if FLAGS.label is not None and not isinstance(session.model.condition, Label):
+        raise UserError(f"{workdir} was trained {_trained(session.model)}, expected no --label")
+    folder = workdir / "pictures" if run.kind == "train" else workdir / "pictures" / f"member-{member:03d}"
+    output = Path(FLAGS.output) if FLAGS.output else folder
     chosen = chosen_of(session.dataset, drawable, FLAGS.only)
+    for name in chosen:
+        require_writable(output / f"{name}.png", workdir, run)
     names = session.dataset.class_names
     if FLAGS.label is not None and FLAGS.label not in names:
         raise UserError(f"label is {FLAGS.label}, expected one of {', '.join(names)}")
     label = None if FLAGS.label is None else names.index(FLAGS.label)
     part = session.part_of(member)
     trained = results.trained_member(part, results.load_population(session, part, workdir), member)
-    q = figures.posterior(session, trained)
-
+    posterior = functools.cache(lambda: figures.posterior(session, trained))
     draw = {
         "samples": lambda: figures.samples_figure(session, trained),
         "reconstructions": lambda: figures.reconstructions_figure(session, trained),
         "traversals": lambda: figures.traversals_figure(session, trained, label),
-        "traversals_by_class": lambda: figures.traversals_by_class_figure(session, trained, q),
-        "interpolations": lambda: figures.interpolations_figure(session, trained, q),
-        "label_interpolations": lambda: figures.label_interpolations_figure(session, trained, q),
-        "styles": lambda: figures.styles_figure(session, trained, q),
-        "aggregate_posterior": lambda: figures.aggregate_posterior_figure(session, trained, q),
-        "latents": lambda: figures.scatter_figure(session, trained, q),
+        "traversals_by_class": lambda: figures.traversals_by_class_figure(session, trained, posterior()),
+        "interpolations": lambda: figures.interpolations_figure(session, trained, posterior()),
+        "label_interpolations": lambda: figures.label_interpolations_figure(session, trained, posterior()),
+        "styles": lambda: figures.styles_figure(session, trained, posterior()),
+        "aggregate_posterior": lambda: figures.aggregate_posterior_figure(session, trained, posterior()),
+        "latents": lambda: figures.scatter_figure(session, trained, posterior()),
     }
     for name in chosen:
         write_atomically(output / f"{name}.png", draw[name]().savefig)
@@ -79,16 +76,39 @@ def main() -> int:
     return 0
 
 
+def drawable_of(model: CVAE) -> tuple[str, ...]:
+    """The pictures that can be drawn of a model, by its condition, its prior and its latents."""
+    from cvae_jax.conditions import Label
+
+    if not model.flat_latents:
+        return _OF_ANY_MODEL
+    names = (*_OF_ANY_MODEL, *_OF_ONE_ARRAY)
+    if model.condition is None or isinstance(model.condition, Label):
+        names += _OF_LABELLED_DATA
+    if isinstance(model.condition, Label):
+        names += _OF_LABELS
+    # That picture compares with N(0, 1).
+    return names if model.prior.standard else tuple(name for name in names if name != "aggregate_posterior")
+
+
+def _trained(model: CVAE) -> str:
+    """How a model was trained, for messages."""
+    from cvae_jax.priors import PRIORS
+
+    how = "without a condition" if model.condition is None else f"with the condition {model.condition.name}"
+    return how if model.prior.standard else f"{how} and the prior {PRIORS.name_of(model.prior)}"
+
+
 def chosen_of(dataset: Dataset, drawable: Sequence[str], only: Sequence[str]) -> list[str]:
-    """The pictures to draw: those asked for, or all that a dataset allows.
+    """The pictures to draw: those of `--only`, or all that can be drawn from a dataset.
 
     Args:
-      dataset: the run's.
-      drawable: what can be drawn of the run's condition and prior.
-      only: what `--only` asks for, empty for all.
+      dataset: of the run.
+      drawable: see `drawable_of`.
+      only: the names of `--only`, empty for all.
 
     Raises:
-      UserError: if one is asked for that the dataset does not allow.
+      UserError: if one of `--only` cannot be drawn from the dataset.
     """
     from cvae_jax.evaluation.posteriors import LEAST_EXAMPLES
 
@@ -104,7 +124,7 @@ def chosen_of(dataset: Dataset, drawable: Sequence[str], only: Sequence[str]) ->
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
     define_member_choice()
-    flags.DEFINE_list("only", [], f"Some of {', '.join(_OF_ALL + _OF_LABELS)}; all if not given.")
+    flags.DEFINE_list("only", [], f"Some of {', '.join(_ALL)}; all if not given.")
     flags.DEFINE_string("label", None, "Name of the class in traversals.png; the middle one if not given.")
     flags.DEFINE_string("output", None, "Folder for the pictures; the run's own pictures/ if not given.")
     cli.define_cache_flags()
