@@ -214,7 +214,7 @@ def test_lines_of_equal_elbo_stand_apart(points, constants):
 
 def test_what_a_dataset_lacks_is_not_drawn(digits):
     few = dataclasses.replace(digits, test=digits.test.take(np.arange(3)))
-    unlabelled = dataclasses.replace(digits, kinds=Vector(2))
+    unlabelled = dataclasses.replace(digits, condition=Vector(2))
     drawable = ("samples", "interpolations", "latents")
     assert chosen_of(digits, drawable, []) == list(drawable)
     assert chosen_of(digits, drawable, ["latents"]) == ["latents"]
