@@ -35,8 +35,6 @@ class ElboTerms(NamedTuple):
     rate: Float[Array, " n"]
 
 
-
-
 def elbo_terms(model: CVAE, params: PyTree, examples: Examples, key: Key[Array, ""]) -> ElboTerms:
     """Distortion and rate of every example.
 
@@ -46,7 +44,7 @@ def elbo_terms(model: CVAE, params: PyTree, examples: Examples, key: Key[Array, 
       model: the model.
       params: its parameters.
       examples: the split, n examples.
-      key: see `evaluation_key`.
+      key: see `rng.evaluation_key`.
 
     Returns:
       Distortion and rate, shape (n,), nats per example.

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvae_jax.data.examples import Examples
-from cvae_jax.evaluation.bounds import evaluation_key
 from cvae_jax.evaluation.sampling import reconstruct
 from cvae_jax.model import CVAE
+from cvae_jax.rng import evaluation_key
 
 if TYPE_CHECKING:
     from jaxtyping import Float, PyTree

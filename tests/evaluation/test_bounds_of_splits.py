@@ -12,6 +12,7 @@ from cvae_jax.data.examples import on_device
 from cvae_jax.evaluation import bounds, sampling
 from cvae_jax.evaluation.bounds import ElboTerms
 from cvae_jax.losses import standard_normal_kl
+from cvae_jax.rng import evaluation_key
 
 KEY = jax.random.key(3)
 
@@ -43,7 +44,7 @@ def elbo_terms(one):
 @pytest.fixture(scope="module")
 def whole(one, elbo_terms, test_split):
     _, params = one
-    return elbo_terms(params, test_split, bounds.evaluation_key())
+    return elbo_terms(params, test_split, evaluation_key())
 
 
 def head(examples, n):
@@ -56,7 +57,7 @@ def head(examples, n):
 @pytest.mark.parametrize("n", [7, 249, 250, 251])
 def test_terms_do_not_depend_on_the_batch(one, elbo_terms, whole, test_split, n):
     _, params = one
-    terms = elbo_terms(params, head(test_split, n), bounds.evaluation_key())
+    terms = elbo_terms(params, head(test_split, n), evaluation_key())
     assert terms.rate.shape == terms.distortion.shape == (n,)
     np.testing.assert_allclose(terms.rate, whole.rate[:n], rtol=1e-5)
     np.testing.assert_allclose(terms.distortion, whole.distortion[:n], rtol=1e-5)
@@ -66,7 +67,7 @@ def test_terms_do_not_depend_on_the_batch(one, elbo_terms, whole, test_split, n)
 def test_every_example_counts_once(one, elbo_terms, whole, test_split, row):
     _, params = one
     changed = test_split.replace(x=test_split.x.at[row].set(16 - test_split.x[row]))
-    terms = elbo_terms(params, changed, bounds.evaluation_key())
+    terms = elbo_terms(params, changed, evaluation_key())
     for name in ("distortion", "rate"):
         before, after = getattr(whole, name), getattr(terms, name)
         assert np.flatnonzero(before != after).tolist() == [row]
@@ -77,7 +78,7 @@ def test_every_example_has_noise_of_its_own(one, elbo_terms, test_split):
     same = test_split.replace(
         x=jnp.broadcast_to(test_split.x[0], test_split.x.shape), c=jnp.zeros_like(test_split.c)
     )
-    terms = elbo_terms(params, same, bounds.evaluation_key())
+    terms = elbo_terms(params, same, evaluation_key())
     assert len(np.unique(terms.distortion)) == 359
     np.testing.assert_allclose(terms.rate, terms.rate[0], rtol=1e-5)
     other = elbo_terms(params, same, KEY)
@@ -99,7 +100,7 @@ def test_masked_latents_add_nothing(one, elbo_terms, whole, test_split):
     from_latents = inner["decoder"]["FromLatents_0"]
     from_latents = from_latents | {"kernel": from_latents["kernel"].at[3:].set(50.0)}
     inner["decoder"] = inner["decoder"] | {"FromLatents_0": from_latents}
-    terms = elbo_terms(params | {"params": inner}, test_split, bounds.evaluation_key())
+    terms = elbo_terms(params | {"params": inner}, test_split, evaluation_key())
     np.testing.assert_array_equal(terms.rate, whole.rate)
     np.testing.assert_array_equal(terms.distortion, whole.distortion)
 
@@ -109,7 +110,7 @@ def test_members_together_are_members_in_turn(members, elbo_terms, test_split):
     together = bounds.members_elbo_terms(model, params, test_split)
     assert together.rate.shape == together.distortion.shape == (2, 359)
     for i in range(2):
-        alone = elbo_terms(member(params, i), test_split, bounds.evaluation_key())
+        alone = elbo_terms(member(params, i), test_split, evaluation_key())
         np.testing.assert_allclose(together.rate[i], alone.rate, rtol=1e-5)
         np.testing.assert_allclose(together.distortion[i], alone.distortion, rtol=1e-5)
 

@@ -279,7 +279,8 @@ def shapes_of_8():
     factors = draw_factors(COUNTS, 200)
     x = np.asarray(jax.jit(jax.vmap(lambda f: render(f, size=8)))(jnp.asarray(factors)))
     split = Split(x, factors[:, 0].astype(np.int32), factors)
-    return Dataset("shapes8", split, split, split, 1.0, ("square", "ellipse", "heart"), FACTOR_NAMES)
+    names = ("square", "ellipse", "heart")
+    return Dataset("shapes8", split, split, split, 1.0, Label(3), names, FACTOR_NAMES)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from cvae_jax.evaluation import bounds, latents, posteriors, reconstruction, sam
 from cvae_jax.likelihoods import Gaussian
 from cvae_jax.losses import gaussian_kl, gaussian_log_density
 from cvae_jax.model import Inference
+from cvae_jax.rng import evaluation_key
 
 SIGMA, PIXELS, LATENTS, N = 0.5, 6, 3, 7
 # Orthogonal columns: the posterior of x = W z + noise is then diagonal. The last latent is masked.
@@ -205,7 +206,7 @@ def test_reconstructions_of_two_levels_are_those_of_a_draw(examples):
     np.testing.assert_allclose(images, TwoLevels().decode({}, z, c), atol=1e-5)
     with pytest.raises(SettingError, match="keys is None, expected one per example"):
         sampling.reconstruct(TwoLevels(), {}, x, c)
-    keys = jax.vmap(partial(jax.random.fold_in, bounds.evaluation_key()))(jnp.arange(N))
+    keys = jax.vmap(partial(jax.random.fold_in, evaluation_key()))(jnp.arange(N))
     images = np.asarray(sampling.reconstruct(TwoLevels(), {}, x, c, keys))
     found = reconstruction.reconstruction_errors(TwoLevels(), {}, examples)
     np.testing.assert_allclose(found.mse, reconstruction.errors(np.asarray(x), images).mse, rtol=1e-5)

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cvae_jax.conditions import Label
 from scipy.linalg import sqrtm
 
+from cvae_jax.conditions import Label
 from cvae_jax.data import reading
 from cvae_jax.data.dataset import Split, unit
 from cvae_jax.errors import DataError, UserError
