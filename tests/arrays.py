@@ -4,17 +4,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cvae_jax.conditions import CONDITIONS
 from cvae_jax.data import reading
-from cvae_jax.training.config import from_flat
+from cvae_jax.data.settings import Data
+from cvae_jax.likelihoods import LIKELIHOODS
 
 SPLITS = ("train", "validation", "test")
 GREY = {"likelihood": "gaussian", "binarize": "none"}
 rng = np.random.default_rng(0)
 
 
-def load(dataset, **fields):
+def load(
+    dataset, *, condition=None, likelihood="bernoulli", batch_size=8, data_dir=None, cache_dir=None, **fields
+):
+    """A dataset as training takes it; conditions by name, with commas between, and `none` for none."""
+    names = [] if condition in (None, "none") else condition.split(",")
+    parts = None if condition is None else tuple(CONDITIONS[name]() for name in names)
+    data = Data(dataset=str(dataset), **fields)
     return reading.load(
-        from_flat(**({"dataset": str(dataset), "batch_size": 8} | fields)), data_dir=None, cache_dir=None
+        data, parts, LIKELIHOODS[likelihood](), batch_size, data_dir=data_dir, cache_dir=cache_dir
     )
 
 
@@ -35,15 +43,12 @@ class Source(list):
 
 
 def any_params(module, *args):
-    """Variables of a module or model, whose `init` takes these arguments, by NumPy.
-
-    Kernels keep sizes, there are no biases, and all latents are in use.
-    """
+    """Variables of a module called with these arguments, by NumPy: kernels that keep sizes, and no biases."""
     draws = np.random.default_rng(0)
 
     def one(path, leaf):
         if len(leaf.shape) < 2:
-            return jnp.full(leaf.shape, path[-1].key in ("scale", "mask"), leaf.dtype)
+            return jnp.full(leaf.shape, float(path[-1].key == "scale"), leaf.dtype)
         return jnp.asarray(draws.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1])), leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(one, jax.eval_shape(module.init, *args))

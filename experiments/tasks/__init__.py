@@ -11,7 +11,7 @@ def register() -> None:
     from experiments.tasks.captions.paraphrase import Paraphrase
     from experiments.tasks.spoken_digit.dataset import read
 
-    DATASETS["captions"] = Source(from_mnist, condition="text", tfds="mnist")
-    DATASETS["spoken_digit"] = Source(read, condition="text,label", tfds="spoken_digit")
+    DATASETS["captions"] = Source(from_mnist, tfds="mnist")
+    DATASETS["spoken_digit"] = Source(read, tfds="spoken_digit")
     NETWORKS["caption_conv"] = CaptionConv
     HOOKS["paraphrase_weight"] = Paraphrase

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from models import of_digits
 from scipy import ndimage
 
-from cvae_jax.config import Augmentation, Config, Member
 from cvae_jax.data import augmentation
 from cvae_jax.errors import SettingError
-from cvae_jax.training import loader, population
+from cvae_jax.training import loader
+from cvae_jax.training.config import from_flat
 
 ALL = ("shift", "rotate", "scale", "flip", "cutout")
 
@@ -151,10 +152,10 @@ def test_what_one_draws_depends_neither_on_the_others_nor_on_their_order(many):
 
 def test_a_batch_is_augmented_before_it_is_binarized(digits):
     def batch(step, data_seed=0, **fields):
-        config = Config(batch_size=64, data_seed=data_seed, **fields)
-        model = population.build_model(config, digits, [Member()])
+        config = from_flat(batch_size=64, data_seed=data_seed, **fields)
         data = loader.training_data(config, digits)
-        return np.asarray(jax.jit(partial(loader.draw_batch, model))(data, jnp.arange(64), jnp.int32(step)).x)
+        draw = jax.jit(partial(loader.draw_batch, config, of_digits(2)))
+        return np.asarray(draw(data, jnp.arange(64), jnp.int32(step))[0])
 
     grey = {"likelihood": "gaussian", "binarize": "none"}
     plain, first, again, later = (
@@ -190,9 +191,9 @@ def test_a_batch_is_augmented_before_it_is_binarized(digits):
 )
 def test_what_cannot_be_augmented_is_refused(fields, message):
     with pytest.raises(SettingError, match=message) as error:
-        Config(**fields)
+        from_flat(**fields)
     assert "\n" not in str(error.value)
 
 
 def test_all_names_are_tested():
-    assert set(ALL) == set(Augmentation.__args__)
+    assert set(ALL) == set(augmentation.AUGMENTATIONS)

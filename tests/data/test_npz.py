@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from arrays import GREY, SPLITS, labels, load, pixels
 
-from cvae_jax.conditions.kinds import Text, Vector, decode_text
+from cvae_jax.conditions import Several, Text, Vector
+from cvae_jax.conditions.text import decode_text
 from cvae_jax.errors import DataError
 
 
@@ -97,11 +98,11 @@ BAD = {
     "no x_train": ({"x_train": None}, "has no x_train.* holds c_train"),
     "no c_train": ({"c_train": None}, "has no c_train"),
     "c_test alone": ({"c_test": labels()}, "c_test but no x_test"),
-    "lengths": ({"c_train": labels(59)}, r"60 examples and c_train has shape \(59,\), expected \(60,\)"),
-    "one-hot labels": ({"c_train": np.eye(60, dtype=int)}, r"c_train has shape \(60, 60\), expected \(60,\)"),
-    "float labels": ({"c_train": labels() / 2}, "c_train is float64, expected whole numbers"),
-    "negative labels": ({"c_train": labels() - 1}, "has label -1, expected labels ≥ 0"),
-    "unseen": ({"x_test": pixels(4), "c_test": np.array([0, 1, 2, 7])}, "c_test has label 7, which c_train"),
+    "lengths": ({"c_train": labels(59)}, r"60 examples and c_train has shape \(59,\)"),
+    "one-hot labels": ({"c_train": np.eye(60, dtype=int)}, r"int64 of shape \(60, 60\), expected whole .*\(n,\)"),
+    "float labels": ({"c_train": labels() / 2}, "c: the label is float64 of shape .* expected whole numbers"),
+    "negative labels": ({"c_train": labels() - 1}, "c: the label runs from -1 to 1, expected whole numbers from 0"),
+    "unseen": ({"x_test": pixels(4), "c_test": np.array([0, 1, 2, 7])}, "c_test has label 7, which the training split never has"),
     "int64 pixels": ({"x_train": pixels().astype(np.int64)}, "x_train is int64, expected uint8"),
     "vectors": ({"x_train": pixels().reshape(60, -1)}, r"x_train has shape \(60, 30\), expected \(n, H, W"),
     "test type": ({"x_test": pixels(4, np.uint8), "c_test": labels(4)}, "x_test is uint8, expected float32"),
@@ -140,7 +141,7 @@ BAD = {
     "objects": ({"x_train": np.array([None] * 60)}, "cannot be read as .npz with plain arrays"),
     "text": ({"x_train": np.array(["a"] * 60).reshape(60, 1, 1)}, "x_train is <U1, expected uint8"),
     "scalar": ({"x_train": np.float32(1)}, "x_train has shape"),
-    "huge labels": ({"c_train": labels() + 2**40}, "c_train has labels from 1099511627776 to 1099511627778"),
+    "huge labels": ({"c_train": labels() + 2**40}, "the label runs from 1099511627776 to 1099511627778"),
 }
 
 
@@ -148,7 +149,7 @@ BAD = {
 def test_bad_arrays_are_named(npz, case):
     arrays, message = BAD[case]
     with pytest.raises(DataError, match=message):
-        load(npz(**arrays))
+        load(npz(**arrays), condition="label")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -277,7 +278,7 @@ def test_several_conditions_have_names(npz):
     names = np.array(["blue", "red", "green"])[np.arange(N_OWN) % 3]
     file = npz(c_train=None, text_train=own_condition("text"), colour_train=names)
     dataset = load(file, condition="text,label", condition_feature=("text", "colour"), **GREY)
-    assert [name for name, _ in dataset.condition] == ["text", "colour"]
+    assert [name for name, _ in dataset.condition.parts] == ["text", "colour"]
     texts = [bytes(row).rstrip(b"\0").decode() for row in dataset.test.c["text"]]
     numbers = [int(text.split()[1]) for text in texts]
     np.testing.assert_array_equal(
@@ -315,7 +316,7 @@ def test_a_label_of_another_name_is_a_label(npz):
             r"has the text .*xff.*, expected one in UTF-8",
         ),
         ({"c_train": np.arange(60)}, "text", "expected texts of shape"),
-        ({"c_train": np.array([""] * 60)}, "text", "has a text of 0 bytes"),
+        ({"c_train": np.array([""] * 60)}, "text", "the longest text has 0 bytes"),
         ({"c_train": np.zeros((60, 3, 3))}, "image", "at least 4 pixels a side"),
         ({"c_train": np.zeros((60, 30))}, "audio", "expected floating spectrograms"),
         ({"c_train": np.array("a")}, "text", "60 examples and c_train has shape"),
@@ -381,13 +382,13 @@ def test_columns_that_do_not_vary_are_left_out_and_named(npz, column, of_test):
         np.testing.assert_array_equal(getattr(dataset, name).c, getattr(without, name).c)
 
 
-def test_columns_are_left_out_of_one_of_several_conditions_and_of_its_rewording(npz):
+def test_columns_are_left_out_of_one_of_several_conditions_and_of_its_alternative(npz):
     vectors = np.insert(own_condition("vector"), 0, 1.0, axis=1)
-    file = npz(c_train=None, vector_train=vectors, vector_reworded=vectors, text_train=own_condition("text"))
+    file = npz(c_train=None, vector_train=vectors, vector_alternative_train=vectors, text_train=own_condition("text"))
     with pytest.warns(UserWarning, match="the condition vector: column 0 of 5"):
         dataset = load(file, condition="vector,text", **GREY)
-    assert dataset.condition == (("vector", Vector(4)), ("text", Text(7)))
-    for c in (dataset.train.c, dataset.train.reworded):
+    assert dataset.condition == Several((("vector", Vector(4)), ("text", Text(7))))
+    for c in (dataset.train.c, dataset.train.alternative):
         np.testing.assert_allclose(c["vector"].std(axis=0), 1, rtol=1e-5)
 
 
@@ -420,32 +421,32 @@ def test_features_of_a_dataset_that_has_none_are_refused(fields):
         load("digits", **fields)
 
 
-def test_conditions_come_in_other_words(npz):
-    """Beside those they reword; what is not reworded says the same twice."""
+def test_alternative_conditions_stay_with_their_images(npz):
+    """A condition without an alternative is its own."""
     texts, names = own_condition("text"), np.array(["red", "blue"])[np.arange(N_OWN) % 2]
     others = np.array([f"the text of the number {i}" for i in range(N_OWN)])
-    one = load(npz(c_train=texts, c_reworded=others), condition="text", **GREY)
+    one = load(npz(c_train=texts, c_alternative_train=others), condition="text", **GREY)
     assert one.condition.length == len("the text of the number 10")
     for split in (one.train, one.validation, one.test):
-        pairs = [tuple(map(decode_text, pair)) for pair in zip(split.c, split.reworded, strict=True)]
+        pairs = [tuple(map(decode_text, pair)) for pair in zip(split.c, split.alternative, strict=True)]
         assert [pair[1] for pair in pairs] == [
             f"the text of the number {pair[0].split()[1]}" for pair in pairs
         ]
-    file = npz(c_train=None, text_train=texts, text_reworded=others, label_train=names)
+    file = npz(c_train=None, text_train=texts, text_alternative_train=others, label_train=names)
     both = load(file, condition="text,label", **GREY).train
-    np.testing.assert_array_equal(both.reworded["text"], one.train.reworded)
-    np.testing.assert_array_equal(both.reworded["label"], both.c["label"])
-    assert load(npz(c_train=texts), condition="text", **GREY).train.reworded is None
+    np.testing.assert_array_equal(both.alternative["text"], one.train.alternative)
+    np.testing.assert_array_equal(both.alternative["label"], both.c["label"])
+    assert load(npz(c_train=texts), condition="text", **GREY).train.alternative is None
 
 
-def test_reworded_numbers_are_standardized_as_the_others(npz):
+def test_alternative_numbers_are_standardized_as_the_others(npz):
     vectors = own_condition("vector")
-    train = load(npz(c_train=vectors, c_reworded=vectors), condition="vector", **GREY).train
-    np.testing.assert_array_equal(train.reworded, train.c)
+    train = load(npz(c_train=vectors, c_alternative_train=vectors), condition="vector", **GREY).train
+    np.testing.assert_array_equal(train.alternative, train.c)
     assert not np.isin(train.c, vectors.astype(np.float32)).any()
 
 
-def test_other_words_for_too_few_are_refused(npz):
+def test_too_few_alternatives_are_refused(npz):
     texts = own_condition("text")
-    with pytest.raises(DataError, match=rf"x_train has {N_OWN} examples and c_reworded has shape \(3,\)"):
-        load(npz(c_train=texts, c_reworded=texts[:3]), condition="text", **GREY)
+    with pytest.raises(DataError, match=rf"x_train has {N_OWN} examples and c_alternative_train has shape \(3,\)"):
+        load(npz(c_train=texts, c_alternative_train=texts[:3]), condition="text", **GREY)

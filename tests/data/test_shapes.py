@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvae_jax.config import Config
+from arrays import load
+
 from cvae_jax.data import reading, shapes
 
 AREAS = {"square": (2 * 0.17) ** 2, "ellipse": math.pi * 0.24 * 0.12, "heart": 3.6595 * 0.185**2}
@@ -149,7 +150,7 @@ def test_images_are_those_of_the_factors(small, name):
 
 
 def test_binary_pixels_pass_binarization_unchanged(small, cache_dir):
-    dataset = reading.load(Config(dataset="shapes32", binarize="static"), data_dir=None, cache_dir=cache_dir)
+    dataset = load("shapes32", binarize="static", cache_dir=cache_dir)
     assert set(np.unique(dataset.train.x[:1000])) == {0, 1}
     for name in SPLITS:
         np.testing.assert_array_equal(getattr(dataset, name).x, getattr(small, name).x)

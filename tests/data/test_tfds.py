@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from arrays import GREY, SPLITS, Source, load
 
-from cvae_jax.config import Config
-from cvae_jax.data import reading
 from cvae_jax.data import tfds as sources
 from cvae_jax.errors import DataError
 from experiments.tasks.captions import arrangements
@@ -94,7 +92,7 @@ def test_another_format_than_array_record_is_named(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def mnist(tfds_dir, cache_dir):
-    return reading.load(Config(dataset="mnist", **GREY), data_dir=tfds_dir, cache_dir=cache_dir)
+    return load("mnist", data_dir=tfds_dir, cache_dir=cache_dir, **GREY)
 
 
 def assert_same(dataset, other):
@@ -132,8 +130,7 @@ def test_a_truncated_cache_is_rebuilt(mnist, tfds_dir, cache_dir, tmp_path, monk
 
 @pytest.mark.slow
 def test_captions_are_scenes_of_mnist(mnist, tfds_dir, cache_dir):
-    config = Config(dataset="captions", condition="none", **GREY)
-    dataset = reading.load(config, data_dir=tfds_dir, cache_dir=cache_dir)
+    dataset = load("captions", condition="none", data_dir=tfds_dir, cache_dir=cache_dir, **GREY)
     assert [len(getattr(dataset, name)) for name in SPLITS] == [240_000, 2_500, 5_000]
     assert (dataset.shape, dataset.x_max) == ((32, 32, 1), 255)
     assert not arrangements.held_out_rows(dataset.train.factors).any()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cvae_jax.conditions.kinds import Text, encode_text
+from cvae_jax.conditions import Text
+from cvae_jax.conditions.text import encode_text
 from cvae_jax.data import tfds
 from cvae_jax.data.cache import packed_once
 from cvae_jax.data.dataset import Dataset, Split
@@ -29,9 +30,9 @@ _SEED = 0
 # The test scenes have a seed of their own: a fresh test split, for a model that stays as it is, is another number here.
 _TEST_SEED = 1
 # To be raised with every change of what scenes or captions are drawn: packed ones are composed anew.
-_VERSION = 3
+_VERSION = 4
 _FIELDS = ("x", "c", "factors")
-_REWORDED = "reworded_train"
+_ALTERNATIVE = "alternative_train"
 
 
 def scene_split(
@@ -90,8 +91,8 @@ def captioned_scenes(digits: Dataset, cache_dir: Path) -> Dataset:
     train, validation, test = (
         Split(*(arrays[f"{field}_{name}"] for field in _FIELDS)) for name in ("train", "validation", "test")
     )
-    train = dataclasses.replace(train, reworded=arrays[_REWORDED])
-    return Dataset("captions", train, validation, test, 255.0, (), FACTORS, Text(LENGTH))
+    train = dataclasses.replace(train, alternative=arrays[_ALTERNATIVE])
+    return Dataset("captions", train, validation, test, 255.0, Text(LENGTH), factor_names=FACTORS)
 
 
 def _composed(digits: Dataset) -> dict[str, np.ndarray]:
@@ -103,13 +104,13 @@ def _composed(digits: Dataset) -> dict[str, np.ndarray]:
         scene_split(held_out, digits.test, _TEST, held_out=True),
     )
     of_train = scene_split(train, digits.train, _TRAIN, rewords=rewords)
-    assert isinstance(of_train.reworded, np.ndarray)
+    assert isinstance(of_train.alternative, np.ndarray)
     of_validation = scene_split(validation, digits.validation, _VALIDATION)
     return {
         f"{field}_{name}": np.concatenate([getattr(part, field) for part in parts])
         for field in _FIELDS
         for name, parts in (("train", (of_train,)), ("validation", (of_validation,)), ("test", halves))
-    } | {_REWORDED: of_train.reworded}
+    } | {_ALTERNATIVE: of_train.alternative}
 
 
 def from_mnist(data_dir: Path | None, cache_dir: Path) -> Dataset:

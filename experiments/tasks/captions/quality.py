@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvae_jax.checksums import checksum
-from cvae_jax.conditions.kinds import decode_text, encode_text
+from cvae_jax.conditions.text import decode_text, encode_text
 from cvae_jax.data import reading, tfds
 from cvae_jax.evaluation import sampling
 from cvae_jax.rng import Stream, root_key, stream

@@ -1,4 +1,4 @@
-"""The Free Spoken Digit Dataset: ten words by five speakers, on the condition of the text and of who speaks."""
+"""The Free Spoken Digit Dataset: ten words by five speakers, conditioned on the text and on the speaker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cvae_jax.conditions.kinds import Label, Text, encode_text
+from cvae_jax.conditions import Label, Several, Text
+from cvae_jax.conditions.text import encode_text
 from cvae_jax.data import audio, tfds
 from cvae_jax.data.cache import packed_once
 from cvae_jax.data.dataset import Dataset, Split, stratified_split
@@ -79,15 +80,14 @@ def from_spectrograms(x: np.ndarray, factors: Int[np.ndarray, "n 2"]) -> Dataset
         split(others[held_out]),
         split(test),
         x_max=1.0,
-        class_names=(),
-        factor_names=FACTORS,
-        kinds=(("text", Text(TEXT_LENGTH)), ("speaker", Label(len(SPEAKERS)))),
+        condition=Several((("text", Text(TEXT_LENGTH)), ("speaker", Label(len(SPEAKERS))))),
         names={"text": WORDS, "speaker": SPEAKERS},
+        factor_names=FACTORS,
     )
 
 
 def conditions(digits: Int[np.ndarray, " n"], speakers: Int[np.ndarray, " n"]) -> dict[str, np.ndarray]:
-    """What is asked for: digits as their words, and who is to speak.
+    """Conditions: digits as their words, and the speaker.
 
     Args:
       digits: from 0 to 9, shape (n,).
