@@ -13,11 +13,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import jax
 import numpy as np
 import pytest
-from arrays import labels, pixels
+from arrays import labels, load, pixels
 
-from cvae_jax.data import reading
 from cvae_jax.training import loader, population
-from cvae_jax.training.config import Config, from_flat
+from cvae_jax.training.config import from_flat
 from cvae_jax.training.hparams import stack_hparams
 from experiments import cli, tasks
 
@@ -54,7 +53,7 @@ def cache_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def digits(cache_dir):
-    return reading.load(Config(), data_dir=None, cache_dir=cache_dir)
+    return load("digits", cache_dir=cache_dir)
 
 
 @pytest.fixture(scope="session")

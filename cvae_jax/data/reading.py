@@ -161,17 +161,20 @@ def _require_condition(dataset: Dataset, condition: tuple[Condition, ...] | None
     if len(condition) == 1 and condition[0].reads_x:
         return condition[0]
     offered = parts_of(found)
-    if condition and not (len(condition) == len(offered) and all(map(_fits, condition, offered))):
+    if condition and list(map(type, condition)) != list(map(type, offered)):
         chosen = ",".join(part.name for part in condition)
         names = f"{found.name} or none" if found is not None else "none"
         raise DataError(f"condition is {chosen!r}, expected {names} with the dataset {dataset.name}")
+    for chosen, bound in zip(condition, offered, strict=bool(condition)):
+        if not _fits(chosen, bound):
+            raise DataError(f"condition is {chosen}, expected {bound} with the dataset {dataset.name}")
     return None
 
 
 def _fits(chosen: Condition, bound: Condition) -> bool:
-    """Whether a condition is the one that data are bound to, but for what it takes from the data."""
+    """Whether a condition has the fields of the one that data are bound to, but for what it takes from the data."""
     options = options_of(type(chosen))
-    return type(chosen) is type(bound) and all(
+    return all(
         getattr(chosen, field.name) == getattr(bound, field.name)
         or (field.name not in options and getattr(chosen, field.name) == field.default)
         for field in dataclasses.fields(cast("Any", bound))

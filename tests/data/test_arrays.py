@@ -153,7 +153,6 @@ def test_a_condition_from_outside_the_library(npz):
         from_arrays(X, -np.ones(N, int), condition=Age())
 
 
-TOO_FEW = {"x_test": pixels(4), "c": labels(4)}
 WITH_NAN = X.copy()
 WITH_NAN[7, 1, 1] = np.nan
 
@@ -204,7 +203,7 @@ def test_what_cannot_be_used_is_named(x, c, more, message):
         (X, None, LogisticMixture(), "x_train is float32, expected uint8 under the logistic_mixture likelihood"),
         (X, (Text(),), Gaussian(), "condition is 'text', expected label or none with the dataset own data"),
         (X, (Label(), Text()), Gaussian(), "condition is 'label,text', expected label or none"),
-        (X, (Label(7),), Gaussian(), "condition is 'label', expected label or none"),
+        (X, (Label(7),), Gaussian(), r"condition is Label\(num_classes=7\), expected Label\(num_classes=3\)"),
     ],
 )
 def test_what_cannot_be_trained_is_named(x, condition, likelihood, message):
