@@ -32,7 +32,7 @@ from cvae_jax.options import (
 )
 from cvae_jax.priors import PRIORS, Standard
 from cvae_jax.priors.base import Prior
-from cvae_jax.training.hooks import HOOKS, FittedVariance, Hook
+from cvae_jax.training.hooks import HOOKS, FittedVariance, Hook, is_on
 from cvae_jax.training.optimizer import OPTIMIZERS, AdamW, Optimizer
 from cvae_jax.training.schedules import (
     LEARNING_RATE_SCHEDULES,
@@ -146,7 +146,7 @@ class Config(Part):
     @property
     def binarize(self) -> str:
         """How grey pixels become binary: `dynamic`, `static`, or `none`."""
-        return self.data.binarize or ("dynamic" if self.likelihood.binary else "none")
+        return self.data.binarization(self.likelihood)
 
     @property
     def all_hooks(self) -> tuple[Hook, ...]:
@@ -172,7 +172,11 @@ def _names(kind: str, need: Need) -> str:
 
 def _check_needs(config: Config) -> None:
     users = [(f"the objective {name_of(config, 'objective')}", config.objective)]
-    users += [(next(iter(options_of(type(hook))), type(hook).__name__), hook) for hook in config.hooks]
+    users += [
+        (next(iter(options_of(type(hook))), type(hook).__name__), hook)
+        for hook in config.hooks
+        if is_on(hook)
+    ]
     for user, part in users:
         for need in part.needs:
             if not need.holds(getattr(config, need.kind)):
@@ -197,13 +201,23 @@ def _check_condition(config: Config) -> None:
         raise SettingError(
             f"condition_feature is {','.join(features)}, expected one for each of the {len(conditions)} conditions"
         )
-    if not conditions and config.prior.needs_condition:
+    if not conditions:
+        require_without_condition(config)
+
+
+def require_without_condition(config: Config) -> None:
+    """Refuse parts that need a condition, for a model without one.
+
+    Raises:
+      SettingError: naming the part.
+    """
+    if config.prior.needs_condition:
         free = [name for name, prior in PRIORS.items() if not prior.needs_condition]
         raise SettingError(
             f"prior is {name_of(config, 'prior')!r}, expected {', '.join(free)} without a condition"
         )
     for hook in config.hooks:
-        if not conditions and hook.needs_condition:
+        if hook.needs_condition and is_on(hook):
             option = next(iter(options_of(type(hook))))
             raise SettingError(f"{option} is {getattr(hook, option)}, expected 0 without a condition")
 

@@ -15,7 +15,7 @@ from cvae_jax.likelihoods.gaussian import fit_logvar, fitted_logvar
 from cvae_jax.model import CVAE
 from cvae_jax.nn.embedding import MaskedCondition
 from cvae_jax.objectives.base import Batch, Need, Terms
-from cvae_jax.options import EPOCHS, SHARE, Part, Table, traced
+from cvae_jax.options import EPOCHS, SHARE, Part, Table, options_of, traced
 from cvae_jax.rng import Stream, stream
 from cvae_jax.training.schedules import Time
 
@@ -107,6 +107,12 @@ class Hook(Part):
         return params
 
 
+def is_on(hook: Hook) -> bool:
+    """Whether a hook does anything: its first option is not 0, or it has none."""
+    name = next(iter(options_of(type(hook))), None)
+    return name is None or bool(getattr(hook, name))
+
+
 def key_of(hook: Hook, key: Key[Array, ""], step: Int[Array, ""]) -> Key[Array, ""]:
     """The key of a hook at a step, from the member's root key."""
     root = stream(key, hook.stream)
@@ -146,7 +152,9 @@ class MovingAverage(Hook):
     """Evaluate the exponential moving average of the parameters."""
 
     ema_decay: float = traced(
-        0.0, bounds=SHARE, help="Decay of the parameters' moving average, which all results use; 0 uses the latest."
+        0.0,
+        bounds=SHARE,
+        help="Decay of the parameters' moving average, which all results use; 0 uses the latest.",
     )
 
     def init(self, params: PyTree) -> PyTree:
@@ -217,7 +225,9 @@ class ConditionDropout(Hook):
     """
 
     condition_dropout: float = traced(
-        0.0, bounds=SHARE, help="Probability that an example's condition is dropped in a step; --guidance needs it."
+        0.0,
+        bounds=SHARE,
+        help="Probability that an example's condition is dropped in a step; --guidance needs it.",
     )
     stream = Stream.CONDITION
     needs_condition = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from cvae_jax.errors import SettingError
 from cvae_jax.options import options_of
 from cvae_jax.rng import root_key
 from cvae_jax.training.config import Config
-from cvae_jax.training.hooks import Hook
+from cvae_jax.training.hooks import Hook, is_on
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Key
@@ -65,7 +65,7 @@ def alike(members: Sequence[Config]) -> tuple[Config, ...]:
     used: dict[type[Hook], Hook] = {}
     for member in members:
         for hook in member.hooks:
-            if _switch(hook):
+            if is_on(hook):
                 used.setdefault(type(hook), hook)
     # The order of a set of classes would depend on the run.
     order = sorted(used, key=lambda hook: (hook.__module__, hook.__qualname__))
@@ -84,12 +84,6 @@ def alike(members: Sequence[Config]) -> tuple[Config, ...]:
                 "options that may be swept alone"
             )
     return same
-
-
-def _switch(hook: Hook) -> Any:
-    """The value of a hook's first option, True for a hook without options."""
-    name = next(iter(options_of(type(hook))), None)
-    return True if name is None else getattr(hook, name)
 
 
 def _off(hook: Hook) -> Hook:

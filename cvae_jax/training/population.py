@@ -19,7 +19,7 @@ from cvae_jax.objectives.base import Batch, Terms
 from cvae_jax.options import LARGEST_INT
 from cvae_jax.rng import Stream, stream
 from cvae_jax.training import step as training
-from cvae_jax.training.config import Config
+from cvae_jax.training.config import Config, require_without_condition
 from cvae_jax.training.hparams import Hparams, alike
 from cvae_jax.training.loader import TrainingData, draw_batch, epoch_order
 from cvae_jax.training.schedules import Time
@@ -60,6 +60,10 @@ def build_model(members: Sequence[Config], dataset: Dataset) -> CVAE:
                 f"{type(hook).__name__} needs alternative conditions, expected none with the dataset {dataset.name}: "
                 "an .npz has them as c_alternative_train"
             )
+    # The data of a plain VAE may keep their conditions, for evaluation by class.
+    condition = None if config.condition == () else dataset.condition
+    if condition is None:
+        require_without_condition(config)
     per_epoch = len(dataset.train) // config.batch_size
     if config.epochs * per_epoch > LARGEST_INT:
         raise SettingError(
@@ -69,7 +73,7 @@ def build_model(members: Sequence[Config], dataset: Dataset) -> CVAE:
         config.network,
         config.likelihood.of_levels(dataset.levels),
         config.prior,
-        dataset.condition,
+        condition,
         shape=dataset.shape,
         capacity=max(member.latent_dim for member in members),
         film=config.conditioning == "film",
