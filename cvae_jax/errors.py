@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import unicodedata
+from typing import Any
 
 # Control characters, surrogates, and separators of lines and paragraphs that no one sees.
 _ESCAPED = ("Cc", "Cs", "Zl", "Zp")
@@ -32,6 +34,42 @@ class CheckpointError(UserError, RuntimeError):
 
 class LockedError(Exception):
     """Another process holds a lock; the message is what that process wrote into the file."""
+
+
+class Interrupted(Exception):
+    """A signal asked a training to stop, and its state is saved.
+
+    Attributes:
+      number: of the signal.
+    """
+
+    def __init__(self, message: str, *, number: int) -> None:
+        """Describe what was saved, in one line."""
+        super().__init__(message)
+        self.number = number
+
+
+def load_package(name: str, *, extra: str) -> Any:
+    """A module of a package that not every user needs.
+
+    Args:
+      name: of the module.
+      extra: of cvae_jax that installs it.
+
+    Raises:
+      UserError: naming the extra, if the module is not there.
+
+    Example:
+      >>> load_package("unknown_package", extra="experiments")
+      Traceback (most recent call last):
+      cvae_jax.errors.UserError: this needs unknown_package: pip install 'cvae_jax[experiments]'
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != name.partition(".")[0]:
+            raise
+        raise UserError(f"this needs {name}: pip install 'cvae_jax[{extra}]'") from None
 
 
 def printable(text: str, *, keep: str = "") -> str:

@@ -10,19 +10,36 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from logging import getLogger
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 from absl import app, flags, logging
 
-from cvae_jax.errors import UserError, printable
-from experiments import interrupts, tasks
+from cvae_jax.errors import Interrupted, UserError, printable
+from cvae_jax.options import COUNT, NUMBER, SEED, WEIGHT, Real, Whole, require_within
+from experiments import interrupts, tasks, usage
 
 _DAMAGED_PROGRAM = re.compile(r"Error (?:reading|writing) persistent compilation cache entry for '([^']+)'")
 # Of the cache folder, where classifiers that judge samples are kept.
 JUDGES = "classifiers"
+# Of flags that scripts define by hand; options of a training have theirs where they are defined.
+BOUNDS: dict[str, Whole | Real] = {
+    "beta": WEIGHT,
+    "checkpoint_every": COUNT,
+    "guidance": NUMBER,
+    "judges": COUNT,
+    "members_per_program": COUNT,
+    "nll_samples": COUNT,
+    "num": COUNT,
+    "num_random": COUNT,
+    "search_seed": SEED,
+    "seed": SEED,
+    "temperature": WEIGHT,
+}
+_HELP = ("--help", "-help", "-h", "-?", "--helpshort")
 
 
 class Literal:
@@ -39,15 +56,6 @@ class Literal:
     def __getattr__(self, name: str) -> Any:
         """Whatever else the stream has."""
         return getattr(self._stream, name)
-
-
-class Interrupted(Exception):
-    """A signal asked the run to stop; its state is saved, as the message says."""
-
-    def __init__(self, message: str, *, number: int) -> None:
-        """Carry the signal's number, for the exit status."""
-        super().__init__(message)
-        self.number = number
 
 
 def cache_dir() -> Path:
@@ -82,7 +90,7 @@ def use_cache() -> Path:
 
 
 def explain(error: Exception) -> str | None:
-    """One line for an error that a person can mend, None for a fault of the program."""
+    """One line for an error that a user can correct, None for a fault of the program."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno is not None:
@@ -126,20 +134,24 @@ def _forget_programs(name: str) -> None:
 
 
 def require_flags_within_bounds() -> None:
-    """Refuse numbers that a program would not hold; those of flags with many values are checked where they are read.
+    """Refuse numbers that a program would not hold, of the flags of `BOUNDS`.
 
     Raises:
       SettingError: naming the flag.
     """
-    from cvae_jax.options import BOUNDS, require_within
-
-    for name in BOUNDS:
+    for name, bounds in BOUNDS.items():
         if name in flags.FLAGS and isinstance(value := flags.FLAGS[name].value, (int, float)):
-            require_within(name, value)
+            require_within(name, value, bounds)
 
 
-def _parse(argv: list[str]) -> list[str]:
-    """Set the flags, or say in one line what is wrong with them and leave."""
+def _parse(argv: list[str], sections: Sequence[usage.Section]) -> list[str]:
+    """Set the flags, or print in one line what is wrong with them, or the help that is asked for, and leave."""
+    if any(argument in _HELP for argument in argv[1:]):
+        listed = {entry.name for section in sections for entry in section.entries}
+        titles = {section.title.removeprefix("--").partition("=")[0] for section in sections}
+        main = sys.modules["__main__"].__doc__ or ""
+        print(usage.text_of(main, [usage.of_script(listed | titles), *sections]))
+        sys.exit(0)
     try:
         for argument in argv:
             argument.encode()
@@ -163,8 +175,13 @@ def _set_up_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Parse the flags, run `main`, and turn errors a person can mend into one line and exit status 1."""
+def run(main: Callable[[], int | None], sections: Sequence[usage.Section] = ()) -> None:
+    """Parse the flags, run `main`, and turn errors that a user can correct into one line and exit status 1.
+
+    Args:
+      main: the script, which returns its exit status.
+      sections: for `--help`, those flags that are not defined by hand.
+    """
 
     def guarded(argv: list[str]) -> Any:
         _set_up_streams()
@@ -197,4 +214,4 @@ def run(main: Callable[[], int | None]) -> None:
             finally:
                 sys.stdout.flush()
 
-    app.run(guarded, flags_parser=_parse)
+    app.run(guarded, flags_parser=partial(_parse, sections=sections))

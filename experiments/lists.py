@@ -1,4 +1,4 @@
-"""Flags that hold many values: `0.5,1,2`, `logspace(0.1,10,9)`, `loguniform(0.1,10)`."""
+"""Values on the command line: one, or many as `0.5,1,2`, `logspace(0.1,10,9)`, `loguniform(0.1,10)`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,34 @@ from cvae_jax.training.grid import Uniform
 
 _MOST_VALUES = 1_000_000
 _CALL = re.compile(r"\s*([a-z]+)\s*\((.*)\)\s*")
+
+
+def single(name: str, text: str, values: Values) -> Any:
+    """The value of an option that a flag's text holds.
+
+    Args:
+      name: of the flag, for errors.
+      text: a number or a text; of an option with several, these with commas between.
+      values: what the option's values are.
+
+    Raises:
+      UserError: if the text is none of these.
+
+    Example:
+      >>> single("hidden", "512,256", Values(int, several=True)), single("beta", "inf", Values(float, several=False))
+      ((512, 256), inf)
+    """
+    parts = text.split(",") if values.several else [text]
+    if values.several and not text:
+        return ()
+    if values.type not in (int, float):
+        return tuple(part.strip() for part in parts) if values.several else text
+    try:
+        found = tuple(values.type(part) for part in parts)
+    except ValueError:
+        expected = f"{values}, with commas between" if values.several else values
+        raise UserError(f"{name} is {text!r}, expected {expected}") from None
+    return found if values.several else found[0]
 
 
 def parse(name: str, text: str, *, whole: bool) -> list[Any] | Uniform:

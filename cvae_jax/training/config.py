@@ -106,7 +106,7 @@ class Config(Part):
         math.inf,
         bounds=Real(1.0, infinite="never stops", what="number of epochs"),
         help="Epochs without a better validation, counted from the end of the warm-up and of --condition_first_epochs "
-        "at the earliest, until training stops; inf never stops.",
+        "at the earliest, until training stops.",
     )
     batch_size: int = static(128, bounds=COUNT, help="Examples per step.")
     epochs: int = static(100, bounds=COUNT, help="Passes over the training split.")

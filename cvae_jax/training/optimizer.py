@@ -44,7 +44,7 @@ class AdamW(Optimizer):
     clip_norm: float = traced(
         math.inf,
         bounds=Real(0.0, above_low=True, infinite="does not clip"),
-        help="Largest global norm of the gradient; inf does not clip.",
+        help="Largest global norm of the gradient.",
     )
 
     def transformation(self) -> optax.GradientTransformation:
