@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cvae_jax.errors import UserError
+from cvae_jax.options import Values
 from cvae_jax.training.grid import Uniform
 
 _MOST_VALUES = 1_000_000

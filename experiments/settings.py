@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from cvae_jax.conditions import CONDITIONS
-from cvae_jax.data.reading import usual_condition
 from cvae_jax.data.settings import Data
 from cvae_jax.errors import UserError
 from cvae_jax.options import Option, Part, Table, Values, options_of, values_of
@@ -137,7 +136,7 @@ def config() -> Config:
             f"{FLAGS.config} holds a sweep of {len(bases)} members, expected one training: experiments.sweep takes it"
         )
     axes, single = _set_flags(several=False)
-    return _resolved(replace(bases[0], **single, **axes))
+    return replace(bases[0], **single, **axes)
 
 
 def sweep_members() -> tuple[Config, ...]:
@@ -150,7 +149,7 @@ def sweep_members() -> tuple[Config, ...]:
     bases = _bases()
     values = {name: axis for name, axis in axes.items() if not isinstance(axis, Uniform)}
     # Members of a file may differ where a flag sets them alike.
-    shared = _resolved(replace(bases[0], **single, **{name: axis[0] for name, axis in values.items()}))
+    shared = replace(bases[0], **single, **{name: axis[0] for name, axis in values.items() if len(axis)})
     if FLAGS.num_random is not None:
         if len(bases) > 1:
             raise UserError(f"{FLAGS.config} holds {len(bases)} members, expected one with --num_random")
@@ -197,18 +196,15 @@ def _set_flags(*, several: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     return axes, single
 
 
-def _resolved(config: Config) -> Config:
-    """The configuration with the conditions that its dataset is made for, if it names none."""
-    if config.condition is not None:
-        return config
-    return replace(config, condition=usual_condition(config.data.dataset))
-
-
 def single_run() -> tuple[Run, Path]:
     """The run of one member that the flags describe, and its workdir."""
     one = config()
     beta = traced_options(one).get("beta")
-    parts = [Path(one.data.dataset).stem, name_of(one, "network"), *([] if beta is None else [f"beta{beta:g}"])]
+    parts = [
+        Path(one.data.dataset).stem,
+        name_of(one, "network"),
+        *([] if beta is None else [f"beta{beta:g}"]),
+    ]
     name = "-".join([*parts, f"z{one.latent_dim}", f"seed{one.seed}"])
     run = Run("train", (one,), data_dir=FLAGS.data_dir, checkpoint_every=FLAGS.checkpoint_every)
     return run, Path(FLAGS.workdir or f"runs/{name}")

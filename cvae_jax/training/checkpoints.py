@@ -13,18 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from cvae_jax.checksums import checksum
-from cvae_jax.errors import CheckpointError
+from cvae_jax.errors import CheckpointError, load_package
 from cvae_jax.training.population import Population
 
 if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
     from jaxtyping import PyTree
 
 _KEPT = 3
 _NO_ROOM = ("No space left", "Disk quota exceeded", "RESOURCE_EXHAUSTED")
 _log = logging.getLogger(__name__)
+
+
+def _orbax() -> Any:
+    """The package that writes checkpoints, which takes a second to import."""
+    return load_package("orbax.checkpoint", extra="experiments")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +60,10 @@ def open_manager(directory: Path, *, read_only: bool = False) -> Iterator[ocp.Ch
 
     Raises:
       CheckpointError: if a save under way fails.
+      UserError: if orbax is missing.
     """
-    options = ocp.CheckpointManagerOptions(
+    orbax = _orbax()
+    options = orbax.CheckpointManagerOptions(
         max_to_keep=None if read_only else _KEPT,
         save_interval_steps=0 if read_only else 1,
         create=not read_only,
@@ -65,13 +72,13 @@ def open_manager(directory: Path, *, read_only: bool = False) -> Iterator[ocp.Ch
         cleanup_tmp_directories=not read_only,
         enable_async_checkpointing=True,
         # Made in the background, a directory that cannot be made leaves threads that wait for it for ten minutes.
-        async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
+        async_options=orbax.options.AsyncOptions(create_directories_asynchronously=False),
     )
-    manager = ocp.CheckpointManager(
+    manager = orbax.CheckpointManager(
         directory.absolute(),
         options=options,
         # Named here: orbax would otherwise take the layout of the newest directory for that of all.
-        item_handlers={"state": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()},
+        item_handlers={"state": orbax.StandardCheckpointHandler(), "record": orbax.JsonCheckpointHandler()},
     )
     try:
         yield manager
@@ -100,9 +107,10 @@ def save(manager: ocp.CheckpointManager, population: Population, record: Mapping
     if step in manager.all_steps():
         return
     contents = {"record": dict(record), "step": step, "arrays": _checksum_of(host)}
-    items = ocp.args.Composite(
-        state=ocp.args.StandardSave(host),
-        record=ocp.args.JsonSave(contents | {"checksum": _checksum_of_json(contents)}),
+    args = _orbax().args
+    items = args.Composite(
+        state=args.StandardSave(host),
+        record=args.JsonSave(contents | {"checksum": _checksum_of_json(contents)}),
     )
     with _named_failure(manager):
         if not manager.save(step, args=items):
@@ -143,11 +151,12 @@ def restore(manager: ocp.CheckpointManager, like: PyTree) -> Checkpoint | None:
     Raises:
       CheckpointError: if there are checkpoints but none is whole.
     """
-    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    orbax = _orbax()
+    target = jax.tree.map(orbax.utils.to_shape_dtype_struct, like)
 
     def read(step: int) -> Checkpoint:
         contents = _contents(manager, step)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        items = orbax.args.Composite(state=orbax.args.StandardRestore(target))
         state = manager.restore(step, args=items)["state"]
         if _checksum_of(jax.tree.map(np.asarray, state)) != contents["arrays"]:
             raise ValueError("its arrays have another checksum than when they were saved")
@@ -193,14 +202,15 @@ def _newest_readable(manager: ocp.CheckpointManager, read: Callable[[int], Check
         steps = ", ".join(map(str, sorted(failures)))
         raise CheckpointError(
             f"none of the checkpoints {steps} in {manager.directory} can be read ({newest}: {failures[newest]}): "
-            "expected at least one, from a copy of them, or another --workdir"
+            "expected at least one, from a copy of them, or another workdir"
         )
     return None
 
 
 def _contents(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     """What the record of a checkpoint says, if it is whole and of this step."""
-    items = ocp.args.Composite(record=ocp.args.JsonRestore())
+    args = _orbax().args
+    items = args.Composite(record=args.JsonRestore())
     contents = dict(manager.restore(step, args=items)["record"])
     found = contents.pop("checksum", None)
     if found != _checksum_of_json(contents):

@@ -1,0 +1,219 @@
+"""A run with its dataset and model, ready to train or to look at."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from cvae_jax.data import reading
+from cvae_jax.data.dataset import Dataset
+from cvae_jax.errors import UserError
+from cvae_jax.model import CVAE
+from cvae_jax.training import checkpoints, devices, loader, memory, provenance
+from cvae_jax.training import population as sweep
+from cvae_jax.training.config import Config
+from cvae_jax.training.hparams import Hparams, stack_hparams
+from cvae_jax.training.population import Population
+from cvae_jax.training.run import Run
+from cvae_jax.training.step import DIVERGED_TERMS, Best
+
+if TYPE_CHECKING:
+    from jaxtyping import PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Members that train together, as one program.
+
+    Attributes:
+      index: which part of the run.
+      members: their numbers in the run.
+      size: number of members in the program, of which those past `members` repeat the last to fill it.
+      hparams: stacked settings, `size` of them.
+    """
+
+    index: int
+    members: range
+    size: int
+    hparams: Hparams
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """A run's dataset and model.
+
+    Attributes:
+      run: the members and how they train.
+      dataset: the three splits.
+      model: the model that all members share.
+      mesh: the devices.
+      parts: the members, as many at a time as train together.
+    """
+
+    run: Run
+    dataset: Dataset
+    model: CVAE
+    mesh: Mesh
+    parts: tuple[Part, ...]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in the training split."""
+        return loader.steps_per_epoch(self.run.config, self.dataset)
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of the whole training."""
+        return self.run.config.epochs * self.steps_per_epoch
+
+    def part_of(self, member: int) -> Part:
+        """The part that a member trains in."""
+        return self.parts[member // self.run.members_per_program]
+
+    def checkpoint_dir(self, workdir: Path, part: Part) -> Path:
+        """Where a part's checkpoints are."""
+        folder = workdir / "checkpoints"
+        return folder if len(self.parts) == 1 else folder / f"part-{part.index}"
+
+
+def open_session(run: Run, cache: Path) -> Session:
+    """Load a run's dataset and build its model.
+
+    Args:
+      run: the run.
+      cache: folder of packed datasets.
+
+    Raises:
+      UserError: if the data cannot be used, or the members need more memory than there is.
+    """
+    return new_session(run, load_dataset(run.config, run.data_dir, cache))
+
+
+def load_dataset(config: Config, data_dir: str | None, cache: Path) -> Dataset:
+    """The dataset that a configuration names.
+
+    Args:
+      config: the configuration.
+      data_dir: where TFDS keeps prepared datasets, None for its default.
+      cache: folder of packed datasets.
+    """
+    return reading.load(
+        config.data,
+        config.condition,
+        config.likelihood,
+        config.batch_size,
+        data_dir=Path(data_dir) if data_dir else None,
+        cache_dir=cache,
+    )
+
+
+def new_session(run: Run, dataset: Dataset) -> Session:
+    """Build a run's model and divide its members into parts.
+
+    Args:
+      run: the run.
+      dataset: as `cvae_jax.data.reading.prepared` makes it.
+
+    Raises:
+      UserError: if the members cannot train on these data, or need more memory than there is.
+    """
+    model = sweep.build_model(run.members, dataset)
+    memory.require_room(model, run.members, run.members_per_program)
+    mesh = devices.make_mesh(run.members_per_program, run.config.batch_size)
+    size = devices.padded(run.members_per_program, mesh)
+    every = stack_hparams(run.members, capacity=model.capacity)
+    parts = []
+    for first in range(0, len(run.members), run.members_per_program):
+        numbers = range(first, min(first + run.members_per_program, len(run.members)))
+        rows = np.minimum(np.arange(first, first + size), numbers[-1])
+        hparams = jax.tree.map(lambda leaf, rows=rows: leaf[rows], every)
+        parts.append(Part(len(parts), numbers, size, devices.by_member(hparams, mesh)))
+    return Session(run, dataset, model, mesh, tuple(parts))
+
+
+def abstract_population(session: Session, part: Part) -> Population:
+    """Shapes and types of a part's population."""
+    return jax.eval_shape(lambda hparams: sweep.init(session.model, hparams), part.hparams)
+
+
+def origin_of(session: Session) -> dict[str, Any]:
+    """What is saved beside the members of a run."""
+    return provenance.record(session.run, session.dataset)
+
+
+def load_population(session: Session, part: Part, workdir: Path) -> Population:
+    """The latest checkpoint of a part.
+
+    Raises:
+      UserError: if there is none, or it is of another run.
+
+    Warns:
+      UserWarning: if the data are not those it was trained on.
+    """
+    folder = session.checkpoint_dir(workdir, part)
+    checkpoint = None
+    if folder.exists():
+        with checkpoints.open_manager(folder, read_only=True) as manager:
+            checkpoint = checkpoints.restore(manager, abstract_population(session, part))
+    if checkpoint is None:
+        raise UserError(f"{workdir} holds no checkpoint yet, expected one in {folder}")
+    provenance.require_readable(checkpoint, workdir, session.run, session.dataset)
+    return checkpoint.population
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """One member of a run, as its checkpoint has it.
+
+    Attributes:
+      member: its number in the run.
+      best: its best parameters by validation.
+      config: its configuration.
+    """
+
+    member: int
+    best: Best
+    config: Config
+
+
+def trained_member(session: Session, part: Part, population: Population, member: int) -> Trained:
+    """A member of a part's population."""
+    best = member_of(population.members.best, part.members.index(member))
+    return Trained(member, best, session.run.members[member])
+
+
+def load_member(session: Session, workdir: Path, member: int) -> Trained:
+    """A member of a run from its latest checkpoint.
+
+    Raises:
+      UserError: if there is none, or it is of another run.
+    """
+    part = session.part_of(member)
+    return trained_member(session, part, load_population(session, part, workdir), member)
+
+
+def member_of(tree: PyTree, position: int) -> PyTree:
+    """One member of a stacked pytree."""
+    return jax.tree.map(lambda leaf: leaf[position], tree)
+
+
+def stack_one(tree: PyTree) -> PyTree:
+    """A stacked pytree of one member."""
+    return jax.tree.map(lambda leaf: leaf[None], tree)
+
+
+def stopped_epoch(population: Population, position: int) -> int | None:
+    """The epochs after which a member ran out of patience, or None."""
+    epoch = int(population.members.stopped_epoch[position])
+    return None if epoch < 0 else epoch
+
+
+def diverged(population: Population, position: int) -> tuple[int, str] | None:
+    """The step and the term at which a member stopped being finite, or None."""
+    step = int(population.members.diverged_step[position])
+    return None if step < 0 else (step, DIVERGED_TERMS[int(population.members.diverged_term[position])])
