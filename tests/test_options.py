@@ -66,7 +66,11 @@ def refuse(part, name, value):
 def test_every_numeric_option_has_bounds(number):
     bounded = {(part, name) for part, name, _ in NUMERIC}
     numeric = {
-        (part, field.name) for part in PARTS for field in dataclasses.fields(part) if field.type == number
+        (part, field.name)
+        for part in PARTS
+        for field in dataclasses.fields(part)
+        # Fields of conditions that the data fill in are no options.
+        if field.type == number and (field.metadata or part not in CONDITIONS.values())
     }
     assert numeric
     assert numeric <= bounded
@@ -259,6 +263,9 @@ class Chain(Part):
         ({"taps": 0}, "taps is 0, expected a whole number ≥ 1 and ≤ 2147483647"),
         ({"sides": (1, 0)}, "sides is 0, expected a whole number ≥ 1 and ≤ 2147483647"),
         ({"mode": "none"}, "mode is 'none', expected one of edge, wrap"),
+        ({"mode": 3}, "mode is 3, expected a text"),
+        ({"sides": 3}, "sides is 3, expected a list of whole numbers"),
+        ({"taps": (3,)}, "taps is (3,), expected a whole number"),
         ({"width": 4.0}, "width is 4.0, expected at most taps 3"),
     ],
 )
@@ -268,6 +275,10 @@ def test_a_part_refuses_what_cannot_be_used(options, message):
     assert str(error.value) == message
     with pytest.raises(SettingError):
         dataclasses.replace(Blur(), **options)
+
+
+def test_a_list_becomes_a_tuple():
+    assert Blur(sides=[2, 3]).sides == (2, 3)
 
 
 def test_options_are_listed_in_the_order_of_the_fields():
