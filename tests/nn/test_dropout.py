@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvae_jax import model as cvae
-from cvae_jax.conditions.kinds import Label
-from cvae_jax.config import Config
+from cvae_jax.conditions import Label
+from cvae_jax.likelihoods import Bernoulli
 from cvae_jax.model import CVAE
-from cvae_jax.networks import conv, mlp
+from cvae_jax.networks import MLP, Conv, conv, mlp
 from cvae_jax.nn.dropout import Dropout, drop
+from cvae_jax.priors import Standard
 
 
 def dropped(rate, shape=(64, 50), layer=0, seed=0):
@@ -46,7 +46,7 @@ def test_feature_maps_lose_whole_channels():
     assert 0.3 < kept.mean() < 0.7
 
 
-@pytest.fixture(scope="module", params=[("mlp", 4), ("conv", 6)], ids=lambda param: param[0])
+@pytest.fixture(scope="module", params=[(MLP(), 4), (Conv(), 6)], ids=["mlp", "conv"])
 def dropping(request):
     """Number of hidden layers, key of each one's masks, and the outputs of both bodies without dropout and with."""
     network, layers = request.param
@@ -59,13 +59,13 @@ def dropping(request):
 
     @jax.jit
     def outputs():
-        x, c, mask = jnp.ones((2, 8, 8, 1)), jnp.zeros(2, jnp.int32), jnp.ones(3, bool)
-        plain = CVAE(Config(network=network), (8, 8, 1), Label(10), 3)
-        params = plain.init(jax.random.key(0), x, c, mask, jax.random.key(1))
+        x, c = jnp.ones((2, 8, 8, 1)), jnp.zeros(2, jnp.int32)
+        model = CVAE(network, Bernoulli(), Standard(), Label(10), (8, 8, 1), 3)
+        plain = model.init(jax.random.key(0))
         assert keys == []
-        train = plain.clone(dropout=Dropout(jax.random.key(5), jnp.float32(0.5)))
-        encoded = [cvae.encode(model, params, x, c, mask).mean for model in (plain, train)]
-        decoded = [cvae.decode(model, params, jnp.ones((2, 3)), c, mask) for model in (plain, train)]
+        train = {**plain, "dropout": {"key": jax.random.key(5), "rate": jnp.float32(0.5)}}
+        encoded = [model.encode(params, x, c).mean for params in (plain, train)]
+        decoded = [model.decode(params, jnp.ones((2, 3)), c) for params in (plain, train)]
         return jnp.stack(keys), encoded, decoded
 
     with pytest.MonkeyPatch.context() as patch:
