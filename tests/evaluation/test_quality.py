@@ -11,6 +11,7 @@ from scipy.linalg import sqrtm
 from cvae_jax.conditions import Label
 from cvae_jax.data import reading
 from cvae_jax.data.dataset import Split, unit
+from cvae_jax.data.settings import Data
 from cvae_jax.errors import DataError, UserError
 from cvae_jax.evaluation import distances, quality
 from cvae_jax.likelihoods import Bernoulli, Gaussian
@@ -171,9 +172,11 @@ class Memory:
 
 
 @pytest.fixture(scope="module")
-def grey(digits):
+def grey(tmp_path_factory):
     """Digits with floating pixels: real and generated images then share one compiled program."""
-    dataset = reading.load(Config(binarize="none"), data_dir=None, cache_dir=None)
+    dataset = reading.load(
+        Data(binarize="none"), None, Bernoulli(), 128, data_dir=None, cache_dir=tmp_path_factory.mktemp("cache")
+    )
 
     def floating(split):
         return Split(unit(split.x, dataset.x_max), split.c)
