@@ -1,27 +1,26 @@
 """Complete images from some of their quadrants: `python -m experiments.complete --dataset=mnist --observed=1`.
 
-Trains a deterministic network, a Gaussian stochastic network and a conditional VAE of the same body, and compares
-what each says of the hidden pixels of the test split.
+Trains a deterministic network, a Gaussian stochastic network and a conditional VAE with the same layers, and compares
+their likelihoods of the hidden pixels of the test split.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from cvae_jax.config import Config, Member
 from cvae_jax.files import write_atomically
+from cvae_jax.training.config import from_flat
+from cvae_jax.training.run import Run
+from cvae_jax.training.workdir import read_run, write_json
 from experiments import cli
 from experiments.measures import Wanted, require_no_error, with_error
 from experiments.train import train
-from experiments.workdir import Run, read_run, write_json
 
 if TYPE_CHECKING:
-    from experiments.loop import Session
-    from experiments.results import Trained
+    from cvae_jax.training.session import Session, Trained
 
 FLAGS = flags.FLAGS
 
@@ -33,17 +32,16 @@ _ROWS = 12
 
 
 def runs() -> dict[str, Run]:
-    """The three trainings that the flags describe, by objective."""
-    shared = Config(
-        dataset=FLAGS.dataset, condition="observed", observed=FLAGS.observed, network=FLAGS.network,
-        epochs=FLAGS.epochs,
-    )  # fmt: skip
-    member = Member(latent_dim=FLAGS.latent_dim, learning_rate=FLAGS.learning_rate, seed=FLAGS.seed)
+    """The three trainings of the flags, by objective."""
 
-    def run(objective: Any) -> Run:
-        prior = "standard" if objective == "nn" else "conditional"
-        config = dataclasses.replace(shared, objective=objective, prior=prior)
-        return Run("train", config, (member,), 1, FLAGS.data_dir, checkpoint_every=5)
+    def run(objective: str) -> Run:
+        # A deterministic network has neither latents nor a prior.
+        latents = {} if objective == "nn" else {"latent_dim": FLAGS.latent_dim, "prior": "conditional"}
+        config = from_flat(
+            dataset=FLAGS.dataset, condition="observed", observed=FLAGS.observed, network=FLAGS.network,
+            epochs=FLAGS.epochs, learning_rate=FLAGS.learning_rate, seed=FLAGS.seed, objective=objective, **latents,
+        )  # fmt: skip
+        return Run("train", (config,), data_dir=FLAGS.data_dir, checkpoint_every=5)
 
     return {objective: run(objective) for objective in MODELS}
 
@@ -63,14 +61,13 @@ def main() -> int:
 
 
 def _hidden_pixels(objective: str, workdir: Path) -> dict[str, dict[str, float | None]]:
-    """What a trained model says of the test split's hidden pixels, by proposal; the CVAE's picture, too."""
-    from experiments import loop, scores
-    from experiments import results as finished
+    """−log p of the test split's hidden pixels under a trained model, by proposal; draws the CVAE's figure, too."""
+    from cvae_jax.training.session import load_member, open_session
+    from experiments import scores
 
-    session = loop.open_session(read_run(workdir), cli.use_cache())
-    (part,) = session.parts
-    trained = finished.trained_member(part, finished.load_population(session, part, workdir), 0)
-    # A deterministic network has one answer; that of a GSNN's posterior is its prior's.
+    session = open_session(read_run(workdir), cli.use_cache())
+    trained = load_member(session, workdir, 0)
+    # A deterministic network needs no draws; the posterior of a GSNN is its prior.
     proposals = ("prior", "posterior") if objective == "elbo" else ("prior",)
     samples = 1 if objective == "nn" else FLAGS.nll_samples
     if objective == "elbo":
@@ -82,11 +79,11 @@ def _hidden_pixels(objective: str, workdir: Path) -> dict[str, dict[str, float |
 
 
 def completions(session: Session, trained: Trained) -> Any:
-    """Test images: what is given of them, completions drawn from the prior, and the truth."""
+    """Test images: their observed pixels, completions drawn from the prior, and the images themselves."""
     import jax.numpy as jnp
     import numpy as np
 
-    from cvae_jax.conditions.kinds import Observed
+    from cvae_jax.conditions import Observed
     from cvae_jax.data.dataset import unit
     from cvae_jax.evaluation import sampling
     from cvae_jax.plots import drawing
@@ -96,23 +93,21 @@ def completions(session: Session, trained: Trained) -> Any:
     some = dataset.test.take(np.linspace(0, len(dataset.test) - 1, _ROWS).astype(int))
     truth = unit(some.x, dataset.x_max)
     c = jnp.repeat(jnp.asarray(some.c), _COMPLETIONS, axis=0)
-    drawn = sampling.generate(
-        session.model, trained.best.params, stream(root_key(0), Stream.SAMPLES), c,
-        trained.hparams.latent_mask,
-    )  # fmt: skip
+    drawn = sampling.generate(session.model, trained.best.params, stream(root_key(0), Stream.SAMPLES), c)
     drawn = np.asarray(drawn).reshape(_ROWS, _COMPLETIONS, *dataset.shape)
-    assert isinstance(dataset.condition, Observed)
-    given = np.where(dataset.condition.mask, truth, 0.5)
+    condition = session.model.condition
+    assert isinstance(condition, Observed)
+    observed = np.where(condition.mask, truth, 0.5)
     return drawing.image_grid(
-        np.concatenate([given[:, None], drawn, truth[:, None]], axis=1),
-        title=f"{session.run.config.observed} of 4 quadrants given, the mean of each of {_COMPLETIONS} completions",
-        column_labels=["given", *map(str, range(1, _COMPLETIONS + 1)), "truth"],
+        np.concatenate([observed[:, None], drawn, truth[:, None]], axis=1),
+        title=f"{condition.observed} of 4 quadrants observed, the means of {_COMPLETIONS} completions",
+        column_labels=["observed", *map(str, range(1, _COMPLETIONS + 1)), "truth"],
         breaks=[1, 1 + _COMPLETIONS],
     )
 
 
 def _table(results: dict[str, dict[str, dict[str, float | None]]]) -> str:
-    """The results by how they are estimated, each kind beside what was published of the same kind."""
+    """The results by proposal, each with the published numbers that are estimated in the same way."""
     quadrants, samples = FLAGS.observed - 1, FLAGS.nll_samples
     lines = [f"−log p(hidden pixels | {FLAGS.observed} of 4 quadrants) of the test split, nats"]
     for proposal, how in (
@@ -132,13 +127,12 @@ def _table(results: dict[str, dict[str, dict[str, float | None]]]) -> str:
 
 
 if __name__ == "__main__":
-    default = Config()
     flags.DEFINE_string("dataset", "mnist", "A dataset of images, as of experiments.train.")
     flags.DEFINE_string(
         "data_dir", None, "Folder of prepared TFDS datasets; TFDS's own default if not given."
     )
     flags.DEFINE_integer(
-        "observed", 1, "Quadrants given: 1 the bottom left, 2 the left half, 3 all but the bottom right."
+        "observed", 1, "Observed quadrants: 1 the bottom left, 2 the left half, 3 all but the bottom right."
     )
     flags.DEFINE_enum("network", "conv", ("mlp", "conv"), "As of experiments.train.")
     flags.DEFINE_integer("latent_dim", 32, "Number of latents.")

@@ -11,9 +11,10 @@ from absl import flags
 
 from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
+from cvae_jax.training.workdir import read_run
 from experiments import cli
 from experiments.pages import script_json
-from experiments.workdir import chosen_member, define_member_choice, read_run, require_writable
+from experiments.workdir import chosen_member, define_member_choice, require_writable
 
 if TYPE_CHECKING:
     from jaxtyping import Int, PyTree
@@ -38,17 +39,17 @@ def main() -> int:
     from cvae_jax.evaluation import posteriors
     from cvae_jax.networks import NETWORKS
     from cvae_jax.training.config import traced_options
-    from experiments import figures, loop, results
+    from cvae_jax.training.session import load_member, open_session
+    from experiments import figures
 
-    session = loop.open_session(run, cli.use_cache())
+    session = open_session(run, cli.use_cache())
     require_explorable(workdir, session.model)
-    part = session.part_of(member)
-    trained = results.trained_member(part, results.load_population(session, part, workdir), member)
+    trained = load_member(session, workdir, member)
     q = figures.posterior(session, trained)
     order = posteriors.by_information(q, session.model.latent_mask(trained.best.params))
     kl = np.asarray(posteriors.kl_per_latent(q))
     dataset, network = session.dataset, NETWORKS.name_of(session.model.network)
-    options = traced_options(run.members[member])
+    options = traced_options(trained.config)
     beta = f"β {options['beta']:g}, " if "beta" in options else ""
     content = {
         "title": f"{dataset.name}, {network}: {beta}{len(order)} latents",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,11 +14,8 @@ from cvae_jax.evaluation import posteriors, sampling
 from cvae_jax.nn.latent import Gaussian
 from cvae_jax.plots import drawing, latents
 from cvae_jax.rng import Stream, root_key, stream
+from cvae_jax.training.session import Session, Trained
 from experiments import shown
-from experiments.loop import Session
-
-if TYPE_CHECKING:
-    from experiments.results import Trained
 
 _COLUMNS = 12
 _OTHERS = 10

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from absl import flags
-from cvae_jax.config import Config
 
 from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
 from experiments import cli, quality
-from experiments.workdir import Run
 
 if TYPE_CHECKING:
-    from experiments.loop import Session
-    from experiments.results import Trained
+    from cvae_jax.model import CVAE
+    from cvae_jax.training.run import Run
+    from cvae_jax.training.session import Session, Trained
 
 Record = dict[str, Any]
 SPLITS = ("validation", "test")
@@ -102,7 +101,7 @@ def wanted(run: Run) -> Wanted:
         field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Wanted)
     }
     each = Wanted(**given)
-    if each.sample_quality and run.config.condition == "none":
+    if each.sample_quality and run.config.condition == ():
         raise UserError(
             "condition is none, expected label with --sample_quality: it judges samples by their class"
         )
@@ -117,9 +116,9 @@ def wanted(run: Run) -> Wanted:
     return each
 
 
-def nll_name(config: Config) -> str:
-    """What −log p(x|c) is called; without a condition it is −log p(x)."""
-    return "nll" if config.condition == "none" else "conditional_nll"
+def nll_name(model: CVAE) -> str:
+    """The name of −log p(x|c) in records; without a condition it is −log p(x)."""
+    return "nll" if model.condition is None else "conditional_nll"
 
 
 def flat(record: Record) -> Record:
@@ -231,12 +230,12 @@ def prepare(
     """
     from experiments import scores
 
-    run, split = session.run, each.split
+    split = each.split
     measured = dataclasses.replace(session, dataset=session.dataset.measured_on(split))
     if each.disentanglement:
-        scores.require_factors(measured.dataset, run.config.condition)
+        scores.require_factors(measured.dataset, session.model.condition)
     judge = (
-        quality.find_judge(run, cache, each.temperature, judges=each.judges, split=split)
+        quality.find_judge(session, cache, each.temperature, judges=each.judges, split=split)
         if each.sample_quality
         else None
     )
@@ -245,7 +244,7 @@ def prepare(
         nll = scores.nll_of_test(measured, trained, num_samples)
         if nll_output is not None:
             c = measured.dataset.test.c
-            arrays: dict[str, Any] = {nll_name(run.config): nll}
+            arrays: dict[str, Any] = {nll_name(session.model): nll}
             arrays |= c if isinstance(c, dict) else {"c": c}
             write_atomically(nll_output, lambda file: np.savez(file, **arrays))
         return _nll_metrics(session, nll, num_samples)
@@ -274,12 +273,12 @@ def _nll_metrics(session: Session, nll: np.ndarray, num_samples: int) -> Record:
     from cvae_jax.evaluation.bounds import bits_per_dim
     from experiments.scores import standard_error
 
-    name, mean = nll_name(session.run.config), float(np.mean(nll))
+    name, mean = nll_name(session.model), float(np.mean(nll))
     metrics = {
         name: mean,
         f"{name}_standard_error": standard_error(nll),
         "nll_samples": num_samples,
     }
-    if session.model.likelihood.bits:
+    if session.model.likelihood.whole_levels:
         metrics[f"{name}_bits_per_dim"] = bits_per_dim(mean, math.prod(session.dataset.shape))
     return metrics

@@ -11,8 +11,9 @@ from absl import flags
 
 from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
+from cvae_jax.training.workdir import read_run
 from experiments import cli
-from experiments.workdir import chosen_member, define_member_choice, read_run, require_writable
+from experiments.workdir import chosen_member, define_member_choice, require_writable
 
 if TYPE_CHECKING:
     from cvae_jax.data.dataset import Dataset
@@ -36,9 +37,10 @@ def main() -> int:
             raise UserError(f"only is {name}, expected some of {', '.join(_ALL)}")
 
     from cvae_jax.conditions import Label
-    from experiments import figures, loop, results
+    from cvae_jax.training.session import load_member, open_session
+    from experiments import figures
 
-    session = loop.open_session(run, cli.use_cache())
+    session = open_session(run, cli.use_cache())
     drawable = drawable_of(session.model)
     for name in FLAGS.only:
         if name not in drawable:
@@ -56,8 +58,7 @@ def main() -> int:
     if FLAGS.label is not None and FLAGS.label not in names:
         raise UserError(f"label is {FLAGS.label}, expected one of {', '.join(names)}")
     label = None if FLAGS.label is None else names.index(FLAGS.label)
-    part = session.part_of(member)
-    trained = results.trained_member(part, results.load_population(session, part, workdir), member)
+    trained = load_member(session, workdir, member)
     posterior = functools.cache(lambda: figures.posterior(session, trained))
     draw = {
         "samples": lambda: figures.samples_figure(session, trained),

@@ -1,8 +1,7 @@
-"""For `--sample_quality`: the judge of a run's dataset, and files of Inception features."""
+"""`--sample_quality`: judges of a run's samples, and files of Inception features."""
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,85 +14,78 @@ from cvae_jax.data.cache import UNREADABLE, read_npz
 from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
 from experiments.cli import JUDGES
-from experiments.workdir import Run
 
 if TYPE_CHECKING:
     from jaxtyping import PyTree
 
     from cvae_jax.evaluation.quality import Judge
-    from experiments.loop import Session
+    from cvae_jax.training.run import Run
+    from cvae_jax.training.session import Session, Trained
     from experiments.measures import Record
-    from experiments.results import Trained
+
+    Measure = Callable[[Session, Trained], Record]
+    Split = Literal["validation", "test"]
 
 # Part of the name of a cached classifier: to be raised with every change of how it is built or trained.
 _CLASSIFIER_VERSION = 3
 _INCEPTION_FEATURES = 2048
+# By the names of a dataset and its condition: a function from a run, the cache folder, a temperature and a split to
+# a measure of samples, for data without a label. `experiments.tasks` adds those of the applications.
+OF_TASKS: dict[tuple[str, str], Callable[[Run, Path, float, Split], Measure]] = {}
 
 
 def find_judge(
-    run: Run,
-    cache: Path,
-    temperature: float,
-    *,
-    judges: int = 1,
-    split: Literal["validation", "test"] = "test",
-) -> Callable[[Session, Trained], Record]:
-    """A function from a trained member to how good its samples are, by the judges of the run's dataset.
+    session: Session, cache: Path, temperature: float, *, judges: int = 1, split: Split = "test"
+) -> Measure:
+    """A function from a trained member to the quality of its samples, by the judges of the run's dataset.
 
     A judge is trained if the cache has none.
 
     Args:
-      run: what was trained.
-      cache: where judges are kept.
+      session: the run.
+      cache: the folder where judges are kept.
       temperature: of the samples.
-      judges: how many judge the samples, each trained with a seed of its own, see `over_judges`.
-      split: the real examples that samples are compared with; the function takes a session whose test split they are.
+      judges: how many judges, each trained with a seed of its own, see `over_judges`.
+      split: the real examples that samples are compared with; the function takes a session with them as test split.
 
     Raises:
-      UserError: if there is no judge of samples under the run's condition, or there are not several.
+      UserError: if there is no judge for the run's condition, or there cannot be several.
     """
-    from experiments.tasks.captions import quality as caption_quality
-    from experiments.tasks.spoken_digit import quality as speech_quality
-
-    if judges > 1 and run.config.condition != "label":
+    condition = session.model.condition
+    name = "none" if condition is None else condition.name
+    if judges > 1 and name != "label":
         raise UserError(
-            f"judges is {judges}, expected 1 with the condition {run.config.condition}: only classifiers of labels "
-            "are trained with several seeds"
+            f"judges is {judges}, expected 1 with the condition {name}: only classifiers of labels are trained with "
+            "several seeds"
         )
-    match run.config.dataset, run.config.condition:
-        case _, "label":
-            each = [label_judge(run, cache, seed, split) for seed in range(judges)]
-            return lambda session, trained: over_judges(
-                [quality_of_labels(judge, session, trained, temperature) for judge in each]
-            )
-        case "captions", "text":
-            return caption_quality.find_judge(run, cache, temperature, split)
-        case "spoken_digit", "text,label":
-            return speech_quality.find_judge(run, cache, temperature, split)
-        case dataset, condition:
-            raise UserError(
-                f"condition is {condition} of {dataset}, expected label, or text of captions, or text,label of "
-                "spoken_digit, with --sample_quality"
-            )
+    if name == "label":
+        each = [label_judge(session.run, cache, seed, split) for seed in range(judges)]
+        return lambda session, trained: over_judges(
+            [quality_of_labels(judge, session, trained, temperature) for judge in each]
+        )
+    dataset = session.run.config.data.dataset
+    if (dataset, name) in OF_TASKS:
+        return OF_TASKS[dataset, name](session.run, cache, temperature, split)
+    others = "".join(f", or {c} of {data}" for data, c in OF_TASKS)
+    raise UserError(f"condition is {name} of {dataset}, expected label{others}, with --sample_quality")
 
 
 def quality_of_labels(judge: Judge, session: Session, trained: Trained, temperature: float) -> Record:
-    """How good a member's samples of each class are."""
+    """The quality of a member's samples of each class."""
     from cvae_jax.evaluation.quality import sample_quality
 
-    mask = trained.hparams.latent_mask
-    return sample_quality(judge, session.model, trained.best.params, mask, temperature=temperature)
+    return sample_quality(judge, session.model, trained.best.params, temperature=temperature)
 
 
 def over_judges(records: list[Record]) -> Record:
-    """What several judges say of the same samples, as one record.
+    """The records of several judges of the same samples, as one record.
 
     Args:
-      records: each judge's, of the same names.
+      records: one of each judge, with the same names.
 
     Returns:
-      Means over judges where numbers differ between them, and of two judges or more the standard deviation between
-      them, under the name with `_judge_sd`; all else is the same for each judge and stays as it is.
+      Means over judges of floating-point numbers and, with two judges or more, their standard deviations, under the
+      name with `_judge_sd`; all else is the same for every judge.
 
     Example:
       >>> over_judges([{"precision": 0.25, "judged": "means"}, {"precision": 0.75, "judged": "means"}])
@@ -109,15 +101,14 @@ def over_judges(records: list[Record]) -> Record:
     )
 
 
-def label_judge(run: Run, cache: Path, seed: int = 0, split: Literal["validation", "test"] = "test") -> Judge:
-    """The judge of a dataset with labels, trained with a seed, which compares samples with a split's real images."""
-    from cvae_jax.data import reading
+def label_judge(run: Run, cache: Path, seed: int = 0, split: Split = "test") -> Judge:
+    """The judge of a dataset with labels, trained with a seed; it compares samples with the real images of a split."""
     from cvae_jax.evaluation import quality
+    from cvae_jax.training.config import replace
+    from cvae_jax.training.session import load_dataset
 
-    # The judge sees images as they are stored.
-    config = dataclasses.replace(run.config, binarize="none")
-    data_dir = Path(run.data_dir) if run.data_dir else None
-    dataset = reading.load(config, data_dir=data_dir, cache_dir=cache)
+    # The judge gets images as they are stored.
+    dataset = load_dataset(replace(run.config, binarize="none"), run.data_dir, cache)
     quality.require_classes(dataset.measured_on(split))
     train, validation = dataset.train, dataset.validation
     depends_on = checksum(
@@ -134,20 +125,20 @@ def label_judge(run: Run, cache: Path, seed: int = 0, split: Literal["validation
     params = trained_once(
         cache, dataset.name, depends_on, like, lambda: quality.train_classifier(dataset, seed=seed)
     )
-    return quality.appoint_judge(dataset.measured_on(split), params, seed=seed)
+    return quality.make_judge(dataset.measured_on(split), params, seed=seed)
 
 
 def trained_once(
     cache: Path, dataset: str, depends_on: str, like: PyTree, train: Callable[[], PyTree]
 ) -> PyTree:
-    """A judge's variables from the cache; trained and kept there if it has none.
+    """The variables of a judge from the cache; if it has none, they are trained and written to it.
 
     Args:
       cache: its folder.
-      dataset: its name.
+      dataset: the name of the dataset.
       depends_on: a checksum of all that the variables depend on.
       like: shapes of the variables.
-      train: gives them.
+      train: returns the trained variables.
 
     Returns:
       The variables.
@@ -179,7 +170,7 @@ def _write_params(path: Path, params: Any) -> None:
 
 
 def _read_params(path: Path, like: Any) -> Any:
-    """The variables a file holds, or None if there are none to be trusted."""
+    """The variables of a file, or None if it is missing or damaged."""
     import jax
 
     try:
@@ -199,7 +190,7 @@ def read_inception_features(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """The arrays `real` and `generated` of an `.npz`, of shape (n, 2048) each.
 
     Raises:
-      UserError: if the file or its arrays are of another kind.
+      UserError: if the file or its arrays cannot be used.
     """
     try:
         found = read_npz(path)

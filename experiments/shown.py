@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cvae_jax.conditions import Label
-from experiments.loop import Session
+from cvae_jax.training.session import Session
 
 
 class Shown(NamedTuple):
