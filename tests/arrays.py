@@ -43,12 +43,15 @@ class Source(list):
 
 
 def any_params(module, *args):
-    """Variables of a module called with these arguments, by NumPy: kernels that keep sizes, and no biases."""
+    """Variables of a module or model, whose `init` takes these arguments, by NumPy.
+
+    Kernels keep sizes, there are no biases, and all latents are in use.
+    """
     draws = np.random.default_rng(0)
 
     def one(path, leaf):
         if len(leaf.shape) < 2:
-            return jnp.full(leaf.shape, float(path[-1].key == "scale"), leaf.dtype)
+            return jnp.full(leaf.shape, path[-1].key in ("scale", "mask"), leaf.dtype)
         return jnp.asarray(draws.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1])), leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(one, jax.eval_shape(module.init, *args))
