@@ -1,4 +1,4 @@
-"""Texts: their words, and what stands about each."""
+"""Texts: their words, and the context of each."""
 
 import flax.linen as nn
 import jax
@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 from arrays import any_params
 
-from cvae_jax.conditions.kinds import encode_text
-from cvae_jax.conditions.places import SIDE, Places
-from cvae_jax.conditions.text import TextEncoder, words_of
+from cvae_jax.conditions.text import TextEncoder, encode_text, words_of
 
 
 def test_a_text_is_its_words_in_their_order():
@@ -44,7 +42,6 @@ def test_bytes_belong_to_words(text, most, numbers):
 
 
 def test_padding_is_no_part_of_a_text():
-    """What stands at the padding's words, and what gradient they get."""
     network = TextEncoder(12)
     c = jnp.asarray(encode_text(["two"], 12))
     params = any_params(network, jax.random.key(0), c)
@@ -54,36 +51,30 @@ def test_padding_is_no_part_of_a_text():
     assert (positions[1:] == 0).all()
 
 
-def test_what_stands_about_a_word_is_read_without_it():
-    network = TextEncoder(20, Places(64))
+class Reader(nn.Module):
+    """Another module that reads the words, as a network may add one."""
+
+    def __call__(self, text):
+        return text.words
+
+
+def test_the_context_of_a_word_is_made_without_it():
+    network = TextEncoder(20, Reader())
     texts = ["a two above a six", "a ten above a six", "a two below a six"]
     c = jnp.asarray(encode_text(texts, 20))
     params = any_params(network, jax.random.key(0), c)
-    read = []
-
-    def spy(call, args, kwargs, context):
-        if isinstance(context.module, Places) and context.method_name == "__call__":
-            read.append(np.asarray(args[0].about))
-        return call(*args, **kwargs)
-
-    with nn.intercept_methods(spy):
-        network.apply(params, c)
-    (about,) = read
+    about = np.asarray(jax.jit(network.apply)(params, c).words.about)
     two, ten, below = about[:, 1]
     np.testing.assert_array_equal(two, ten)
     assert np.abs(two - below).max() > 1e-3
     assert np.abs(about[0, 0] - about[1, 0]).max() > 1e-3
 
 
-def test_an_embedding_does_not_grow_with_what_is_said_of_places():
-    """A step that moved every weight alike would else move it by the sum over all places."""
-    network = TextEncoder(12, Places(64))
-    c = jnp.asarray(encode_text(["two four", "four two"], 12))
-    params = any_params(network, jax.random.key(0), c)
-    width = SIDE**2 * TextEncoder.width
-    (name,) = [name for name, of in params["params"].items() if jax.tree.leaves(of)[-1].shape[0] == width]
-    kernel = params["params"][name]["kernel"]
-    larger = {"params": params["params"] | {name: {"kernel": 1e4 * kernel}}}
-    before, after = (np.asarray(jax.jit(network.apply)(p, c).e) for p in (params, larger))
-    assert np.abs(after - before).max() > 1e-2
-    assert np.square(after).mean() < 10 * np.square(before).mean()
+def test_words_go_out_to_who_reads_them():
+    c = jnp.asarray(encode_text(["two four", ""], 12))
+    alone, read = (
+        jax.jit(network.apply)(any_params(network, jax.random.key(0), c), c)
+        for network in (TextEncoder(12), TextEncoder(12, Reader()))
+    )
+    assert alone.words is None
+    np.testing.assert_array_equal(read.words.present, [[1, 1, 0], [0, 0, 0]])

@@ -200,7 +200,12 @@ def test_what_cannot_be_used_is_named(x, c, more, message):
     ("x", "condition", "likelihood", "message"),
     [
         (3 * X, None, Bernoulli(), r"expected \[0, 1\] under the bernoulli likelihood"),
-        (X, None, LogisticMixture(), "x_train is float32, expected uint8 under the logistic_mixture likelihood"),
+        (
+            X,
+            None,
+            LogisticMixture(),
+            "x_train is float32, expected uint8 under the logistic_mixture likelihood",
+        ),
         (X, (Text(),), Gaussian(), "condition is 'text', expected label or none with the dataset own data"),
         (X, (Label(), Text()), Gaussian(), "condition is 'label,text', expected label or none"),
         (X, (Label(7),), Gaussian(), r"condition is Label\(num_classes=7\), expected Label\(num_classes=3\)"),

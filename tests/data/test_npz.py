@@ -99,10 +99,19 @@ BAD = {
     "no c_train": ({"c_train": None}, "has no c_train"),
     "c_test alone": ({"c_test": labels()}, "c_test but no x_test"),
     "lengths": ({"c_train": labels(59)}, r"60 examples and c_train has shape \(59,\)"),
-    "one-hot labels": ({"c_train": np.eye(60, dtype=int)}, r"int64 of shape \(60, 60\), expected whole .*\(n,\)"),
+    "one-hot labels": (
+        {"c_train": np.eye(60, dtype=int)},
+        r"int64 of shape \(60, 60\), expected whole .*\(n,\)",
+    ),
     "float labels": ({"c_train": labels() / 2}, "c: the label is float64 of shape .* expected whole numbers"),
-    "negative labels": ({"c_train": labels() - 1}, "c: the label runs from -1 to 1, expected whole numbers from 0"),
-    "unseen": ({"x_test": pixels(4), "c_test": np.array([0, 1, 2, 7])}, "c_test has label 7, which the training split never has"),
+    "negative labels": (
+        {"c_train": labels() - 1},
+        "c: the label runs from -1 to 1, expected whole numbers from 0",
+    ),
+    "unseen": (
+        {"x_test": pixels(4), "c_test": np.array([0, 1, 2, 7])},
+        "c_test has label 7, which the training split never has",
+    ),
     "int64 pixels": ({"x_train": pixels().astype(np.int64)}, "x_train is int64, expected uint8"),
     "vectors": ({"x_train": pixels().reshape(60, -1)}, r"x_train has shape \(60, 30\), expected \(n, H, W"),
     "test type": ({"x_test": pixels(4, np.uint8), "c_test": labels(4)}, "x_test is uint8, expected float32"),
@@ -384,7 +393,9 @@ def test_columns_that_do_not_vary_are_left_out_and_named(npz, column, of_test):
 
 def test_columns_are_left_out_of_one_of_several_conditions_and_of_its_alternative(npz):
     vectors = np.insert(own_condition("vector"), 0, 1.0, axis=1)
-    file = npz(c_train=None, vector_train=vectors, vector_alternative_train=vectors, text_train=own_condition("text"))
+    file = npz(
+        c_train=None, vector_train=vectors, vector_alternative_train=vectors, text_train=own_condition("text")
+    )
     with pytest.warns(UserWarning, match="the condition vector: column 0 of 5"):
         dataset = load(file, condition="vector,text", **GREY)
     assert dataset.condition == Several((("vector", Vector(4)), ("text", Text(7))))
@@ -448,5 +459,7 @@ def test_alternative_numbers_are_standardized_as_the_others(npz):
 
 def test_too_few_alternatives_are_refused(npz):
     texts = own_condition("text")
-    with pytest.raises(DataError, match=rf"x_train has {N_OWN} examples and c_alternative_train has shape \(3,\)"):
+    with pytest.raises(
+        DataError, match=rf"x_train has {N_OWN} examples and c_alternative_train has shape \(3,\)"
+    ):
         load(npz(c_train=texts, c_alternative_train=texts[:3]), condition="text", **GREY)

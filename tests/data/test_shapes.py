@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from arrays import load
 
 from cvae_jax.data import reading, shapes
