@@ -12,10 +12,11 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+from cvae_jax.config import ComputeDtype, Config, Member, NetworkName
 
 from benchmarks.gpu_timing import BATCH_SIZE, DTYPES, LATENT_DIM, Record, measure, say
 from benchmarks.workers import synthetic_data
-from cvae_jax.config import ComputeDtype, Config, Member, NetworkName
+from cvae_jax.conditions import Label
 from cvae_jax.data.dataset import Dataset, Split
 from cvae_jax.rng import root_key
 from cvae_jax.training import loader
@@ -118,7 +119,7 @@ def measure_jax(
     )
     say(peaks=jax_peaks(on_gpu))
     split = Split(*synthetic_data())
-    dataset = Dataset("synthetic", split, split, split, 255.0, tuple(map(str, range(10))))
+    dataset = Dataset("synthetic", split, split, split, 255.0, Label(10), tuple(map(str, range(10))))
     data = loader.training_data(Config(), dataset)
     per_epoch = len(split) // BATCH_SIZE
     first = sorted(sizes, key=lambda size: (size not in _FIRST, size))

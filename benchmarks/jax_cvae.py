@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-
 from cvae_jax.config import Config, Member, NetworkName
+
+from cvae_jax.conditions import Label
 from cvae_jax.data.dataset import Dataset, Split
 from cvae_jax.training import loader, population
 
@@ -31,7 +32,7 @@ class Training:
         """Initialize all members, 128 examples to a batch."""
         config = Config(network=cast("NetworkName", network))
         split = Split(x, c)
-        dataset = Dataset("synthetic", split, split, split, 255.0, tuple(map(str, range(10))))
+        dataset = Dataset("synthetic", split, split, split, 255.0, Label(10), tuple(map(str, range(10))))
         self.steps_per_epoch = loader.steps_per_epoch(config, dataset)
         self.model = population.build_model(config, dataset, members)
         self.hparams = population.stack_hparams(

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cvae_jax.conditions.kinds import Text, decode_text
 from scans import glyphs
 
 from cvae_jax.checksums import checksum
-from cvae_jax.conditions.kinds import Text, decode_text
 from cvae_jax.data.dataset import Dataset, Split
 from experiments.tasks.captions import quality, scenes
 from experiments.tasks.captions.arrangements import Digit, held_out, to_grid
@@ -25,7 +25,7 @@ def dataset():
     """Scenes whose first half is of seen combinations, the second of held-out ones."""
     halves = [scene_split(np.random.default_rng(i), glyphs(), COUNTS, held_out=bool(i)) for i in range(2)]
     test = Split(*(np.concatenate([getattr(half, f) for half in halves]) for f in ("x", "c", "factors")))
-    return Dataset("captions", test, test, test, 255.0, (), FACTORS, Text(LENGTH))
+    return Dataset("captions", test, test, test, 255.0, Text(LENGTH), factor_names=FACTORS)
 
 
 def certain(grids, certainty=1.0):

@@ -4,12 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from arrays import SPLITS
+from arrays import SPLITS, load
 from scans import glyphs, scanned
 
-from cvae_jax.conditions.kinds import Text, decode_text
-from cvae_jax.config import Config
-from cvae_jax.data import reading
+from cvae_jax.conditions import Label, Text
+from cvae_jax.conditions.text import decode_text
 from cvae_jax.data.dataset import Dataset, Split
 from cvae_jax.errors import DataError
 from experiments.tasks.captions import arrangements, scenes
@@ -142,7 +141,7 @@ def built(monkeypatch, tmp_path):
     for name in ("_TRAIN", "_VALIDATION", "_TEST"):
         monkeypatch.setattr(captioned_scenes, name, COUNTS)
     splits = [dataclasses.replace(glyphs(), x=glyphs().x // 255 * grey) for grey in (60, 100, 160)]
-    mnist = Dataset("mnist", *splits, 255.0, tuple("0123456789"))
+    mnist = Dataset("mnist", *splits, 255.0, Label(10), tuple("0123456789"))
     return lambda cache=tmp_path: captioned_scenes.captioned_scenes(mnist, cache)
 
 
@@ -181,7 +180,7 @@ def test_a_fresh_test_split_leaves_what_a_model_was_trained_and_chosen_on(built,
             np.testing.assert_array_equal(
                 getattr(getattr(fresh, name), field), getattr(getattr(first, name), field)
             )
-    np.testing.assert_array_equal(fresh.train.reworded, first.train.reworded)
+    np.testing.assert_array_equal(fresh.train.alternative, first.train.alternative)
     for half in (slice(0, 150), slice(150, 300)):
         assert (fresh.test.factors[half] != first.test.factors[half]).any()
 
@@ -204,4 +203,4 @@ def test_its_condition_is_a_text_and_its_factors_are_named(built):
 
 def test_captions_without_mnist_name_the_command(tmp_path):
     with pytest.raises(DataError, match=rf"run ./launch.sh prepare --dataset=mnist --data_dir={tmp_path}$"):
-        reading.load(Config(dataset="captions", condition="none"), data_dir=tmp_path, cache_dir=tmp_path)
+        load("captions", condition="none", data_dir=tmp_path, cache_dir=tmp_path)

@@ -29,7 +29,7 @@ def split(repeats, seed, side=16):
 @pytest.fixture(scope="module")
 def dataset():
     return Dataset(
-        "tones", split(40, 0), split(5, 1), split(10, 2), 1.0, (),
+        "tones", split(40, 0), split(5, 1), split(10, 2), 1.0, None,
         names={"text": ("flat", "rising"), "speaker": ("low", "high")},
     )  # fmt: skip
 

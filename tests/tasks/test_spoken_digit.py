@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from arrays import GREY, SPLITS
-from cvae_jax.config import Config
+from arrays import GREY, SPLITS, load
 
-from cvae_jax.conditions.kinds import Label, Text, decode_text
-from cvae_jax.data import audio, reading, tfds
+from cvae_jax.conditions import Label, Several, Text
+from cvae_jax.conditions.text import decode_text
+from cvae_jax.data import audio, tfds
 from cvae_jax.errors import AudioError, DataError
 from experiments.tasks.spoken_digit import dataset
 from experiments.tasks.spoken_digit.dataset import SPEAKERS, WORDS
@@ -50,7 +50,7 @@ def test_splits_are_always_the_same(numbered):
 
 
 def test_conditions_are_the_word_and_the_speaker(numbered):
-    assert numbered.condition == (("text", Text(8)), ("speaker", Label(5)))
+    assert numbered.condition == Several((("text", Text(8)), ("speaker", Label(5))))
     assert numbered.names == {"text": WORDS, "speaker": SPEAKERS}
     for name in SPLITS:
         split = getattr(numbered, name)
@@ -130,7 +130,7 @@ def test_without_tensorflow_the_extra_is_named(tmp_path, monkeypatch):
 def real(tfds_dir, cache_dir):
     if importlib.util.find_spec("tensorflow") is None:
         pytest.skip("reading spoken_digit needs TensorFlow, of the extra prepare")
-    return reading.load(Config(dataset="spoken_digit", **GREY), data_dir=tfds_dir, cache_dir=cache_dir)
+    return load("spoken_digit", data_dir=tfds_dir, cache_dir=cache_dir, **GREY)
 
 
 def test_real_recordings_have_the_stated_sizes(real):
