@@ -1,29 +1,35 @@
-"""What a person asks a trained model to draw: flags of `experiments.sample` as conditions."""
+"""The conditions that flags of `experiments.sample` name."""
 
 from __future__ import annotations
 
 import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags
 
-from cvae_jax.conditions.kinds import Kind, Label, Text, encode_text
-from cvae_jax.errors import UserError
-from experiments.cli import say
+from cvae_jax.conditions import Condition, Label, Several, Text
+from cvae_jax.conditions.several import parts_of
+from cvae_jax.conditions.text import encode_text
+from cvae_jax.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from cvae_jax.data.dataset import Dataset
-    from experiments.loop import Session
+    from cvae_jax.training.session import Session
 
 FLAGS = flags.FLAGS
+
+# By dataset a function from a text to its words that the model does not know. Applications add theirs.
+UNKNOWN_WORDS: dict[str, Callable[[str], tuple[str, ...]]] = {}
 
 
 def define_flags() -> None:
     """The flags that name a condition."""
-    flags.DEFINE_string("label", None, "Name of the class to draw; all in turn if not given.")
-    flags.DEFINE_string("text", None, "Text to draw or to speak; those of the dataset in turn if not given.")
-    flags.DEFINE_string("speaker", None, "Who is to speak it; all in turn if not given.")
+    flags.DEFINE_string("label", None, "Name of the class to draw; all in turn if not set.")
+    flags.DEFINE_string("text", None, "Text to draw or to speak; those of the dataset in turn if not set.")
+    flags.DEFINE_string("speaker", None, "Who is to speak it; all in turn if not set.")
     flags.DEFINE_integer("example", None, "Number of the test example whose condition to draw.")
 
 
@@ -50,20 +56,15 @@ def asked(session: Session, num: int) -> Asked:
     Raises:
       UserError: for what the run's condition does not have.
     """
-    dataset, condition = session.dataset, session.run.config.condition
-    said = [name for name in ("label", "text", "speaker", "example") if FLAGS[name].value is not None]
-    kinds = dataset.condition if isinstance(dataset.condition, tuple) else (("", dataset.condition),)
-    known = {"none": [], "label": ["label"]}.get(condition, ["example"])
-    if condition not in ("none", "label"):
-        known += ["text"] if any(isinstance(kind, Text) for _, kind in kinds) else []
-        known += [_label_flag(name) for name, kind in kinds if isinstance(kind, Label)]
-    for name in said:
-        if name not in known:
-            trained = "without a condition" if condition == "none" else f"with the condition {condition}"
+    dataset, condition = session.dataset, session.model.condition
+    known = _known_flags(condition)
+    for name in ("label", "text", "speaker", "example"):
+        if FLAGS[name].value is not None and name not in known:
+            trained = "without a condition" if condition is None else f"with the condition {condition.name}"
             raise UserError(f"the run was trained {trained}, expected no --{name}")
-    if condition == "none":
+    if condition is None:
         return Asked(np.zeros(num, np.int32), "samples")
-    if condition == "label":
+    if isinstance(condition, Label):
         return _of_label(dataset, num)
     rows = np.arange(num) % len(dataset.test)
     if FLAGS.example is not None:
@@ -71,12 +72,29 @@ def asked(session: Session, num: int) -> Asked:
             raise UserError(f"example is {FLAGS.example}, expected 0 to {len(dataset.test) - 1}")
         rows = np.full(num, FLAGS.example)
     c = dataset.test.take(rows).c
-    if not isinstance(c, dict):
-        c = _part(dataset, "text", kinds[0][1], c)
+    if isinstance(condition, Several):
+        c = {name: _part(dataset, name, part, c[name]) for name, part in condition.parts}
     else:
-        c = {name: _part(dataset, name, kind, c[name]) for name, kind in kinds}
+        c = _part(dataset, "", condition, np.asarray(c))
     words = [FLAGS.text, FLAGS.speaker, FLAGS.label]
     return Asked(c, ", ".join(word for word in words if word) or "samples")
+
+
+def _known_flags(condition: Condition | None) -> list[str]:
+    """The flags that a condition can be named by."""
+    if condition is None:
+        return []
+    if isinstance(condition, Label):
+        return ["label"]
+    known = ["example"]
+    for part, name in zip(parts_of(condition), _names_of(condition), strict=True):
+        known += ["text"] if isinstance(part, Text) else []
+        known += [_label_flag(name)] if isinstance(part, Label) else []
+    return known
+
+
+def _names_of(condition: Condition) -> list[str]:
+    return [name for name, _ in condition.parts] if isinstance(condition, Several) else [""]
 
 
 def _of_label(dataset: Dataset, num: int) -> Asked:
@@ -86,14 +104,15 @@ def _of_label(dataset: Dataset, num: int) -> Asked:
     return Asked(np.full(num, _place("label", FLAGS.label, names)), f"class {FLAGS.label}")
 
 
-def _part(dataset: Dataset, name: str, kind: Kind | None, c: np.ndarray) -> np.ndarray:
-    """One of the conditions: as the flags say, or all there are in turn, or as of the test examples."""
-    num, names = len(c), dataset.names.get(name)
-    match kind:
+def _part(dataset: Dataset, name: str, condition: Condition, c: np.ndarray) -> np.ndarray:
+    """One of the conditions: as the flags name it, or all there are in turn, or as of the test examples."""
+    num, names = len(c), dataset.names
+    names = names if isinstance(names, tuple) else names.get(name, ())
+    match condition:
         case Text(length):
             if FLAGS.text is not None:
-                return np.repeat(_encoded(dataset, FLAGS.text, length), num, axis=0)
-            if names is not None and FLAGS.example is None:
+                return np.repeat(_encoded(dataset, FLAGS.text, length, names), num, axis=0)
+            if names and FLAGS.example is None:
                 return encode_text([names[i % len(names)] for i in range(num)], length)
         case Label(num_classes):
             names = names or tuple(map(str, range(num_classes)))
@@ -109,29 +128,22 @@ def _label_flag(name: str) -> str:
     return "speaker" if name == "speaker" else "label"
 
 
-def _place(flag: str, value: str, names: tuple[str, ...]) -> int:
+def _place(flag: str, value: str, names: Sequence[str]) -> int:
     if value not in names:
         raise UserError(f"{flag} is {value}, expected one of {', '.join(names)}")
-    return names.index(value)
+    return list(names).index(value)
 
 
-def _encoded(dataset: Dataset, text: str, length: int) -> np.ndarray:
+def _encoded(dataset: Dataset, text: str, length: int, names: Sequence[str]) -> np.ndarray:
     if not text.strip():
         raise UserError("text is empty, expected words")
-    unknown = _unknown_words(dataset, text)
+    if dataset.name in UNKNOWN_WORDS:
+        unknown = UNKNOWN_WORDS[dataset.name](text)
+    else:
+        unknown = (text,) if names and text not in names else ()
     if unknown:
-        say("warning", f"unknown words, drawn as well as it can be: {', '.join(unknown)}")
+        warnings.warn(f"unknown words, drawn as well as it can be: {', '.join(unknown)}", stacklevel=2)
     try:
         return encode_text([text], length)
-    except ValueError as error:
+    except DataError as error:
         raise UserError(str(error)) from None
-
-
-def _unknown_words(dataset: Dataset, text: str) -> tuple[str, ...]:
-    """Words that training never saw."""
-    if dataset.name == "captions":
-        from experiments.tasks.captions.parser import unknown_words
-
-        return unknown_words(text)
-    names = dataset.names.get("text")
-    return () if names is None or text in names else (text,)

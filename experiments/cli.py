@@ -1,4 +1,4 @@
-"""What all scripts share: one-line errors instead of tracebacks, where caches lie, and JAX's settings."""
+"""What all scripts share: the parsing of flags, and one-line errors instead of tracebacks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import errno
 import glob
 import io
-import os
 import re
 import sys
 import warnings
@@ -23,8 +22,6 @@ from cvae_jax.options import COUNT, NUMBER, SEED, WEIGHT, Real, Whole, require_w
 from experiments import interrupts, tasks, usage
 
 _DAMAGED_PROGRAM = re.compile(r"Error (?:reading|writing) persistent compilation cache entry for '([^']+)'")
-# Of the cache folder, where classifiers that judge samples are kept.
-JUDGES = "classifiers"
 # Of flags that scripts define by hand; options of a training have theirs where they are defined.
 BOUNDS: dict[str, Whole | Real] = {
     "beta": WEIGHT,
@@ -56,37 +53,6 @@ class Literal:
     def __getattr__(self, name: str) -> Any:
         """Whatever else the stream has."""
         return getattr(self._stream, name)
-
-
-def cache_dir() -> Path:
-    """The project's folder below the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "cvae_jax"
-
-
-def define_cache_flags() -> None:
-    """Flags of every script that compiles or reads data."""
-    flags.DEFINE_string(
-        "cache_dir", None, "Folder of packed datasets and compiled programs.", short_name=None
-    )
-    flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs between runs, in the cache folder.")
-
-
-def use_cache() -> Path:
-    """Set JAX up for the script; the cache folder the flags name, which keeps JAX's compiled programs too."""
-    import jax
-
-    from cvae_jax.files import remove_abandoned
-    from cvae_jax.rng import pin_generator
-
-    pin_generator()
-    folder = Path(flags.FLAGS.cache_dir) if flags.FLAGS.cache_dir else cache_dir()
-    for each in (folder, folder / JUDGES):
-        remove_abandoned(each)
-    if flags.FLAGS.compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", os.fspath(folder / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    return folder
 
 
 def explain(error: Exception) -> str | None:

@@ -6,24 +6,24 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import jax
 import numpy as np
-from cvae_jax.config import Config
 
+from cvae_jax.conditions import Observed
 from cvae_jax.data.dataset import Dataset
+from cvae_jax.data.examples import on_device
 from cvae_jax.errors import UserError
 from cvae_jax.evaluation import bounds
-from experiments import loop, results, scores
+from cvae_jax.training import session as sessions
+from cvae_jax.training.config import Config
+from cvae_jax.training.run import Run
+from cvae_jax.training.session import Session, Trained, diverged, load_population, trained_member
+from cvae_jax.training.workdir import read_run
+from experiments import scores
 from experiments.measures import nll_name
-from experiments.workdir import Run, best_member, read_run
+from experiments.workdir import best_member
 
 if TYPE_CHECKING:
-    from experiments.loop import Session
-    from experiments.measures import Record
-    from experiments.results import Trained
-
-# Settings that decide what the examples of validation and test are.
-_DATA_SETTINGS = ("dataset", "target_feature", "binarize", "data_seed")
+    from experiments.quality import Record
 
 
 class Named(NamedTuple):
@@ -85,15 +85,15 @@ def compare(
       UserError: if their figures are not of the same examples in the same units.
     """
     _require_same_units(a, b)
-    sessions = [loop.open_session(one.run, cache) for one in (a, b)]
-    sessions = [dataclasses.replace(s, dataset=s.dataset.measured_on(split)) for s in sessions]
-    _require_same_examples(a, b, [session.dataset for session in sessions], split)
+    opened = [sessions.open_session(one.run, cache) for one in (a, b)]
+    opened = [dataclasses.replace(each, dataset=each.dataset.measured_on(split)) for each in opened]
+    _require_same_examples(a, b, [each.dataset for each in opened], split)
     of_a, of_b = (
         _figures(session, _trained(session, one), nll_samples)
-        for session, one in zip(sessions, (a, b), strict=True)
+        for session, one in zip(opened, (a, b), strict=True)
     )
     record: dict[str, Any] = {"compare": [a.name, b.name], "split": split}
-    record |= {"examples": len(sessions[0].dataset.test)}
+    record |= {"examples": len(opened[0].dataset.test)}
     record |= {} if nll_samples is None else {"nll_samples": nll_samples}
     # Likelihoods of a model with a condition and of one without differ in name alone.
     names = zip(of_a, of_b, strict=True)
@@ -111,37 +111,36 @@ def _paired(a: np.ndarray, b: np.ndarray) -> Record:
 
 def _trained(session: Session, one: Named) -> Trained:
     part = session.part_of(one.member)
-    population = results.load_population(session, part, one.workdir)
-    if failure := loop.diverged(population, part.members.index(one.member)):
+    population = load_population(session, part, one.workdir)
+    if failure := diverged(population, part.members.index(one.member)):
         raise UserError(
             f"{one.name} diverged at step {failure[0]}, expected a model that did not, to be compared"
         )
-    return results.trained_member(part, population, one.member)
+    return trained_member(session, part, population, one.member)
 
 
 def _figures(session: Session, trained: Trained, nll_samples: int | None) -> dict[str, np.ndarray]:
     """Each example's ELBO, rate and distortion, and negative log-likelihood, shape (n,), float64, nats."""
-    examples = bounds.on_device(session.dataset.test, session.dataset.x_max)
-    best, mask = jax.tree.map(lambda leaf: leaf[None], (trained.best.params, trained.hparams.latent_mask))
-    terms = bounds.members_elbo_terms(session.model, best, examples, mask)
+    examples = on_device(session.dataset.test, session.dataset.x_max)
+    terms = bounds.members_elbo_terms(session.model, sessions.stack_one(trained.best.params), examples)
     rate, distortion = (np.asarray(term, np.float64)[0] for term in (terms.rate, terms.distortion))
     figures = {"elbo": -(rate + distortion), "rate": rate, "distortion": distortion}
     if nll_samples is not None:
-        figures[nll_name(session.run.config)] = scores.nll_of_test(session, trained, nll_samples)
+        figures[nll_name(session.model)] = scores.nll_of_test(session, trained, nll_samples)
     return figures
 
 
 def _units(config: Config) -> str:
     """What the model's likelihood counts."""
-    match config.likelihood:
-        case "bernoulli":
-            what = "probabilities of binary pixels"
-        case "logistic_mixture":
-            what = "probabilities of whole levels"
-        case _:
-            what = "densities of pixels from 0 to 1"
-    if config.condition == "observed":
-        return f"{what}, of those hidden by --observed={config.observed}"
+    if config.likelihood.binary:
+        what = "probabilities of binary pixels"
+    elif config.likelihood.whole_levels:
+        what = "probabilities of whole levels"
+    else:
+        what = "densities of pixels from 0 to 1"
+    for condition in config.condition or ():
+        if isinstance(condition, Observed):
+            return f"{what}, of those hidden by --observed={condition.observed}"
     return what
 
 
@@ -153,14 +152,21 @@ def _require_same_units(a: Named, b: Named) -> None:
         )
 
 
+def _data_settings(config: Config) -> dict[str, Any]:
+    """The settings that decide what the examples of validation and test are."""
+    data = {name: getattr(config.data, name) for name in ("dataset", "target_feature", "data_seed")}
+    return data | {"binarize": config.binarize}
+
+
 def _require_same_examples(a: Named, b: Named, datasets: list[Dataset], split: str) -> None:
     x, other = (dataset.test.x for dataset in datasets)
     if datasets[0].x_max == datasets[1].x_max and x.dtype == other.dtype and np.array_equal(x, other):
         return
+    first, second = (_data_settings(one.run.config) for one in (a, b))
     differing = [
-        f"{name} is {mine} of the first and {theirs} of the second"
-        for name in _DATA_SETTINGS
-        if (mine := getattr(a.run.config, name)) != (theirs := getattr(b.run.config, name))
+        f"{name} is {value} of the first and {second[name]} of the second"
+        for name, value in first.items()
+        if value != second[name]
     ] or ["their arrays differ"]
     raise UserError(
         f"{a.name} and {b.name} have other {split} examples, expected the same to be compared: {differing[0]}"

@@ -15,7 +15,7 @@ from cvae_jax.files import write_atomically
 from cvae_jax.training.config import from_flat
 from cvae_jax.training.run import Run
 from cvae_jax.training.workdir import read_run, write_json
-from experiments import cli
+from experiments import caching, cli
 from experiments.measures import Wanted, require_no_error, with_error
 from experiments.train import train
 
@@ -65,7 +65,7 @@ def _hidden_pixels(objective: str, workdir: Path) -> dict[str, dict[str, float |
     from cvae_jax.training.session import load_member, open_session
     from experiments import scores
 
-    session = open_session(read_run(workdir), cli.use_cache())
+    session = open_session(read_run(workdir), caching.use())
     trained = load_member(session, workdir, 0)
     # A deterministic network needs no draws; the posterior of a GSNN is its prior.
     proposals = ("prior", "posterior") if objective == "elbo" else ("prior",)
@@ -141,5 +141,5 @@ if __name__ == "__main__":
     flags.DEFINE_integer("seed", 0, "Of the initialization and the latent noise.")
     flags.DEFINE_integer("nll_samples", 100, "K, draws of z that estimate a likelihood.")
     flags.DEFINE_string("workdir", None, "Folder of the results; a name made of the settings if not given.")
-    cli.define_cache_flags()
+    caching.define_flags()
     cli.run(main)

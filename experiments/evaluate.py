@@ -10,8 +10,9 @@ from pathlib import Path
 from absl import flags
 
 from cvae_jax.errors import UserError
-from experiments import betas, cli, measures, quality
-from experiments.workdir import chosen_member, define_member_choice, json_text, read_run, require_writable
+from cvae_jax.training.workdir import json_text, read_run
+from experiments import betas, caching, cli, measures, quality
+from experiments.workdir import chosen_member, define_member_choice, require_writable
 
 # What `--compare` has no paired difference of.
 _OF_ONE_RUN = (
@@ -33,7 +34,7 @@ def _compare() -> int:
     names = flags.FLAGS.compare
     if len(names) != 2:
         raise UserError(f"compare is {','.join(names)}, expected two names with a comma between")
-    given = [name for name in _OF_ONE_RUN if flags.FLAGS[name].value != flags.FLAGS[name].default]
+    given = [name for name in _OF_ONE_RUN if flags.FLAGS[name].present]
     if given:
         raise UserError(
             f"{given[0]} is {flags.FLAGS[given[0]].value}, expected none with --compare, which takes --nll_samples"
@@ -43,7 +44,7 @@ def _compare() -> int:
 
     a, b = map(named, names)
     record = compare(
-        a, b, cli.use_cache(), nll_samples=flags.FLAGS.nll_samples, split=flags.FLAGS.split
+        a, b, caching.use(), nll_samples=flags.FLAGS.nll_samples, split=flags.FLAGS.split
     )  # fmt: skip
     record = measures.with_error(record, [])
     print(json_text(record))
@@ -65,16 +66,17 @@ def _evaluate() -> int:
     inception = flags.FLAGS.inception_features
     features = quality.read_inception_features(Path(inception)) if inception else None
 
-    from cvae_jax.evaluation.quality import frechet_distance
-    from experiments import loop, results, scores
+    from cvae_jax.evaluation.distances import frechet_distance
+    from cvae_jax.training.session import load_population, open_session, trained_member
+    from experiments import results, scores
 
-    cache = cli.use_cache()
-    session = loop.open_session(run, cache)
+    cache = caching.use()
+    session = open_session(run, cache)
     measure = measures.prepare(wanted, session, cache, Path(output) if output else None)
     part = session.part_of(member)
-    population = results.load_population(session, part, workdir)
+    population = load_population(session, part, workdir)
     position = part.members.index(member)
-    trained = results.trained_member(part, population, member)
+    trained = trained_member(session, part, population, member)
     faults = results.never_valid(population, position)
     metrics = results.split_metrics(session, part, population.members.best, faults)
     record = measure(trained, {split: metrics[split][position] for split in measures.SPLITS}, faults)
@@ -113,5 +115,5 @@ if __name__ == "__main__":
         "nll_output", None, "Also write that of each example, and its condition, to this .npz."
     )
     define_member_choice()
-    cli.define_cache_flags()
+    caching.define_flags()
     cli.run(main)

@@ -12,7 +12,7 @@ from absl import flags
 from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
 from cvae_jax.training.workdir import read_run
-from experiments import cli
+from experiments import caching, cli
 from experiments.pages import script_json
 from experiments.workdir import chosen_member, define_member_choice, require_writable
 
@@ -42,7 +42,7 @@ def main() -> int:
     from cvae_jax.training.session import load_member, open_session
     from experiments import figures
 
-    session = open_session(run, cli.use_cache())
+    session = open_session(run, caching.use())
     require_explorable(workdir, session.model)
     trained = load_member(session, workdir, member)
     q = figures.posterior(session, trained)
@@ -233,5 +233,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
     define_member_choice()
     flags.DEFINE_string("output", "explorer.html", "Page to write.")
-    cli.define_cache_flags()
+    caching.define_flags()
     cli.run(main)

@@ -9,17 +9,15 @@ from absl import flags
 
 from cvae_jax.errors import UserError
 from cvae_jax.files import folder_atomically
-from experiments import cli, measures
+from cvae_jax.training.logs import MetricsLog, read_metrics
+from cvae_jax.training.workdir import claim, read_run
+from experiments import caching, cli, measures
 from experiments.measures import Wanted
 from experiments.workdir import (
     PICTURES,
-    MetricsLog,
     chosen_member,
-    claim,
     define_member_choice,
     missing,
-    read_metrics,
-    read_run,
     require_writable,
     test_line,
 )
@@ -46,23 +44,24 @@ def main() -> int:
 
     from cvae_jax.training import checkpoints
     from cvae_jax.training.population import Population, as_alone
-    from experiments import loop, provenance, results
+    from cvae_jax.training.session import load_population, member_of, open_session, origin_of, stack_one
+    from experiments import results
 
-    cache = cli.use_cache()
-    session = loop.open_session(run, cache)
+    cache = caching.use()
+    session = open_session(run, cache)
     part = session.part_of(member)
-    population = results.load_population(session, part, workdir)
+    population = load_population(session, part, workdir)
     position = part.members.index(member)
-    state = as_alone(results.member_of(population.members, position), run.members[member])
-    alone = Population(population.step, results.stack_one(state))
+    state = as_alone(member_of(population.members, position), run.members, member)
+    alone = Population(population.step, stack_one(state))
 
-    opened = loop.open_session(single, cache)
+    opened = open_session(single, cache)
     measure = measures.prepare(Wanted(), opened, cache)
     with folder_atomically(output) as folder:
         claim(folder, single)
         with checkpoints.open_manager(folder / "checkpoints") as manager:
-            checkpoints.save(manager, alone, provenance.of_session(opened))
-        MetricsLog(folder, members=(0,), step=0).extend(records)
+            checkpoints.save(manager, alone, origin_of(opened))
+        MetricsLog(folder, members=(0,), step=0).epoch(records)
         summary = results.finish(opened, alone, records[-1]["seconds"], folder, measure)
         # A run that is half there would be in the way of the next attempt.
         if missing(folder, PICTURES):
@@ -76,5 +75,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of the sweep.", required=True)
     flags.DEFINE_string("output", None, "Folder of the new run; the sweep's with -memberN if not given.")
     define_member_choice()
-    cli.define_cache_flags()
+    caching.define_flags()
     cli.run(main)

@@ -15,13 +15,13 @@ from absl import flags
 from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
 from experiments import cli, quality
+from experiments.quality import Record
 
 if TYPE_CHECKING:
     from cvae_jax.model import CVAE
     from cvae_jax.training.run import Run
     from cvae_jax.training.session import Session, Trained
 
-Record = dict[str, Any]
 SPLITS = ("validation", "test")
 
 
@@ -97,21 +97,20 @@ def wanted(run: Run) -> Wanted:
     Raises:
       UserError: for a run that cannot be measured so.
     """
-    given: dict[str, Any] = {
-        field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Wanted)
-    }
-    each = Wanted(**given)
+    found = flags.FLAGS
+    values: dict[str, Any] = {field.name: found[field.name].value for field in dataclasses.fields(Wanted)}
+    each = Wanted(**values)
     if each.sample_quality and run.config.condition == ():
         raise UserError(
             "condition is none, expected label with --sample_quality: it judges samples by their class"
         )
-    if each.temperature != 1 and not each.sample_quality:
-        raise UserError(f"temperature is {each.temperature:g}, expected none without --sample_quality")
-    if each.judges != 1 and not each.sample_quality:
-        raise UserError(f"judges is {each.judges}, expected none without --sample_quality")
-    if each == Wanted(split="validation"):
+    for name in ("temperature", "judges"):
+        if found[name].present and not each.sample_quality:
+            raise UserError(f"{name} is {found[name].value:g}, expected none without --sample_quality")
+    measured = each.nll_samples is not None or each.sample_quality or each.disentanglement
+    if found["split"].present and not measured:
         raise UserError(
-            "split is validation, expected it with --nll_samples, --sample_quality or --disentanglement"
+            f"split is {each.split}, expected it with --nll_samples, --sample_quality or --disentanglement"
         )
     return each
 

@@ -12,7 +12,7 @@ from absl import flags
 from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
 from cvae_jax.training.workdir import read_run
-from experiments import cli
+from experiments import caching, cli
 from experiments.workdir import chosen_member, define_member_choice, require_writable
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def main() -> int:
     from cvae_jax.training.session import load_member, open_session
     from experiments import figures
 
-    session = open_session(run, cli.use_cache())
+    session = open_session(run, caching.use())
     drawable = drawable_of(session.model)
     for name in FLAGS.only:
         if name not in drawable:
@@ -128,5 +128,5 @@ if __name__ == "__main__":
     flags.DEFINE_list("only", [], f"Some of {', '.join(_ALL)}; all if not given.")
     flags.DEFINE_string("label", None, "Name of the class in traversals.png; the middle one if not given.")
     flags.DEFINE_string("output", None, "Folder for the pictures; the run's own pictures/ if not given.")
-    cli.define_cache_flags()
+    caching.define_flags()
     cli.run(main)

@@ -8,7 +8,7 @@ from pathlib import Path
 from absl import flags
 
 from cvae_jax.errors import UserError
-from experiments import cli
+from experiments import caching, cli
 
 FLAGS = flags.FLAGS
 
@@ -36,7 +36,7 @@ def main() -> int:
             f"{name} is ready, without {' and '.join(lacks)}: see --target_feature and --condition_feature of train"
         )
         return 0
-    dataset = reading.read_named(name, data_dir, cli.use_cache())
+    dataset = reading.read_named(name, data_dir, caching.use())
     classes = f", {dataset.num_classes} classes" if dataset.labelled else ""
     print(
         f"{name} is ready: {len(dataset.train):,} training, {len(dataset.validation):,} validation, "
@@ -50,5 +50,5 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "data_dir", None, "Folder of prepared TFDS datasets; TFDS's own default if not given."
     )
-    cli.define_cache_flags()
+    caching.define_flags()
     cli.run(main)

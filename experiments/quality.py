@@ -13,25 +13,28 @@ from cvae_jax.checksums import checksum
 from cvae_jax.data.cache import UNREADABLE, read_npz
 from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
-from experiments.cli import JUDGES
+from experiments.caching import JUDGES
 
 if TYPE_CHECKING:
     from jaxtyping import PyTree
 
+    from cvae_jax.data.dataset import Dataset
     from cvae_jax.evaluation.quality import Judge
     from cvae_jax.training.run import Run
     from cvae_jax.training.session import Session, Trained
-    from experiments.measures import Record
 
     Measure = Callable[[Session, Trained], Record]
     Split = Literal["validation", "test"]
 
+# What is measured of a trained member, by name.
+Record = dict[str, Any]
+
 # Part of the name of a cached classifier: to be raised with every change of how it is built or trained.
 _CLASSIFIER_VERSION = 3
 _INCEPTION_FEATURES = 2048
-# By the names of a dataset and its condition: a function from a run, the cache folder, a temperature and a split to
-# a measure of samples, for data without a label. `experiments.tasks` adds those of the applications.
-OF_TASKS: dict[tuple[str, str], Callable[[Run, Path, float, Split], Measure]] = {}
+# By the names of a dataset and its condition: a function from a session, the cache folder, a temperature and a split
+# to a measure of samples, for data without a label. `experiments.tasks` adds those of the applications.
+OF_TASKS: dict[tuple[str, str], Callable[[Session, Path, float, Split], Measure]] = {}
 
 
 def find_judge(
@@ -65,9 +68,17 @@ def find_judge(
         )
     dataset = session.run.config.data.dataset
     if (dataset, name) in OF_TASKS:
-        return OF_TASKS[dataset, name](session.run, cache, temperature, split)
+        return OF_TASKS[dataset, name](session, cache, temperature, split)
     others = "".join(f", or {c} of {data}" for data, c in OF_TASKS)
     raise UserError(f"condition is {name} of {dataset}, expected label{others}, with --sample_quality")
+
+
+def stored(run: Run, cache: Path) -> Dataset:
+    """A run's dataset with its pixels as they are stored: judges see them so, though the run may binarize them."""
+    from cvae_jax.training.config import replace
+    from cvae_jax.training.session import load_dataset
+
+    return load_dataset(replace(run.config, binarize="none"), run.data_dir, cache)
 
 
 def quality_of_labels(judge: Judge, session: Session, trained: Trained, temperature: float) -> Record:
@@ -104,11 +115,8 @@ def over_judges(records: list[Record]) -> Record:
 def label_judge(run: Run, cache: Path, seed: int = 0, split: Split = "test") -> Judge:
     """The judge of a dataset with labels, trained with a seed; it compares samples with the real images of a split."""
     from cvae_jax.evaluation import quality
-    from cvae_jax.training.config import replace
-    from cvae_jax.training.session import load_dataset
 
-    # The judge gets images as they are stored.
-    dataset = load_dataset(replace(run.config, binarize="none"), run.data_dir, cache)
+    dataset = stored(run, cache)
     quality.require_classes(dataset.measured_on(split))
     train, validation = dataset.train, dataset.validation
     depends_on = checksum(

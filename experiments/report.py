@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,19 @@ from PIL import Image
 from plotly.colors import qualitative
 from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
-from tensorboardX import SummaryWriter
 
 from cvae_jax.data.dataset import unit
+from cvae_jax.errors import load_package
 from cvae_jax.evaluation import sampling
 from cvae_jax.files import write_atomically
 from cvae_jax.plots import drawing
 from cvae_jax.rng import Stream, root_key, stream
+from cvae_jax.training.config import name_of, traced_options
+from cvae_jax.training.logs import read_metrics
+from cvae_jax.training.session import Session, Trained
 from experiments import seeds, shown
-from experiments.loop import Session
 from experiments.pages import script_json
-from experiments.results import Trained
-from experiments.workdir import ranked_by, read_metrics
+from experiments.workdir import ranked_by
 
 _TEMPLATE = Path(__file__).with_name("report_template.html")
 _SAMPLES_PER_CLASS = 6
@@ -53,33 +55,26 @@ NO_PICTURES = Pictures(*["data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAA
 
 def _conditions(session: Session) -> shown.Shown:
     """The conditions that samples are drawn of."""
-    return shown.conditions(
-        session,
-        most_classes=_MAX_CLASSES,
-        most_others=4 if session.run.config.condition == "none" else _MAX_CLASSES,
-    )
+    most_others = 4 if session.model.condition is None else _MAX_CLASSES
+    return shown.conditions(session, most_classes=_MAX_CLASSES, most_others=most_others)
 
 
 def member_pictures(session: Session, trained: Trained) -> Pictures:
     """Draw one member's pictures, the same noise and test images for all members."""
-    dataset, mask = session.dataset, trained.hparams.latent_mask
+    dataset = session.dataset
     chosen = _conditions(session)
     c = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), _SAMPLES_PER_CLASS, axis=0), chosen.c)
     key = stream(root_key(0), Stream.SAMPLES)
-    samples = sampling.generate(session.model, trained.best.params, key, c, mask)
+    samples = sampling.generate(session.model, trained.best.params, key, c)
 
     test = dataset.test
     picked = np.arange(len(test))[:_MAX_CLASSES]
     if dataset.labelled:
         picked = np.unique(test.labels, return_index=True)[1][:_MAX_CLASSES]
     x = unit(test.x[picked], dataset.x_max)
-    means = sampling.reconstruct(
-        session.model,
-        trained.best.params,
-        jnp.asarray(x),
-        jax.tree.map(jnp.asarray, test.take(picked).c),
-        mask,
-    )
+    c = jax.tree.map(jnp.asarray, test.take(picked).c)
+    keys = jax.random.split(stream(root_key(0), Stream.SAMPLES), len(picked))
+    means = sampling.reconstruct(session.model, trained.best.params, jnp.asarray(x), c, keys)
     pairs = np.stack([x, np.asarray(means)])
     return Pictures(
         samples=_png(np.asarray(samples).reshape(chosen.rows, _SAMPLES_PER_CLASS, *dataset.shape)),
@@ -99,23 +94,29 @@ def write(session: Session, rows: list[dict[str, Any]], pictures: list[Pictures]
     """Write both pictures of a sweep."""
     alive = [row for row in rows if row["diverged"] is None and np.isfinite(row["test_elbo"])]
     if alive:
-        points = _points(alive)
-        over = f", mean ± standard error over {seeds.number(seeds.by_setting(alive))} (small marks)"
-        title = f"test split{over if seeds.several(alive) else ''}"
+        options = _options(session)
+        points = _points(alive, options)
+        over = f", mean ± standard error over {seeds.number(seeds.by_setting(alive, options))} (small marks)"
+        title = f"test split{over if seeds.several(alive, options) else ''}"
         figure = drawing.rate_distortion(points, alive, title=title)
         write_atomically(workdir / "rate_distortion.png", figure.savefig)
     page = _page(session, rows, alive, pictures, read_metrics(workdir))
     write_atomically(workdir / "report.html", lambda file: file.write_text(page, encoding="utf-8"))
 
 
-def _points(alive: list[dict[str, Any]]) -> list[drawing.Point]:
+def _options(session: Session) -> tuple[str, ...]:
+    """Names of the options in which members may differ."""
+    return tuple(traced_options(session.run.config))
+
+
+def _points(alive: list[dict[str, Any]], options: Sequence[str]) -> list[drawing.Point]:
     """The settings on the rate–distortion plane."""
     return [
         drawing.Point(
-            row["beta"], row["latent_dim"], row["test_rate"], row["test_distortion"],
+            row.get("beta"), row["latent_dim"], row["test_rate"], row["test_distortion"],
             row.get(f"test_rate{seeds.ERROR}"), row.get(f"test_distortion{seeds.ERROR}"),
         )
-        for row in seeds.by_setting(alive)
+        for row in seeds.by_setting(alive, options)
     ]  # fmt: skip
 
 
@@ -126,16 +127,17 @@ def _page(
     pictures: list[Pictures],
     metrics: list[dict[str, Any]],
 ) -> str:
-    config, chosen = session.run.config, _conditions(session)
+    config, chosen, options = session.run.config, _conditions(session), _options(session)
     what = ", ".join(filter(None, ("samples from the prior", chosen.title)))
     content = {
-        "title": f"{session.dataset.name}: {len(rows)} conditional VAEs, {config.network}",
+        "title": f"{session.dataset.name}: {len(rows)} conditional VAEs, {name_of(config, 'network')}",
         "rows": rows,
+        "names": [_name(row) for row in rows],
         "ranked_by": ranked_by(rows[0]),
-        "settings": seeds.table(rows) if seeds.several(rows) else [],
+        "settings": seeds.table(rows, options) if seeds.several(rows, options) else [],
         "samples": f"{what}: {'; '.join(chosen.names)}" if chosen.names else what,
         "pictures": [dataclasses.asdict(p) for p in pictures],
-        "rate_distortion": _rate_distortion_figure(alive).to_plotly_json(),
+        "rate_distortion": _rate_distortion_figure(alive, options).to_plotly_json(),
         "curves": _curves_figure(rows, metrics).to_plotly_json(),
     }
     data = script_json(content, PlotlyJSONEncoder)
@@ -143,7 +145,13 @@ def _page(
     return template.replace("/*PLOTLY*/", get_plotlyjs()).replace("/*DATA*/null", data)
 
 
-def _rate_distortion_figure(alive: list[dict[str, Any]]) -> go.Figure:
+def _name(row: dict[str, Any]) -> str:
+    """What a member is called beside its number."""
+    beta = f"β {row['beta']:g}, " if "beta" in row else ""
+    return f"{beta}{row['latent_dim']} latents, seed {row['seed']}"
+
+
+def _rate_distortion_figure(alive: list[dict[str, Any]], options: Sequence[str]) -> go.Figure:
     figure = go.Figure()
     if alive:
         for x, y, bound in drawing.iso_elbo_lines(alive):
@@ -154,13 +162,13 @@ def _rate_distortion_figure(alive: list[dict[str, Any]]) -> go.Figure:
             figure.add_annotation(
                 x=x[0], y=y[0], text=f"{bound:g}", showarrow=False, font={"color": "#888", "size": 10}
             )
-    several = seeds.several(alive)
+    several = seeds.several(alive, options)
     for i, latent_dim in enumerate(sorted({row["latent_dim"] for row in alive})):
         color = qualitative.Plotly[i % 10]
         if several:
-            _add_settings(figure, [p for p in _points(alive) if p.latent_dim == latent_dim], color)
+            _add_settings(figure, [p for p in _points(alive, options) if p.latent_dim == latent_dim], color)
         points = sorted(
-            (r for r in alive if r["latent_dim"] == latent_dim), key=lambda r: (r["seed"], r["beta"])
+            (r for r in alive if r["latent_dim"] == latent_dim), key=lambda r: (r["seed"], r.get("beta", 0.0))
         )
         figure.add_scatter(
             x=[p["test_rate"] for p in points],
@@ -169,10 +177,7 @@ def _rate_distortion_figure(alive: list[dict[str, Any]]) -> go.Figure:
             marker={"size": 6, "opacity": 0.5, "color": color} if several else {"size": 9, "color": color},
             name=f"{latent_dim} latents",
             customdata=[p["member"] for p in points],
-            text=[
-                f"member {p['member']}<br>β {p['beta']:g}, seed {p['seed']}<br>ELBO {p['test_elbo']:.2f}"
-                for p in points
-            ],
+            text=[f"member {p['member']}<br>{_name(p)}<br>ELBO {p['test_elbo']:.2f}" for p in points],
             hovertemplate="%{text}<br>rate %{x:.2f}, distortion %{y:.2f}<extra></extra>",
         )
     figure.update_layout(
@@ -196,7 +201,9 @@ def _add_settings(figure: go.Figure, points: list[drawing.Point], color: str) ->
             x=[p.rate for p in some],
             y=[p.distortion for p in some],
             mode="markers", marker={"size": 11, "symbol": "diamond", "color": color}, showlegend=False,
-            text=[f"β {p.beta:g}, {p.latent_dim} latents, {over}" for p in some],
+            text=[
+                f"{'' if p.beta is None else f'β {p.beta:g}, '}{p.latent_dim} latents, {over}" for p in some
+            ],
             hovertemplate="%{text}<br>rate %{x:.2f}, distortion %{y:.2f}<extra></extra>",
             **(bars if known else {}),
         )  # fmt: skip
@@ -221,9 +228,10 @@ def _curves_figure(rows: list[dict[str, Any]], metrics: list[dict[str, Any]]) ->
 
 def write_hparams(session: Session, rows: list[dict[str, Any]], workdir: Path) -> None:
     """Write the members as an HParams experiment of TensorBoard."""
+    writer = load_package("tensorboardX", extra="experiments").SummaryWriter
     for row, member in zip(rows, session.run.members, strict=True):
-        settings = {k: v for k, v in dataclasses.asdict(member).items() if np.isfinite(v)}
+        settings = {k: v for k, v in traced_options(member).items() if np.isfinite(v)}
         results = {f"test/{k}": row[f"test_{k}"] for k in ("elbo", "rate", "distortion")}
         name = f"member-{row['member']:03d}"
-        with SummaryWriter(str(workdir / "tensorboard")) as board:
+        with writer(str(workdir / "tensorboard")) as board:
             board.add_hparams(settings, results, name=name, global_step=session.run.config.epochs)

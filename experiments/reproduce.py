@@ -10,13 +10,13 @@ import dataclasses
 from pathlib import Path
 
 from absl import flags
-from cvae_jax.config import Config, Member
 
 from cvae_jax.errors import UserError
-from experiments import cli
-from experiments.measures import Wanted, nll_name
+from cvae_jax.training.config import Config, from_flat, replace
+from cvae_jax.training.run import Run
+from experiments import caching, cli
+from experiments.measures import Wanted
 from experiments.train import train
-from experiments.workdir import Run
 
 FLAGS = flags.FLAGS
 
@@ -26,15 +26,13 @@ class Published:
     """A result to repeat.
 
     Attributes:
-      config: its network, data and objective; the epochs are the schedule's.
-      member: its numbers.
+      config: its settings; the epochs are the schedule's.
       stages: of its learning rate's schedule, stage i lasting 3ⁱ epochs.
       nll: the test split's negative log-likelihood in the paper, nats per example.
       nll_samples: draws of z that estimate it.
     """
 
     config: Config
-    member: Member
     stages: int
     nll: float
     nll_samples: int
@@ -48,13 +46,13 @@ def _iwae(num_samples: int, nll: float) -> Published:
     the log-odds of the mean image, and 59,600 training images; none of that is repeated here.
     """
     batch_size = 20
-    config = Config(
-        dataset="mnist", condition="none", hidden=(200, 200), activation="tanh", batch_size=batch_size,
-        objective="iwae" if num_samples > 1 else "elbo", num_samples=num_samples,
-        learning_rate_schedule="iwae",
+    config = from_flat(
+        dataset="mnist", condition="none", hidden=(200, 200), activation="tanh", batch_size=batch_size, latent_dim=50,
+        learning_rate=1e-3, adam_epsilon=1e-4 / batch_size, learning_rate_schedule="iwae",
     )  # fmt: skip
-    member = Member(latent_dim=50, learning_rate=1e-3, adam_epsilon=1e-4 / batch_size)
-    return Published(config, member, stages=8, nll=nll, nll_samples=5000)
+    if num_samples > 1:
+        config = replace(config, objective="iwae", num_samples=num_samples)
+    return Published(config, stages=8, nll=nll, nll_samples=5000)
 
 
 EXPERIMENTS = {
@@ -66,14 +64,7 @@ EXPERIMENTS = {
 
 def run_of(published: Published, *, stages: int, data_dir: str | None) -> Run:
     """The training behind a published result, or the first stages of it."""
-    return Run(
-        kind="train",
-        config=dataclasses.replace(published.config, epochs=(3**stages - 1) // 2),
-        members=(published.member,),
-        members_per_program=1,
-        data_dir=data_dir,
-        checkpoint_every=10,
-    )
+    return Run("train", (replace(published.config, epochs=(3**stages - 1) // 2),), data_dir=data_dir)
 
 
 def main() -> int:
@@ -84,7 +75,8 @@ def main() -> int:
     run = run_of(published, stages=stages, data_dir=FLAGS.data_dir)
     workdir = Path(FLAGS.workdir or f"runs/{FLAGS.experiment}")
     summary = train(run, workdir, Wanted(nll_samples=published.nll_samples))
-    test, name = summary["test"], nll_name(run.config)
+    test = summary["test"]
+    name = "nll" if "nll" in test else "conditional_nll"
     print(
         f"{FLAGS.experiment}, {stages} of {published.stages} stages ({run.config.epochs} epochs): test {name} "
         f"{test[name]:.2f} ± {test[f'{name}_standard_error']:.2f} nats, {test['active_units']} active latents; "
@@ -100,5 +92,5 @@ if __name__ == "__main__":
         "data_dir", None, "Folder of prepared TFDS datasets; TFDS's own default if not given."
     )
     flags.DEFINE_string("workdir", None, "Folder of the results; named after the experiment if not given.")
-    cli.define_cache_flags()
+    caching.define_flags()
     cli.run(main)

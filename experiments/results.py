@@ -2,60 +2,65 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from cvae_jax.hparams import Hparams
 
-from cvae_jax.errors import UserError
+from cvae_jax.data.examples import on_device
 from cvae_jax.evaluation import bounds as evaluation
 from cvae_jax.evaluation import latents, reconstruction
 from cvae_jax.files import write_atomically
-from cvae_jax.training import checkpoints, validation
+from cvae_jax.training import validation
+from cvae_jax.training.config import name_of, traced_options
+from cvae_jax.training.logs import Logger, TensorBoard
 from cvae_jax.training.population import Population
+from cvae_jax.training.run import Run
+from cvae_jax.training.session import (
+    Part,
+    Session,
+    Trained,
+    diverged,
+    member_of,
+    stopped_epoch,
+    trained_member,
+)
 from cvae_jax.training.step import Best
-from experiments import figures, provenance
-from experiments.loop import Part, Session, abstract_population, diverged, stopped_epoch
+from cvae_jax.training.workdir import write_json
+from experiments import figures
 from experiments.measures import SPLITS, Record, attempt, with_error
-from experiments.workdir import PICTURES, Run, write_json
+from experiments.progress import Progress
+from experiments.workdir import PICTURES
 
 # Below it, in nats, a posterior is the prior for all practical purposes.
 _COLLAPSED_RATE = 0.1
 _MOST_NAMED = 5
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """One member of a run, as its checkpoint has it.
+def describe(session: Session) -> str:
+    """One line on what is about to be trained."""
+    dataset, members = session.dataset, session.run.members
+    options = traced_options(session.run.config)
+    beta = f"beta {options['beta']:g}, " if "beta" in options else ""
+    what = (
+        f"{beta}{session.run.config.latent_dim} latents" if len(members) == 1 else f"{len(members)} members"
+    )
+    kind = session.mesh.devices.flat[0].device_kind
+    device = f"{session.mesh.size} × {kind}" if session.mesh.size > 1 else kind
+    return (
+        f"{dataset.name}: {len(dataset.train):,} training, {len(dataset.validation):,} validation, "
+        f"{len(dataset.test):,} test examples; {name_of(session.run.config, 'network')}, {what}, on {device}"
+    )
 
-    Attributes:
-      member: its number in the run.
-      best: its best parameters by validation.
-      hparams: its settings.
-    """
 
-    member: int
-    best: Best
-    hparams: Hparams
-
-
-def load_population(session: Session, part: Part, workdir: Path) -> Population:
-    """The latest checkpoint of a part."""
-    folder = session.checkpoint_dir(workdir, part)
-    checkpoint = None
-    if folder.exists():
-        with checkpoints.open_manager(folder, read_only=True) as manager:
-            checkpoint = checkpoints.restore(manager, abstract_population(session, part))
-    if checkpoint is None:
-        raise UserError(f"{workdir} holds no checkpoint yet, expected one in {folder}")
-    provenance.require_readable(checkpoint, workdir, session)
-    return checkpoint.population
+def loggers(session: Session, part: Part, workdir: Path) -> Sequence[Logger]:
+    """What a training reports to beside `metrics.jsonl`: TensorBoard and the terminal."""
+    sweep = session.run.kind == "sweep"
+    return TensorBoard(workdir, part.members, sweep=sweep), Progress(session, part)
 
 
 def split_metrics(
@@ -67,43 +72,41 @@ def split_metrics(
     the best parameters were chosen by; of test also what the latents hold, and errors of reconstructions, which are
     left out and added to the faults if they cannot be computed.
     """
-    dataset, config, masks = session.dataset, session.run.config, part.hparams.latent_mask
-    dims = math.prod(dataset.shape) if session.model.likelihood.bits else None
+    dataset, model, config = session.dataset, session.model, session.run.config
+    dims = math.prod(dataset.shape) if model.likelihood.whole_levels else None
     splits = {
-        name: evaluation.on_device(split, dataset.x_max)
+        name: on_device(split, dataset.x_max)
         for name, split in (("validation", dataset.validation), ("test", dataset.test))
     }
     metrics: dict[str, list[dict[str, Any]]] = {
-        name: evaluation.summarize(
-            evaluation.members_elbo_terms(session.model, best.params, examples, masks), dims=dims
-        )[: len(part.members)]
+        name: evaluation.summarize(evaluation.members_elbo_terms(model, best.params, examples), dims=dims)[
+            : len(part.members)
+        ]
         for name, examples in splits.items()
     }
-    if config.num_samples > 1:
+    if config.objective.draws > 1:
         for name, examples in splits.items():
-            bounds = validation.members_bounds(session.model, best.params, examples, part.hparams)
+            bounds = validation.members_bounds(model, best.params, examples, part.hparams)
             for member, bound in zip(metrics[name], bounds.tolist(), strict=False):
                 member["importance_weighted_bound"] = bound
     for member, loss in zip(metrics["validation"], best.loss.tolist(), strict=False):
         member["loss"] = loss if math.isfinite(loss) else None  # inf before the first finite one
 
     def held() -> list[dict[str, Any]]:
-        terms = latents.members_latent_terms(session.model, best.params, splits["test"], masks)
-        one_prior = config.prior in ("standard", "vamp") or config.condition == "none"
+        terms = latents.members_latent_terms(model, best.params, splits["test"])
+        one_prior = not model.prior.reads_condition or model.condition is None
         terms = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(part.members)], terms)
         return latents.summarize(terms, [test["rate"] for test in metrics["test"]], one_prior=one_prior)
 
     def reconstructed() -> list[dict[str, Any]]:
-        each = [(member_of(best.params, i), masks[i]) for i in range(len(part.members))]
-        return [
-            reconstruction.summarize(
-                reconstruction.reconstruction_errors(session.model, params, splits["test"], mask),
-                dataset.shape,
-            )
-            for params, mask in each
-        ]
+        each = [member_of(best.params, i) for i in range(len(part.members))]
+        found = [reconstruction.reconstruction_errors(model, params, splits["test"]) for params in each]
+        return [reconstruction.summarize(errors, dataset.shape) for errors in found]
 
-    for what, measure in (("what the latents hold", held), ("errors of reconstructions", reconstructed)):
+    measures = {"errors of reconstructions": reconstructed}
+    if model.flat_latents:
+        measures = {"what the latents hold": held} | measures
+    for what, measure in measures.items():
         found = attempt(faults, what, measure) or [{}] * len(part.members)
         metrics["test"] = [a | b for a, b in zip(metrics["test"], found, strict=True)]
     return metrics
@@ -116,7 +119,7 @@ def warn_of_collapse(run: Run, tests: dict[int, dict[str, Any]]) -> None:
       run: the run.
       tests: test metrics by the member's number.
     """
-    if run.config.objective in ("gsnn", "nn"):  # They have no posterior that could.
+    if not run.config.objective.has_posterior:
         return
     collapsed, idle = [], []
     for i, test in tests.items():
@@ -137,22 +140,6 @@ def warn_of_collapse(run: Run, tests: dict[int, dict[str, Any]]) -> None:
             print(f"warning: {fault} ({', '.join(members[:_MOST_NAMED])}{more}){remedy}", file=sys.stderr)
 
 
-def member_of(tree: Any, position: int) -> Any:
-    """One member of a stacked pytree."""
-    return jax.tree.map(lambda leaf: leaf[position], tree)
-
-
-def trained_member(part: Part, population: Population, member: int) -> Trained:
-    """A member of a part's population."""
-    position = part.members.index(member)
-    return Trained(member, member_of(population.members.best, position), member_of(part.hparams, position))
-
-
-def stack_one(tree: Any) -> Any:
-    """A population of one."""
-    return jax.tree.map(lambda leaf: leaf[None], tree)
-
-
 def finish(
     session: Session,
     population: Population,
@@ -165,7 +152,7 @@ def finish(
     What fails is left out, and named by the summary's `error`.
     """
     (part,) = session.parts
-    trained = trained_member(part, population, 0)
+    trained = trained_member(session, part, population, 0)
     faults = never_valid(population, 0)
     metrics = split_metrics(session, part, population.members.best, faults)
     attempt(faults, "drawing pictures", write_pictures, session, trained, workdir)

@@ -10,8 +10,10 @@ from absl import flags
 
 from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
-from experiments import asked, betas, cli, measures
-from experiments.workdir import chosen_member, define_member_choice, read_run, require_writable
+from cvae_jax.training.config import traced_options
+from cvae_jax.training.workdir import read_run
+from experiments import asked, betas, caching, cli, measures
+from experiments.workdir import chosen_member, define_member_choice, require_writable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,12 +30,12 @@ def main() -> int:
         raise UserError(f"output is {output}, expected a name ending in .png, .npz or .wav")
     run = read_run(workdir)
     require_writable(output, workdir, run)
-    if output.suffix == ".wav" and run.config.dataset != "spoken_digit":
+    if output.suffix == ".wav" and run.config.data.dataset != "spoken_digit":
         raise UserError(
-            f"output is {output}, expected .png or .npz of {run.config.dataset}: spoken_digit is heard"
+            f"output is {output}, expected .png or .npz of {run.config.data.dataset}: spoken_digit is heard"
         )
     member = chosen_member(workdir, run)
-    if FLAGS.guidance is not None and run.members[member].condition_dropout == 0:
+    if FLAGS.guidance is not None and not traced_options(run.members[member]).get("condition_dropout"):
         raise UserError(
             f"guidance is {FLAGS.guidance:g}, expected none of a model trained with --condition_dropout=0"
         )
@@ -47,18 +49,17 @@ def main() -> int:
     from cvae_jax.objectives.multirate import at_beta
     from cvae_jax.rng import root_key
     from cvae_jax.training import memory
-    from experiments import loop, results
+    from cvae_jax.training.session import load_member, open_session
 
-    session = loop.open_session(run, cli.use_cache())
+    session = open_session(run, caching.use())
     # The draws, their means and their pictures.
     memory.require_free(f"num is {FLAGS.num}", 3 * FLAGS.num * 4 * math.prod(session.dataset.shape))
     wanted = asked.asked(session, FLAGS.num)
-    part = session.part_of(member)
-    trained = results.trained_member(part, results.load_population(session, part, workdir), member)
+    trained = load_member(session, workdir, member)
     params = trained.best.params if beta is None else at_beta(trained.best.params, beta)
     x = sampling.generate(
         session.model, params, root_key(FLAGS.seed), jax.tree.map(jnp.asarray, wanted.c),
-        trained.hparams.latent_mask, FLAGS.guidance, FLAGS.temperature,
+        FLAGS.guidance, FLAGS.temperature,
     )  # fmt: skip
     _write(output, np.asarray(x), wanted)
     print(f"wrote {FLAGS.num} samples to {output}")
@@ -105,5 +106,5 @@ if __name__ == "__main__":
         "output", "samples.png",
         "File to write: .png for a picture, .npz for arrays x and c, .wav for the sound of spoken words.",
     )  # fmt: skip
-    cli.define_cache_flags()
+    caching.define_flags()
     cli.run(main)

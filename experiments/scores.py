@@ -76,7 +76,7 @@ def _labels(dataset: Dataset) -> list[np.ndarray]:
     c = dataset.test.c
     if isinstance(dataset.condition, Several):
         return [c[name] for name, part in dataset.condition.parts if isinstance(part, Label)]
-    return [c] if dataset.labelled else []
+    return [dataset.test.labels] if dataset.labelled else []
 
 
 def factors_to_score(dataset: Dataset, condition: Condition | None) -> Scored:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from cvae_jax.config import Member
 from experiments.workdir import ranked_by
 
 Row = dict[str, Any]
@@ -17,20 +15,20 @@ Row = dict[str, Any]
 ERROR = "_standard_error_over_seeds"
 # Of a row of results, what is no figure of a trained model.
 _NOT_FIGURES = ("member", "epochs", "stopped_epoch", "diverged", "seconds", "error")
-_SETTINGS = tuple(field.name for field in dataclasses.fields(Member) if field.name != "seed")
 _SHOWN = ("test_elbo", "test_rate", "test_distortion")
 
 
-def several(rows: Sequence[Row]) -> bool:
-    """Whether some members differ in their seed alone."""
-    return len({_setting(row) for row in rows}) < len(rows)
+def several(rows: Sequence[Row], options: Sequence[str]) -> bool:
+    """Whether some members differ in their seed alone; see `by_setting`."""
+    return len({_setting(row, options) for row in rows}) < len(rows)
 
 
-def by_setting(rows: Sequence[Row]) -> list[Row]:
+def by_setting(rows: Sequence[Row], options: Sequence[str]) -> list[Row]:
     """A row for each setting, in the order of their first members.
 
     Args:
       rows: of results, one a member.
+      options: names of the traced options, which are columns of the rows.
 
     Returns:
       For each setting its values; `members`; `seeds`, the number of members that are averaged, and `diverged`, of those
@@ -40,24 +38,25 @@ def by_setting(rows: Sequence[Row]) -> list[Row]:
       that is the same for every member of the sweep stands alone.
 
     Example:
-      >>> both = {"diverged": None, "test_rate": 2.0} | {name: 0 for name in _SETTINGS}
+      >>> both = {"diverged": None, "test_rate": 2.0, "beta": 4.0}
       >>> rows = [both | {"member": i, "seed": i, "test_elbo": elbo} for i, elbo in enumerate((-9.0, -7.0))]
-      >>> (row,) = by_setting(rows)
-      >>> row["seeds"], row["test_elbo"], row["test_elbo" + ERROR], row["test_rate"]
-      (2, -8.0, 1.0, 2.0)
+      >>> (row,) = by_setting(rows, ["beta", "seed"])
+      >>> row["beta"], row["seeds"], row["test_elbo"], row["test_elbo" + ERROR], row["test_rate"]
+      (4.0, 2, -8.0, 1.0, 2.0)
     """
+    settings = [name for name in options if name != "seed"]
     figures = [
         name
         for name, value in rows[0].items()
-        if name not in (*_NOT_FIGURES, *_SETTINGS, "seed") and not name.endswith("_standard_error")
+        if name not in (*_NOT_FIGURES, *options) and not name.endswith("_standard_error")
     ]
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault(_setting(row), []).append(row)
+        groups.setdefault(_setting(row, options), []).append(row)
     found = []
     for members in groups.values():
         counted = [row for row in members if row["diverged"] is None]
-        setting = {name: members[0][name] for name in _SETTINGS}
+        setting = {name: members[0][name] for name in settings}
         setting |= {"members": [row["member"] for row in members]}
         setting |= {"seeds": len(counted), "diverged": len(members) - len(counted)}
         for name in figures:
@@ -69,17 +68,18 @@ def by_setting(rows: Sequence[Row]) -> list[Row]:
     return found
 
 
-def table(rows: Sequence[Row]) -> list[list[str]]:
+def table(rows: Sequence[Row], options: Sequence[str]) -> list[list[str]]:
     """The settings as lines of text, best validation bound first, under a line of names.
 
     Args:
       rows: of results, one a member.
+      options: names of the traced options.
 
     Returns:
       Lines of as many cells: the settings that differ, the number of seeds, and figures as mean ± standard error.
     """
-    settings = by_setting(rows)
-    differing = [name for name in _SETTINGS if len({row[name] for row in settings}) > 1]
+    settings = by_setting(rows, options)
+    differing = [name for name in options if name != "seed" and len({row[name] for row in settings}) > 1]
     bound = ranked_by(rows[0])
     settings.sort(key=lambda row: math.inf if row[bound] is None else -row[bound])
     shown = (bound, *_SHOWN)
@@ -97,8 +97,8 @@ def number(settings: Sequence[Row]) -> str:
     return f"{few} to {many} seeds" if few < many else f"{many} seed{'s' if many != 1 else ''}"
 
 
-def _setting(row: Row) -> tuple[Any, ...]:
-    return tuple(row[name] for name in _SETTINGS)
+def _setting(row: Row, options: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in options if name != "seed")
 
 
 def _mean_and_error(values: list[float | None]) -> tuple[float | None, float | None]:

@@ -130,13 +130,14 @@ def config() -> Config:
     Raises:
       UserError: naming the flag that cannot be used.
     """
-    bases = _bases()
-    if len(bases) > 1:
+    base, *others = _bases()
+    if others:
         raise UserError(
-            f"{FLAGS.config} holds a sweep of {len(bases)} members, expected one training: experiments.sweep takes it"
+            f"{FLAGS.config} holds a sweep of {1 + len(others)} members, expected one training: experiments.sweep "
+            "takes it"
         )
     axes, single = _set_flags(several=False)
-    return replace(bases[0], **single, **axes)
+    return replace(base, **single, **axes)
 
 
 def sweep_members() -> tuple[Config, ...]:

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from cvae_jax.config import Member
 from cvae_jax.files import write_atomically
-from experiments import cli, measures, seeds, settings
+from cvae_jax.training.config import Config, name_of, traced_options
+from cvae_jax.training.run import Run
+from cvae_jax.training.workdir import claim, read_run, require_same_run, training_lock, write_json
+from experiments import caching, cli, measures, seeds, settings
 from experiments.measures import Wanted
-from experiments.workdir import (
-    Run,
-    claim,
-    finished_rows,
-    is_current,
-    missing,
-    ranked_by,
-    read_run,
-    require_same_run,
-    training_lock,
-    write_json,
-)
+from experiments.workdir import finished_rows, is_current, missing, ranked_by
+
+if TYPE_CHECKING:
+    from cvae_jax.training.session import Part, Session, Trained
+    from experiments import report
+    from experiments.quality import Record
 
 FLAGS = flags.FLAGS
 
@@ -36,12 +32,12 @@ _MOST_NAMED = 5
 
 
 def main() -> int:
-    members = settings.grid_members()
-    config = settings.shared_config()
-    name = f"{Path(config.dataset).stem}-{config.network}-{len(members)}members"
+    members = settings.sweep_members()
+    config = members[0]
+    name = f"{Path(config.data.dataset).stem}-{name_of(config, 'network')}-{len(members)}members"
     workdir = Path(FLAGS.workdir or f"sweeps/{name}")
 
-    cache = cli.use_cache()
+    cache = caching.use()
     size = FLAGS.members_per_program
     run = settings.sweep_run(members, _planned_size(members, workdir, cache) if size is None else size)
     wanted = measures.wanted(run)
@@ -50,7 +46,7 @@ def main() -> int:
     if rows is not None and not all(measures.holds(row, wanted) for row in rows):
         rows = None
     finished = rows is not None and is_current(workdir, run, workdir / "results.json")
-    if rows is not None and finished and not missing(workdir, _outputs(rows)):
+    if rows is not None and finished and not missing(workdir, _outputs(run, rows)):
         _say_finished(run, workdir, rows)
         return 0
     with training_lock(workdir):
@@ -68,71 +64,99 @@ def _sweep(run: Run, workdir: Path, wanted: Wanted, rows: Rows | None, cache: Pa
       rows: what `results.json` holds, if it may be of this sweep and nothing is left to train and to measure.
       cache: the cache folder.
     """
-    from experiments import loop, provenance, report, results
+    from cvae_jax.training import provenance
+    from cvae_jax.training.session import load_population, open_session, trained_member
+    from experiments import report, results
 
-    session = loop.open_session(run, cache)
+    session = open_session(run, cache)
     measure = measures.prepare(wanted, session, cache)
-    is_ours = provenance.require_same(workdir, session) or (workdir / "config.json").exists()
+    is_ours = provenance.require_same(workdir, run, session.dataset) or (workdir / "config.json").exists()
     claim(workdir, run)
     pictures: list[report.Pictures] = []
     failed: list[str] = []
     if rows is not None and is_ours:
-        if missing(workdir, _outputs(rows)):
+        if missing(workdir, _outputs(run, rows)):
             for part in session.parts:
-                population = results.load_population(session, part, workdir)
+                population = load_population(session, part, workdir)
                 for member in part.members:
-                    trained = results.trained_member(part, population, member)
+                    trained = trained_member(session, part, population, member)
                     pictures.append(report.member_pictures(session, trained))
             report.write(session, rows, pictures, workdir)
-            _write_tables(workdir, rows)
+            _write_tables(workdir, run, rows)
             print(f"table, rate-distortion picture and report are made again in {workdir}")
         _say_finished(run, workdir, rows)
         return
-    print(f"{loop.describe(session)}, {run.members_per_program} at a time; results in {workdir}", flush=True)
+    print(
+        f"{results.describe(session)}, {run.members_per_program} at a time; results in {workdir}", flush=True
+    )
 
-    rows = []
-    tests: dict[int, dict[str, Any]] = {}
+    rows, tests = [], {}
     for part in session.parts:
-        population, seconds = loop.train(session, part, workdir)
-        of_part: list[str] = []
-        metrics = results.split_metrics(session, part, population.members.best, of_part)
-        for position, member in enumerate(part.members):
-            trained = results.trained_member(part, population, member)
-            faults = [*of_part, *results.never_valid(population, position)]
-            drawn = measures.attempt(faults, "drawing pictures", report.member_pictures, session, trained)
-            pictures.append(drawn or report.NO_PICTURES)
-            record = measure(trained, {split: metrics[split][position] for split in measures.SPLITS}, faults)
-            # Of a member that diverged nothing finite is expected.
-            if loop.diverged(population, position) is None:
-                record = measures.with_error(record, faults)
-            tests[member] = record["test"]
-            rows.append(
-                {
-                    "member": member,
-                    **dataclasses.asdict(run.members[member]),
-                    **measures.flat(record),
-                    "epochs": int(population.step) // session.steps_per_epoch,
-                    "best_epoch": int(population.members.best.epoch[position]),
-                    "stopped_epoch": loop.stopped_epoch(population, position),
-                    "diverged": (loop.diverged(population, position) or (None,))[0],
-                    "seconds": seconds,
-                }
-            )
-        del population
+        rows += _train_part(session, part, workdir, measure, pictures, tests)
     rows = _same_columns(rows)
     measures.attempt(failed, "TensorBoard's table", report.write_hparams, session, rows, workdir)
     measures.attempt(failed, "drawing the report", report.write, session, rows, pictures, workdir)
-    _write_tables(workdir, rows)
+    _write_tables(workdir, run, rows)
     _print_ranking(run, rows)
     results.warn_of_collapse(run, {i: test for i, test in tests.items() if rows[i]["diverged"] is None})
     print(f"table, rate-distortion picture and report in {workdir}")
     _require_no_error(rows, failed)
 
 
-def _outputs(rows: Rows) -> list[str]:
+def _train_part(
+    session: Session,
+    part: Part,
+    workdir: Path,
+    measure: Callable[[Trained, Record, list[str]], Record],
+    pictures: list[report.Pictures],
+    tests: dict[int, Record],
+) -> Rows:
+    """Train and measure some members: their rows of results.
+
+    Args:
+      session: the sweep.
+      part: the members.
+      workdir: its folder.
+      measure: of `measures.prepare`.
+      pictures: where those of each member are added.
+      tests: where the metrics of each member's test split are added.
+    """
+    from cvae_jax.training import loop
+    from cvae_jax.training.session import diverged, stopped_epoch, trained_member
+    from experiments import report, results
+
+    population, seconds = loop.train(session, part, workdir, results.loggers(session, part, workdir))
+    rows, of_part = [], []
+    metrics = results.split_metrics(session, part, population.members.best, of_part)
+    for position, member in enumerate(part.members):
+        trained, failure = trained_member(session, part, population, member), diverged(population, position)
+        faults = [*of_part, *results.never_valid(population, position)]
+        drawn = measures.attempt(faults, "drawing pictures", report.member_pictures, session, trained)
+        pictures.append(drawn or report.NO_PICTURES)
+        record = measure(trained, {split: metrics[split][position] for split in measures.SPLITS}, faults)
+        # Of a member that diverged nothing finite is expected.
+        if failure is None:
+            record = measures.with_error(record, faults)
+        tests[member] = record["test"]
+        rows.append(
+            {
+                "member": member,
+                **traced_options(session.run.members[member]),
+                **measures.flat(record),
+                "epochs": int(population.step) // session.steps_per_epoch,
+                "best_epoch": int(population.members.best.epoch[position]),
+                "stopped_epoch": stopped_epoch(population, position),
+                "diverged": None if failure is None else failure[0],
+                "seconds": seconds,
+            }
+        )
+    return rows
+
+
+def _outputs(run: Run, rows: Rows) -> list[str]:
     """The files of a finished sweep, beside `results.json`."""
     outputs = ["results.csv", "report.html"]
-    if seeds.several(rows):
+    if seeds.several(rows, tuple(traced_options(run.config))):
         outputs += ["results_by_setting.json", "results_by_setting.csv"]
     if any(row["diverged"] is None and math.isfinite(row["test_elbo"]) for row in rows):
         outputs.append("rate_distortion.png")
@@ -144,19 +168,17 @@ def _say_finished(run: Run, workdir: Path, rows: Rows) -> None:
     print(f"{workdir} is finished: {rows[0]['epochs']} epochs")
 
 
-def _planned_size(members: tuple[Member, ...], workdir: Path, cache: Path) -> int:
+def _planned_size(members: tuple[Config, ...], workdir: Path, cache: Path) -> int:
     """As many members at a time as fit; as recorded, where the sweep has been planned before."""
     if (workdir / "config.json").exists():
         return min(read_run(workdir).members_per_program, len(members))
 
-    from cvae_jax.data import reading
     from cvae_jax.training import memory
     from cvae_jax.training import population as sweep
+    from cvae_jax.training.session import load_dataset
 
-    config = settings.shared_config()
-    data_dir = Path(FLAGS.data_dir) if FLAGS.data_dir else None
-    dataset = reading.load(config, data_dir=data_dir, cache_dir=cache)
-    return memory.members_that_fit(sweep.build_model(config, dataset, members), members)
+    dataset = load_dataset(members[0], FLAGS.data_dir, cache)
+    return memory.members_that_fit(sweep.build_model(members, dataset), members)
 
 
 def _same_columns(rows: Rows) -> list[dict[str, Any]]:
@@ -173,11 +195,11 @@ def _require_no_error(rows: Rows, failed: list[str]) -> None:
         measures.require_no_error({"error": "; ".join([*failed, *faulty[:_MOST_NAMED], *more])})
 
 
-def _write_tables(workdir: Path, rows: Rows) -> None:
+def _write_tables(workdir: Path, run: Run, rows: Rows) -> None:
     """`results.csv` and `.json`, a row per member; of several seeds also `results_by_setting`, a row per setting."""
-    tables = {"results": rows}
-    if seeds.several(rows):
-        tables = {"results_by_setting": seeds.by_setting(rows)} | tables
+    tables, options = {"results": rows}, tuple(traced_options(run.config))
+    if seeds.several(rows, options):
+        tables = {"results_by_setting": seeds.by_setting(rows, options)} | tables
     for name, table in tables.items():
         text = io.StringIO()
         writer = csv.DictWriter(
@@ -195,11 +217,9 @@ def _write_tables(workdir: Path, rows: Rows) -> None:
 
 def _print_ranking(run: Run, rows: Rows) -> None:
     """The members by validation bound, best first, with the settings that differ; then the means over seeds."""
-    differing = [
-        field.name
-        for field in dataclasses.fields(run.members[0])
-        if len({getattr(member, field.name) for member in run.members}) > 1
-    ]
+    members = [traced_options(member) for member in run.members]
+    options = tuple(members[0])
+    differing = [name for name in options if len({member[name] for member in members}) > 1]
     columns = ["member", *differing, ranked_by(rows[0]), "test_elbo", "test_rate", "test_distortion"]
     table = [columns]
     for row in sorted(rows, key=ranking):
@@ -207,9 +227,9 @@ def _print_ranking(run: Run, rows: Rows) -> None:
         if row["diverged"] is not None:
             table[-1].append(f"diverged at step {row['diverged']}")
     _print_table(table)
-    if seeds.several(rows):
-        print(f"mean ± standard error over {seeds.number(seeds.by_setting(rows))}:")
-        _print_table(seeds.table(rows))
+    if seeds.several(rows, options):
+        print(f"mean ± standard error over {seeds.number(seeds.by_setting(rows, options))}:")
+        _print_table(seeds.table(rows, options))
 
 
 def _print_table(lines: list[list[str]]) -> None:
@@ -235,8 +255,7 @@ def ranking(row: dict[str, Any]) -> tuple[bool, float]:
 
 
 if __name__ == "__main__":
-    settings.define_shared_flags()
-    settings.define_grid_flags()
+    settings.define_flags(sweep=True)
     measures.define_flags()
-    cli.define_cache_flags()
-    cli.run(main)
+    caching.define_flags()
+    cli.run(main, settings.sections(sweep=True))

@@ -5,19 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from experiments import cli, measures, settings
+from cvae_jax.training.run import Run
+from cvae_jax.training.workdir import claim, require_same_run, training_lock
+from experiments import caching, cli, measures, settings
 from experiments.measures import Wanted
-from experiments.workdir import (
-    PICTURES,
-    Run,
-    claim,
-    finished_summary,
-    is_current,
-    missing,
-    require_same_run,
-    test_line,
-    training_lock,
-)
+from experiments.workdir import PICTURES, finished_summary, is_current, missing, test_line
 
 
 def main() -> int:
@@ -64,22 +56,23 @@ def _train(run: Run, workdir: Path, wanted: Wanted, summary: dict[str, Any] | No
     Returns:
       What `summary.json` holds.
     """
-    from experiments import loop, provenance, results
+    from cvae_jax.training import loop, provenance
+    from cvae_jax.training.session import load_member, open_session
+    from experiments import results
 
-    cache = cli.use_cache()
-    session = loop.open_session(run, cache)
+    cache = caching.use()
+    session = open_session(run, cache)
     measure = measures.prepare(wanted, session, cache)
-    is_ours = provenance.require_same(workdir, session) or (workdir / "config.json").exists()
+    is_ours = provenance.require_same(workdir, run, session.dataset) or (workdir / "config.json").exists()
     claim(workdir, run)
     (part,) = session.parts
     if summary is not None and is_ours:
         if missing(workdir, PICTURES):
-            trained = results.trained_member(part, results.load_population(session, part, workdir), 0)
-            results.write_pictures(session, trained, workdir)
+            results.write_pictures(session, load_member(session, workdir, 0), workdir)
             print(f"pictures are drawn again in {workdir}")
         return _say_finished(workdir, summary)
-    print(f"{loop.describe(session)}; results in {workdir}", flush=True)
-    population, seconds = loop.train(session, part, workdir)
+    print(f"{results.describe(session)}; results in {workdir}", flush=True)
+    population, seconds = loop.train(session, part, workdir, results.loggers(session, part, workdir))
     summary = results.finish(session, population, seconds, workdir, measure)
     print(f"{test_line(summary)}, after {seconds:.1f} s; pictures and checkpoint in {workdir}")
     measures.require_no_error(summary)
@@ -92,8 +85,7 @@ def _say_finished(workdir: Path, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    settings.define_shared_flags()
-    settings.define_member_flags()
+    settings.define_flags()
     measures.define_flags()
-    cli.define_cache_flags()
-    cli.run(main)
+    caching.define_flags()
+    cli.run(main, settings.sections())

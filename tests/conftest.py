@@ -24,7 +24,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 # A GPU would round the factors of a matrix product to TF32.
 jax.config.update("jax_default_matmul_precision", "highest")
 # The processes of a parallel run, and the next run, find each other's programs.
-jax.config.update("jax_compilation_cache_dir", os.fspath(cli.cache_dir() / "compiled"))
+jax.config.update("jax_compilation_cache_dir", os.fspath(caching.cache_dir() / "compiled"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 tasks.register()

@@ -188,7 +188,7 @@ def compile_anew():
     jax.clear_caches()
     jax.jit(lambda x: x + 1)(1.0)
 def main():
-    cli.use_cache()
+    caching.use()
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     compile_anew()
     files = list((pathlib.Path(sys.argv[1].partition("=")[2]) / "compiled").glob("*-cache"))
@@ -196,7 +196,7 @@ def main():
         file.write_bytes(file.read_bytes()[:50])
     compile_anew()
     print(*(file.stat().st_size for file in files))
-cli.define_cache_flags()
+caching.define_flags()
 cli.run(main)
 """
     (tmp_path / "classifiers").mkdir()

@@ -15,7 +15,8 @@ from cvae_jax.errors import SettingError, UserError
 from cvae_jax.evaluation.bounds import evaluation_key
 from cvae_jax.rng import Stream, root_key, stream
 from experiments import cli
-from experiments.workdir import Run, claim, read_run, write_json
+from cvae_jax.training.run import Run
+from cvae_jax.training.workdir import claim, read_run, write_json
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [
@@ -75,7 +76,7 @@ def test_scripts_set_what_the_environment_would_change(set_jax, monkeypatch):
     for name, value in OTHER.items():
         set_jax(name, value)
     monkeypatch.setattr(cli.flags, "FLAGS", SimpleNamespace(cache_dir="cache", compilation_cache=False))
-    cli.use_cache()
+    caching.use()
     assert jax.random.key_data(root_key(5)).tolist() == expected
 
 

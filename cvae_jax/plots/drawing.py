@@ -224,12 +224,12 @@ class Point(NamedTuple):
     """A setting of a sweep in the rate–distortion plane.
 
     Attributes:
-      beta, latent_dim: of its members.
+      beta, latent_dim: of its members; beta is None of an objective that has none.
       rate, distortion: of the test split, nats, means over seeds.
       rate_error, distortion_error: their standard errors; None with one seed.
     """
 
-    beta: float
+    beta: float | None
     latent_dim: int
     rate: float
     distortion: float
@@ -275,10 +275,14 @@ def rate_distortion(
                 alpha=0.35,
                 linewidths=0,
             )
-        betas = sorted({p.beta for p in own})
+        betas = sorted({p.beta for p in own}, key=lambda beta: beta or 0.0)
         means = [np.mean([(p.rate, p.distortion) for p in own if p.beta == beta], axis=0) for beta in betas]
         axes.plot(*np.array(means).T, color=color, label=f"{latent_dim} latents")
-        labels += [(f"β {beta:.3g}", mean, color) for beta, mean in zip(betas, means, strict=True)]
+        labels += [
+            (f"β {beta:.3g}", mean, color)
+            for beta, mean in zip(betas, means, strict=True)
+            if beta is not None
+        ]
     limits = axes.get_xlim(), axes.get_ylim()
     _write_labels(axes, labels, size=np.ptp(limits, axis=1))
     for x, y, bound in iso_elbo_lines(members):

@@ -39,7 +39,7 @@ class Logger:
 
         Args:
           step: updates made before.
-          total_steps: updates of the whole training.
+          total_steps: updates of the whole training; `step` if none are left to make.
           records: of epochs before.
         """
 

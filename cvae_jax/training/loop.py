@@ -62,9 +62,10 @@ def train(
             loggers = (metrics, *loggers)
         log = Loggers(loggers)
         stack.callback(log.close)
-        log.start(step, session.total_steps, before)
+        ended = _ended(session, population)
+        log.start(step, step if ended else session.total_steps, before)
         seconds = max((record["seconds"] for record in before), default=0.0)
-        if not _ended(session, population):
+        if not ended:
             population, seconds = _train(session, part, population, store, log, seconds)
             log.end(int(population.step))
         return population, seconds

@@ -6,11 +6,13 @@ def register() -> None:
     from cvae_jax.data.reading import DATASETS, Source
     from cvae_jax.networks import NETWORKS
     from cvae_jax.training.hooks import HOOKS
+    from experiments.asked import UNKNOWN_WORDS
     from experiments.quality import OF_TASKS
     from experiments.tasks.captions import quality as captions
     from experiments.tasks.captions.dataset import from_mnist
     from experiments.tasks.captions.network import CaptionConv
     from experiments.tasks.captions.paraphrase import Paraphrase
+    from experiments.tasks.captions.parser import unknown_words
     from experiments.tasks.spoken_digit import quality as spoken_digit
     from experiments.tasks.spoken_digit.dataset import read
 
@@ -18,5 +20,6 @@ def register() -> None:
     DATASETS["spoken_digit"] = Source(read, tfds="spoken_digit")
     NETWORKS["caption_conv"] = CaptionConv
     HOOKS["paraphrase_weight"] = Paraphrase
+    UNKNOWN_WORDS["captions"] = unknown_words
     OF_TASKS["captions", "text"] = captions.find_judge
     OF_TASKS["spoken_digit", "text,label"] = spoken_digit.find_judge

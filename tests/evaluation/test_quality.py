@@ -16,7 +16,7 @@ from cvae_jax.errors import DataError, UserError
 from cvae_jax.evaluation import distances, quality
 from cvae_jax.likelihoods import Bernoulli, Gaussian
 from experiments import quality as judging
-from experiments.workdir import Run
+from cvae_jax.training.run import Run
 
 RNG = np.random.default_rng(0)
 STEPS = 1000  # of the classifiers here

@@ -12,7 +12,8 @@ from cvae_jax.errors import UserError
 from cvae_jax.evaluation import bounds
 from experiments import comparison, loop, results, scores
 from experiments.comparison import Named, compare, named
-from experiments.workdir import Run, claim, write_json
+from cvae_jax.training.run import Run
+from cvae_jax.training.workdir import claim, write_json
 
 CONFIG = Config(hidden=(8,), epochs=1)
 MEMBERS = (Member(latent_dim=2), Member(latent_dim=3, beta=4.0, seed=1))
@@ -25,7 +26,7 @@ def trained(cache_dir, tmp_path_factory):
     """The workdir of a sweep, its session and its population."""
     workdir = tmp_path_factory.mktemp("sweeps") / "two"
     claim(workdir, RUN)
-    session = loop.open_session(RUN, cache_dir)
+    session = open_session(RUN, cache_dir)
     population, _ = loop.train(session, session.parts[0], workdir)
     return workdir, session, population
 

@@ -20,7 +20,7 @@ from experiments import cli, loop, measures, quality, results, scores, workdir
 from experiments import sweep as sweep_script
 from experiments import train as train_script
 from experiments.measures import Wanted
-from experiments.workdir import Run
+from cvae_jax.training.run import Run
 
 N = {"train": 64, "validation": 40, "test": 48}
 SCORED = Wanted(disentanglement=True, nll_samples=3)
@@ -70,7 +70,7 @@ def opened(write, cache_dir):
     """A function from a condition to a session, and its member before training."""
 
     def open_session(condition="vector", **changed):
-        session = loop.open_session(a_run(write(condition, **changed), condition), cache_dir)
+        session = open_session(a_run(write(condition, **changed), condition), cache_dir)
         (part,) = session.parts
         return session, results.trained_member(part, sweep.init(session.model, part.hparams), 0)
 

@@ -13,7 +13,8 @@ from scripts import Scripts, read_json
 from cvae_jax.config import Config, Member
 from cvae_jax.training import checkpoints
 from experiments import loop, provenance
-from experiments.workdir import Run, claim
+from cvae_jax.training.run import Run
+from cvae_jax.training.workdir import claim
 
 OF_ALL = {"samples", "reconstructions", "traversals", "interpolations", "aggregate_posterior", "latents"}
 OF_LABELS = {"traversals_by_class", "label_interpolations", "styles"}
@@ -32,7 +33,7 @@ def swept(scripts, tmp_path_factory):
     run = Run(
         "sweep", Config(network="conv"), members, members_per_program=2, data_dir=None, checkpoint_every=1
     )
-    session = loop.open_session(run, scripts.cache)
+    session = open_session(run, scripts.cache)
     rng = np.random.default_rng(0)
     abstract = loop.abstract_population(session, session.parts[0])
     params = jax.tree.map(lambda a: np.float32(rng.normal(0, 0.3, a.shape)), abstract.members.best.params)

@@ -13,7 +13,7 @@ from cvae_jax.config import Config, Member
 from cvae_jax.errors import UserError
 from cvae_jax.training import checkpoints
 from experiments import loop, provenance, results
-from experiments.workdir import Run
+from cvae_jax.training.run import Run
 
 X, C = pixels(dtype=np.uint8), labels()
 
@@ -28,7 +28,7 @@ def open_session(npz, tmp_path):
         members = tuple(Member(latent_dim=2, beta=beta) for beta in settings.pop("beta", (1.0,)))
         assert not settings
         run = Run(kind, config, members, len(members), workdir_data_dir, checkpoint_every=1)
-        return loop.open_session(run, tmp_path / "cache")
+        return open_session(run, tmp_path / "cache")
 
     return make
 

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.reproduce import EXPERIMENTS, run_of
-from experiments.workdir import Run
+from cvae_jax.training.run import Run
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from scripts import Scripts, metrics_lines, read_json, tensorboard_scalars
 
 from cvae_jax.config import Config, Member
-from experiments.workdir import read_run, training_lock
+from cvae_jax.training.workdir import read_run, training_lock
 
 EPOCHS = 30
 STEPS = EPOCHS * 10

@@ -8,18 +8,10 @@ from cvae_jax.errors import SettingError, UserError
 from cvae_jax.training import memory
 from experiments import loop
 from experiments.sweep import ranking
-from experiments.workdir import (
-    MetricsLog,
-    Run,
-    best_member,
-    claim,
-    finished_rows,
-    finished_summary,
-    read_metrics,
-    read_run,
-    require_writable,
-    write_json,
-)
+from cvae_jax.training.logs import MetricsLog, read_metrics
+from cvae_jax.training.run import Run
+from cvae_jax.training.workdir import claim, read_run, write_json
+from experiments.workdir import best_member, finished_rows, finished_summary, require_writable
 
 DAMAGED = [
     "",
@@ -180,7 +172,7 @@ def test_outputs_that_would_replace_what_a_run_needs_are_refused(tmp_path, outpu
 )
 def test_models_that_no_memory_holds_are_refused_before_anything_is_made(tmp_path, settings, named):
     with pytest.raises(SettingError) as error:
-        loop.open_session(a_run(**settings), tmp_path)
+        open_session(a_run(**settings), tmp_path)
     assert named in str(error.value)
     assert "this takes at least " in str(error.value)
     assert not list(tmp_path.iterdir())

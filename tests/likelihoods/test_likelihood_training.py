@@ -313,7 +313,7 @@ def test_bits_are_counted_per_number():
 @pytest.mark.parametrize(("name", "counts"), [("logistic_mixture", True), ("gaussian_learned", False)])
 def test_results_count_bits_where_pixels_are_whole_levels(tmp_path, cache_dir, name, counts):
     run = Run("train", (from_flat(**options_of(name), latent_dim=2),))
-    session = loop.open_session(run, Path(cache_dir))
+    session = open_session(run, Path(cache_dir))
     (part,) = session.parts
     best = sweep.init(session.model, part.hparams).members.best
     metrics = results.split_metrics(session, part, best, [])

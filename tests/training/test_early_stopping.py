@@ -6,7 +6,10 @@ import pytest
 
 from cvae_jax.config import Config, Member
 from experiments import loop
-from experiments.workdir import Run, claim, finished_rows, read_metrics, write_json
+from cvae_jax.training.logs import read_metrics
+from cvae_jax.training.run import Run
+from cvae_jax.training.workdir import claim, write_json
+from experiments.workdir import finished_rows
 
 # Alike in all else, so that the second stops later.
 STOPPING = tuple(
@@ -30,7 +33,7 @@ def a_run(**config):
 def train(cache_dir):
     def train(run, workdir):
         claim(workdir, run)
-        session = loop.open_session(run, cache_dir)
+        session = open_session(run, cache_dir)
         return loop.train(session, session.parts[0], workdir)[0]
 
     return train

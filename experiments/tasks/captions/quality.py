@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,22 +12,19 @@ import numpy as np
 
 from cvae_jax.checksums import checksum
 from cvae_jax.conditions.text import decode_text, encode_text
-from cvae_jax.data import reading, tfds
+from cvae_jax.data import tfds
 from cvae_jax.evaluation import sampling
 from cvae_jax.rng import Stream, root_key, stream
+from cvae_jax.training.session import Session, Trained
 from experiments import quality
 from experiments.tasks.captions import captions, parser, scene_reader, scenes, scores
 from experiments.tasks.captions.arrangements import CELLS, CLASSES, Arrangement, from_grid, held_out_rows
 from experiments.tasks.captions.dataset import LENGTH
-from experiments.workdir import Run
 
 if TYPE_CHECKING:
     from jaxtyping import PyTree
 
     from cvae_jax.data.dataset import Dataset, Split
-    from experiments.loop import Session
-    from experiments.measures import Record
-    from experiments.results import Trained
 
 # Part of the name of a cached reader: to be raised with every change of how it is built or trained.
 _READER_VERSION = 3
@@ -42,22 +38,19 @@ _COUNTS = ("one_digit", "two_digits", "three_digits")
 
 
 def find_judge(
-    run: Run, cache: Path, temperature: float, split: Literal["validation", "test"] = "test"
-) -> Callable[[Session, Trained], Record]:
+    session: Session, cache: Path, temperature: float, split: Literal["validation", "test"] = "test"
+) -> quality.Measure:
     """A function from a trained member to the shares of its pictures that show what a split's captions ask for.
 
     See `quality.find_judge`.
     """
-    data_dir = Path(run.data_dir) if run.data_dir else None
+    data_dir = Path(session.run.data_dir) if session.run.data_dir else None
     digits = tfds.from_tfds("mnist", data_dir, cache)
     reader = _reader(digits, cache)
-    # The reader sees scenes as they are stored, though the run may binarize them.
-    stored = reading.load(
-        dataclasses.replace(run.config, binarize="none"), data_dir=data_dir, cache_dir=cache
-    )
+    stored = quality.stored(session.run, cache)
     real = _real_quality(reader, stored.measured_on(split), digits.measured_on(split).test)
 
-    def measure(session: Session, trained: Trained) -> Record:
+    def measure(session: Session, trained: Trained) -> quality.Record:
         draw = partial(_draw, session, trained, temperature)
         return _shares_right(reader, draw, session.dataset.test) | real
 
@@ -81,7 +74,7 @@ def _reader(digits: Dataset, cache: Path) -> PyTree:
     return quality.trained_once(cache, "captions", depends_on, scene_reader.abstract_params(), train)
 
 
-def _shares_right(reader: PyTree, draw: Callable[..., np.ndarray], test: Split) -> Record:
+def _shares_right(reader: PyTree, draw: Callable[..., np.ndarray], test: Split) -> quality.Record:
     """Shares of right pictures, one of each test caption, and of pictures that stay the same under rewording."""
     assert test.factors is not None
     assert isinstance(test.c, np.ndarray)
@@ -99,7 +92,7 @@ def _shares_right(reader: PyTree, draw: Callable[..., np.ndarray], test: Split) 
     }
 
 
-def _real_quality(reader: PyTree, dataset: Dataset, digits: Split) -> Record:
+def _real_quality(reader: PyTree, dataset: Dataset, digits: Split) -> quality.Record:
     """How good the reader is on real scenes.
 
     Shares of test scenes read right as a whole, also where they are softened as drawn pictures are; of digits of the
@@ -141,10 +134,7 @@ def _right(read: np.ndarray, asked: list[frozenset[Arrangement]]) -> np.ndarray:
 def _draw(session: Session, trained: Trained, temperature: float, c: np.ndarray, seed: int = 0) -> np.ndarray:
     """One picture of each caption, from the seed's noise whatever the captions."""
     key = stream(root_key(seed), Stream.QUALITY)
-    mask = trained.hparams.latent_mask
-    x = sampling.generate(
-        session.model, trained.best.params, key, jnp.asarray(c), mask, temperature=temperature
-    )
+    x = sampling.generate(session.model, trained.best.params, key, jnp.asarray(c), temperature=temperature)
     return np.asarray(x)
 
 
@@ -176,7 +166,7 @@ def _with_another_digit(rng: np.random.Generator, grids: np.ndarray) -> np.ndarr
     return changed
 
 
-def _under_rewording(reader: PyTree, draw: Callable[..., np.ndarray], grids: np.ndarray) -> Record:
+def _under_rewording(reader: PyTree, draw: Callable[..., np.ndarray], grids: np.ndarray) -> quality.Record:
     """Shares of draws that show the same under several phrasings of what their scene's cells hold.
 
     The phrasings leave sizes open: one share is of draws that show the same digits in the same places, by their number,
@@ -221,7 +211,7 @@ def _stacked(readings: list[scene_reader.Reading]) -> scene_reader.Reading:
     return scene_reader.Reading(*(np.stack(each, axis=1) for each in zip(*readings, strict=True)))
 
 
-def _ink_moved(first: np.ndarray, reworded: list[np.ndarray], new_noise: np.ndarray) -> Record:
+def _ink_moved(first: np.ndarray, reworded: list[np.ndarray], new_noise: np.ndarray) -> quality.Record:
     """How far pictures move, which no reader judges: the sum of their pixels' changes over that of their pixels.
 
     Of all, and of the pair that moves most, beside what other noise in place of other words moves; and the share of
@@ -250,7 +240,7 @@ def _value(share: scores.Share) -> float | None:
     return share.value if share.pictures else None
 
 
-def _same_digits(name: str, read: np.ndarray, grids: np.ndarray) -> Record:
+def _same_digits(name: str, read: np.ndarray, grids: np.ndarray) -> quality.Record:
     """Shares of scenes whose pictures all show the same digits in the same places: of all, and by how many they hold.
 
     Args:

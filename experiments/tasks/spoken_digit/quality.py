@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,17 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvae_jax.checksums import checksum
-from cvae_jax.data import audio, reading
+from cvae_jax.data import audio
 from cvae_jax.evaluation import sampling
 from cvae_jax.rng import Stream, root_key, stream
+from cvae_jax.training.session import Session, Trained
 from experiments import quality
 from experiments.tasks.spoken_digit import judge as speech_judge
-from experiments.workdir import Run
 
 if TYPE_CHECKING:
-    from experiments.loop import Session
-    from experiments.measures import Record
-    from experiments.results import Trained
     from experiments.tasks.spoken_digit.judge import SpeechJudge
 
 # Part of the name of a cached judge: to be raised with every change of how it is built or trained.
@@ -29,11 +25,10 @@ _JUDGE_VERSION = 1
 
 
 def find_judge(
-    run: Run, cache: Path, temperature: float, split: Literal["validation", "test"] = "test"
-) -> Callable[[Session, Trained], Record]:
+    session: Session, cache: Path, temperature: float, split: Literal["validation", "test"] = "test"
+) -> quality.Measure:
     """A function from a trained member to how well what it speaks is understood; see `quality.find_judge`."""
-    data_dir = Path(run.data_dir) if run.data_dir else None
-    dataset = reading.load(run.config, data_dir=data_dir, cache_dir=cache)
+    dataset = session.dataset
     depends_on = checksum(_JUDGE_VERSION, audio.ANALYSIS, dataset.train.x, dataset.train.factors)
     params = quality.trained_once(
         cache, "spoken_digit", depends_on, speech_judge.abstract_params(dataset),
@@ -46,12 +41,11 @@ def find_judge(
     return lambda session, trained: {**_quality(judge, session, trained, temperature), **real}
 
 
-def _quality(judge: SpeechJudge, session: Session, trained: Trained, temperature: float) -> Record:
+def _quality(judge: SpeechJudge, session: Session, trained: Trained, temperature: float) -> quality.Record:
     """What is heard of a word for each test recording, of its text and speaker."""
     test = session.dataset.test
     assert test.factors is not None
     key = stream(root_key(0), Stream.QUALITY)
     c = jax.tree.map(jnp.asarray, test.c)
-    mask = trained.hparams.latent_mask
-    x = sampling.generate(session.model, trained.best.params, key, c, mask, temperature=temperature)
+    x = sampling.generate(session.model, trained.best.params, key, c, temperature=temperature)
     return {**speech_judge.speech_quality(judge, test, np.asarray(x), test.factors), "words": len(test)}

@@ -1,0 +1,42 @@
+"""The cache folder: packed datasets, compiled programs, classifiers that judge samples."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from absl import flags
+
+# Of the cache folder, where classifiers that judge samples are kept.
+JUDGES = "classifiers"
+
+
+def cache_dir() -> Path:
+    """The project's folder below the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "cvae_jax"
+
+
+def define_flags() -> None:
+    """Flags of every script that compiles or reads data."""
+    flags.DEFINE_string(
+        "cache_dir", None, "Folder of packed datasets and compiled programs.", short_name=None
+    )
+    flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs between runs, in the cache folder.")
+
+
+def use() -> Path:
+    """Set JAX up for the script; the cache folder the flags name, which keeps JAX's compiled programs too."""
+    import jax
+
+    from cvae_jax.files import remove_abandoned
+    from cvae_jax.rng import pin_generator
+
+    pin_generator()
+    folder = Path(flags.FLAGS.cache_dir) if flags.FLAGS.cache_dir else cache_dir()
+    for each in (folder, folder / JUDGES):
+        remove_abandoned(each)
+    if flags.FLAGS.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", os.fspath(folder / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    return folder
