@@ -15,6 +15,9 @@ from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
 from experiments.caching import JUDGES
 
+# What is measured of a trained member, by name.
+Record = dict[str, Any]
+
 if TYPE_CHECKING:
     from jaxtyping import PyTree
 
@@ -25,9 +28,6 @@ if TYPE_CHECKING:
 
     Measure = Callable[[Session, Trained], Record]
     Split = Literal["validation", "test"]
-
-# What is measured of a trained member, by name.
-Record = dict[str, Any]
 
 # Part of the name of a cached classifier: to be raised with every change of how it is built or trained.
 _CLASSIFIER_VERSION = 3
