@@ -26,9 +26,7 @@ class Draw(NamedTuple):
     rate: Float[Array, " b"]
 
 
-def draw(
-    model: CVAE, params: PyTree, x: Float[Array, "b H W C"], c: PyTree, keys: Key[Array, " b"]
-) -> Draw:
+def draw(model: CVAE, params: PyTree, x: Float[Array, "b H W C"], c: PyTree, keys: Key[Array, " b"]) -> Draw:
     """Encode, draw one z per example, decode, and compare with x.
 
     Args:

@@ -27,7 +27,9 @@ class Elbo(Objective):
       Higgins et al., β-VAE, 2017; Sohn, Lee & Yan, 2015, equation 4.
     """
 
-    beta: float = traced(1.0, bounds=WEIGHT, help="Weight of the KL, in a loss summed over pixels and latents.")
+    beta: float = traced(
+        1.0, bounds=WEIGHT, help="Weight of the KL, in a loss summed over pixels and latents."
+    )
 
     def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:
         """Loss, distortion and rate per example, nats."""

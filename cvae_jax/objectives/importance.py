@@ -62,8 +62,8 @@ class Iwae(Elbo):
 class Dreg(Iwae):
     """The loss of `Iwae` with the doubly-reparameterized gradient of the encoder.
 
-    The value is the same, and so is the gradient of the decoder and of a learned prior; the encoder's reaches it through
-    z alone, see `_doubly_reparameterized`. Its expectation is the same for every β, its variance lower.
+    The value is the same, and so is the gradient of the decoder and of a learned prior; the encoder's reaches it
+    through z alone, see `_doubly_reparameterized`. Its expectation is the same for every β, its variance lower.
 
     References:
       Tucker et al., Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives, 2019, equation 8, there for
@@ -91,7 +91,7 @@ def _log_weights(model: CVAE, z: Float[Array, "b k z"], rest: tuple[Any, ...]) -
     mask = model.latent_mask(params)
 
     def one(z: Float[Array, "b z"]) -> Parts:
-        log_q = log_density(z, *q, mask)
+        log_q = log_density(z, q.mean, q.logvar, mask)
         return log_likelihood(model, params, x, z, c), model.log_prior(params, z, c) - log_q
 
     return jax.vmap(one, in_axes=1, out_axes=1)(z)

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from cvae_jax.conditions import CONDITIONS
 from cvae_jax.conditions.base import Condition
@@ -212,7 +212,7 @@ def require_without_condition(config: Config) -> None:
       SettingError: naming the part.
     """
     if config.prior.needs_condition:
-        free = [name for name, prior in PRIORS.items() if not prior.needs_condition]
+        free = [name for name, prior in PRIORS.items() if not cast("type[Prior]", prior).needs_condition]
         raise SettingError(
             f"prior is {name_of(config, 'prior')!r}, expected {', '.join(free)} without a condition"
         )

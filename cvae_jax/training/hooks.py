@@ -138,10 +138,10 @@ class Changed:
         """The changed method, or the model's."""
         if name in self._methods:
             return self._methods[name]
-        found = getattr(self._model, name)
-        if self._variables is None or name not in _OF_PARAMETERS:
+        found, variables = getattr(self._model, name), self._variables
+        if variables is None or name not in _OF_PARAMETERS:
             return found
-        return lambda params, *rest, **named: found({**params, **self._variables}, *rest, **named)
+        return lambda params, *rest, **named: found({**params, **variables}, *rest, **named)
 
 
 _OF_PARAMETERS = ("embed", "infer", "decode", "generate", "encode", "log_prior", "from_noise", "to_noise")
@@ -237,7 +237,8 @@ class ConditionDropout(Hook):
         mask = jax.random.bernoulli(key, 1.0 - self.condition_dropout, batch.x.shape[:1])
         mask = mask.astype(jnp.float32)
         alternative = None if batch.alternative is None else MaskedCondition(batch.alternative, mask)
-        return model, batch.replace(c=MaskedCondition(batch.c, mask), alternative=alternative)
+        c = MaskedCondition(batch.c, mask)
+        return model, dataclasses.replace(batch, c=c, alternative=alternative)
 
 
 @dataclasses.dataclass(frozen=True)

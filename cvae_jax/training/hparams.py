@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -87,7 +87,8 @@ def alike(members: Sequence[Config]) -> tuple[Config, ...]:
 
 
 def _off(hook: Hook) -> Hook:
-    return dataclasses.replace(hook, **{next(iter(options_of(type(hook)))): 0.0})  # pyright: ignore[reportCallIssue]
+    changed: Any = hook
+    return dataclasses.replace(changed, **{next(iter(options_of(type(hook)))): 0.0})
 
 
 def stack_hparams(members: Sequence[Config], *, capacity: int) -> Hparams:

@@ -91,8 +91,8 @@ def draw_batch(
       step: number of updates made before, scalar int32.
 
     Returns:
-      x of shape (b, H, W, C), float32 from 0 to 1 where the pixels are whole levels; the conditions; and the alternative
-      conditions, where the data have them.
+      x of shape (b, H, W, C), float32 from 0 to 1 where the pixels are whole levels; the conditions; and the
+      alternative conditions, where the data have them.
     """
     x, c = data.examples.take(rows)
     alternative = jax.tree.map(lambda a: a[rows], data.alternative)

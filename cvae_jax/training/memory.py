@@ -124,7 +124,9 @@ def _sizes(config: Config) -> dict[str, Any]:
     """Static options that count something and are not at their default: they may make a model large."""
     sizes = {}
     for name, owner in owners(config).items():
-        default = next(field.default for field in dataclasses.fields(cast("Any", owner.part)) if field.name == name)
+        default = next(
+            field.default for field in dataclasses.fields(cast("Any", owner.part)) if field.name == name
+        )
         value = getattr(owner.part, name)
         if owner.option.bounds is COUNT and not owner.option.traced and name != "epochs" and value != default:
             sizes[name] = value

@@ -37,9 +37,7 @@ class AdamW(Optimizer):
     """
 
     learning_rate: float = traced(1e-3, bounds=POSITIVE, help="Of Adam; where its schedule starts.")
-    adam_epsilon: float = traced(
-        1e-8, bounds=POSITIVE, help="Added to the root of Adam's second moment."
-    )
+    adam_epsilon: float = traced(1e-8, bounds=POSITIVE, help="Added to the root of Adam's second moment.")
     weight_decay: float = traced(0.0, bounds=WEIGHT, help="Decoupled weight decay; 0 is Adam.")
     clip_norm: float = traced(
         math.inf,

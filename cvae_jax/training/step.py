@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import jax
@@ -12,11 +13,11 @@ from flax import struct
 
 from cvae_jax.model import CVAE
 from cvae_jax.objectives.base import Batch, Terms
+from cvae_jax.rng import Stream, stream
 from cvae_jax.training.config import Config, at
-from cvae_jax.training.hooks import key_of
+from cvae_jax.training.hooks import Hook, key_of
 from cvae_jax.training.hparams import Hparams
 from cvae_jax.training.schedules import Time
-from cvae_jax.rng import Stream, stream
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, PyTree
@@ -150,13 +151,13 @@ def _loss(config: Config, model: CVAE, params: PyTree, batch: Batch, time: Time)
     def objective(params: PyTree, batch: Batch) -> Terms:
         return jax.tree.map(jnp.mean, config.objective.loss(model, params, batch))
 
+    def changed_by(hook: Hook, inner: Callable[[PyTree, Batch], Terms]) -> Callable[[PyTree, Batch], Terms]:
+        return lambda params, batch: hook.loss(inner, model, params, batch, time)
+
+    loss = objective
     for hook in reversed(config.all_hooks):
-        inner = objective
-
-        def objective(params: PyTree, batch: Batch, hook=hook, inner=inner) -> Terms:
-            return hook.loss(inner, model, params, batch, time)
-
-    return objective(params, batch)
+        loss = changed_by(hook, loss)
+    return loss(params, batch)
 
 
 def _update(

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cvae_jax.config import Member
 
 from cvae_jax.errors import CheckpointError
 from cvae_jax.training import checkpoints
@@ -205,8 +204,8 @@ def test_a_save_that_fails_ends_at_once_and_says_why(tmp_path):
     """In a process of its own: what hung were orbax's threads, when Python waited for them at its end."""
     program = """
 import sys, pathlib, jax.numpy as jnp
-from cvae_jax import checkpoints
-from cvae_jax.sweep import Population
+from cvae_jax.training import checkpoints
+from cvae_jax.training.population import Population
 folder = pathlib.Path(sys.argv[1])
 with checkpoints.open_manager(folder) as manager:
     checkpoints.save(manager, Population(jnp.int32(1), {"a": jnp.zeros(3)}), {})
@@ -251,7 +250,7 @@ def test_a_save_that_was_cut_short_does_not_count(tmp_path):
 
 
 def test_a_resumed_training_is_an_undisturbed_one_bit_for_bit(make_sweep, tmp_path):
-    model, h, data = make_sweep(Member(latent_dim=4), Member(latent_dim=3, seed=1, beta=2.0))
+    model, h, data = make_sweep({"latent_dim": 4}, {"latent_dim": 3, "seed": 1, "beta": 2.0})
 
     def advance(population):
         return sweep.run_steps(model, population, h, data, jnp.int32(6))

@@ -8,20 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvae_jax.config import Config, Member, require_compatible
+from cvae_jax.data.examples import on_device
 from cvae_jax.errors import SettingError
 from cvae_jax.evaluation import bounds
-from cvae_jax.hparams import hparams
 from cvae_jax.model import CVAE
-from cvae_jax.objectives.registry import negative_beta_elbo
+from cvae_jax.objectives import Batch
 from cvae_jax.training import checkpoints
 from cvae_jax.training import population as sweep
 from cvae_jax.training import step as training
+from cvae_jax.training.config import from_flat
+from cvae_jax.training.hooks import MovingAverage, UnitDropout, move_average
+from cvae_jax.training.hparams import alike, hparams, stack_hparams
 from cvae_jax.training.population import Population
+from cvae_jax.training.schedules import Time
 
-PLAIN = Member(latent_dim=3)
-ALL = Member(latent_dim=4, condition_first_epochs=0.05, dropout=0.3, ema_decay=0.9, patience=2, seed=1)
-MEMBERS = (PLAIN, ALL, Member(latent_dim=2, dropout=0.3, learning_rate=3e-3))
+PLAIN = {"latent_dim": 3}
+ALL = {
+    "latent_dim": 4, "condition_first_epochs": 0.05, "dropout": 0.3, "ema_decay": 0.9, "patience": 2.0, "seed": 1
+}  # fmt: skip
+MEMBERS = (PLAIN, ALL, {"latent_dim": 2, "dropout": 0.3, "learning_rate": 3e-3})
 PER_EPOCH = 41
 
 
@@ -31,6 +36,16 @@ def member_of(tree, index):
 
 def assert_same_bits(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def average_of(members):
+    """The moving average of stacked members, which is kept by the second hook by name."""
+    names = [type(hook).__name__ for hook in configs(*MEMBERS)[0].hooks]
+    return members.hooks[names.index("MovingAverage")]
+
+
+def configs(*members):
+    return alike([from_flat(batch_size=32, **member) for member in members])
 
 
 def assert_close(a, b):
@@ -76,13 +91,18 @@ def together(run):
 
 def test_a_sweep_without_dropout_and_averages_has_no_part_for_them(make_sweep):
     def program(**options):
-        model, stacked, _ = make_sweep(PLAIN, dataclasses.replace(PLAIN, seed=1, **options))
+        model, stacked, _ = make_sweep(PLAIN, PLAIN | {"seed": 1} | options)
         h = jax.tree.map(lambda leaf: leaf[0], stacked)
         state = jax.eval_shape(partial(training.init, model), h)
-        batch = training.Batch(jnp.zeros((32, 8, 8, 1)), jnp.zeros(32, jnp.int32))
-        step = partial(training.train_step, model, objective=negative_beta_elbo)
-        text = str(jax.make_jaxpr(step)(state, batch, h, jnp.int32(0)))
-        return text.count("random_bits"), len(jax.tree.leaves(state)), len(jax.tree.leaves(state.params))
+        key = jax.random.key(0)
+        batch = Batch(jnp.zeros((32, 8, 8, 1)), jnp.zeros(32, jnp.int32), jax.random.split(key, 32), key)
+        step = partial(training.train_step, model)
+        text = str(jax.make_jaxpr(step)(state, batch, h, Time(jnp.int32(0))))
+        return (
+            text.count("random_bits"),
+            len(jax.tree.leaves(state)),
+            len(jax.tree.leaves(state.params["params"])),
+        )
 
     draws, arrays, params = program()
     assert program(ema_decay=0.9)[:2] == (draws, arrays + params)
@@ -98,7 +118,7 @@ def test_a_member_equals_its_solo_run(run, together):
         here, there = member_of(here.members, 1), member_of(there.members, 0)
         np.testing.assert_allclose(here.sums.loss, there.sums.loss, rtol=1e-5)
     assert_close(here.params, there.params)
-    assert_close(here.average, there.average)
+    assert_close(average_of(here), average_of(there))
 
 
 def test_masks_follow_seed_and_step(together):
@@ -114,12 +134,12 @@ def test_masks_follow_seed_and_step(together):
 
 def test_one_program_serves_all_rates_decays_and_patiences(together):
     before = sweep.run_steps._cache_size()
+    names = ("condition_first_epochs", "dropout", "ema_decay", "patience")
     others = [
-        Member(latent_dim=2, condition_first_epochs=f, dropout=d, ema_decay=e, patience=p) for f, d, e, p in (
-            (0.0, 0.9, 0.0, 1.0), (2.0, 0.0, 0.999, 7.5), (5.0, 0.1, 0.5, np.inf),
-        )
-    ]  # fmt: skip
-    h = sweep.stack_hparams(others, capacity=4, steps_per_epoch=PER_EPOCH)
+        dict(zip(names, values, strict=True), latent_dim=2)
+        for values in ((0.0, 0.9, 0.0, 1.0), (2.0, 0.0, 0.999, 7.5), (5.0, 0.1, 0.5, np.inf))
+    ]
+    h = stack_hparams(configs(*others), capacity=4)
     population = sweep.init(together.model, h)
     sweep.run_steps(together.model, population, h, together.data, jnp.int32(1))
     assert sweep.run_steps._cache_size() == before
@@ -130,7 +150,7 @@ def test_one_program_serves_all_rates_decays_and_patiences(together):
 
 def test_the_average_is_numpys(together):
     decay = float(np.float32(0.9))
-    history = [member_of(p.members.params, 1) for p in together.populations[1:]]
+    history = [member_of(p.members.params["params"], 1) for p in together.populations[1:]]
     for t, population in enumerate(together.populations[1:], 1):
         weights = np.array([(1 - decay) * decay ** (t - s) for s in range(1, t + 1)]) / (1 - decay**t)
         expected = jax.tree.map(
@@ -138,7 +158,7 @@ def test_the_average_is_numpys(together):
         )
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
-            member_of(population.members.average, 1),
+            member_of(average_of(population.members), 1),
             expected,
         )
 
@@ -146,7 +166,7 @@ def test_the_average_is_numpys(together):
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.999, 0.9999999])
 def test_a_long_average_loses_no_digits(decay):
     decay = np.float32(decay)
-    move = jax.jit(training.move_average)
+    move = jax.jit(move_average)
     values = np.random.default_rng(0).normal(size=300).astype(np.float32)
     average, sums, weights = jnp.float32(1e3), 0.0, 0.0
     for t, value in enumerate(values, 1):
@@ -159,7 +179,8 @@ def test_at_decay_zero_the_average_is_the_parameters(together):
     for population in together.populations:
         for i in (0, 2):
             assert_same_bits(
-                member_of(population.members.average, i), member_of(population.members.params, i)
+                member_of(average_of(population.members), i),
+                member_of(population.members.params["params"], i),
             )
 
 
@@ -168,7 +189,7 @@ def test_at_decay_zero_the_average_is_the_parameters(together):
 
 @pytest.fixture(scope="module")
 def end_epoch(together, digits):
-    validation = bounds.on_device(digits.validation, digits.x_max)
+    validation = on_device(digits.validation, digits.x_max)
 
     def end(population, hparams=together.hparams):
         population = jax.tree.map(jnp.copy, population)
@@ -182,17 +203,16 @@ def end_epoch(together, digits):
 def test_validation_and_the_best_are_of_the_average_without_dropout(together, end_epoch, digits):
     population = together.populations[-1]
     after, _, terms = end_epoch(population)
-    examples = bounds.on_device(digits.validation, digits.x_max)
+    examples = on_device(digits.validation, digits.x_max)
     members = population.members
-    expected = bounds.summarize(
-        bounds.members_elbo_terms(together.model, members.average, examples, together.hparams.latent_mask)
-    )
+    averaged = members.params | {"params": average_of(members)}
+    expected = bounds.summarize(bounds.members_elbo_terms(together.model, averaged, examples))
     np.testing.assert_allclose(terms.rate, [e["rate"] for e in expected], rtol=1e-5)
     np.testing.assert_allclose(terms.distortion, [e["distortion"] for e in expected], rtol=1e-5)
-    assert_same_bits(after.members.best.params, members.average)
+    assert_same_bits(after.members.best.params, averaged)
     assert_same_bits(after.members.params, members.params)
     kernel = lambda params: params["params"]["decoder"]["FromLatents_0"]["kernel"]  # noqa: E731
-    assert (kernel(members.average)[1] != kernel(members.params)[1]).any()
+    assert (kernel(averaged)[1] != kernel(members.params)[1]).any()
 
 
 def ending_at(population, epoch, **fields):
@@ -202,15 +222,12 @@ def ending_at(population, epoch, **fields):
 
 
 def test_a_member_stops_when_its_patience_ends(together, end_epoch):
-    h = sweep.stack_hparams(
-        [
-            dataclasses.replace(ALL, patience=2),
-            dataclasses.replace(ALL, patience=4),
-            dataclasses.replace(ALL, patience=2, condition_first_epochs=3, warmup_epochs=2),
-        ],
-        capacity=4,
-        steps_per_epoch=PER_EPOCH,
+    members = configs(
+        ALL | {"patience": 2.0},
+        ALL | {"patience": 4.0},
+        ALL | {"patience": 2.0, "condition_first_epochs": 3.0, "warmup_epochs": 2.0},
     )
+    h = stack_hparams(members, capacity=4)
     first = together.populations[0]
     stopped = {
         epoch: end_epoch(ending_at(first, epoch), h)[0].members.stopped_epoch.tolist()
@@ -242,7 +259,7 @@ def test_a_stopped_member_is_frozen_and_leaves_the_others_alone(together):
     start = together.populations[3]
     stopped = start.replace(members=start.members.replace(stopped_epoch=jnp.array([-1, 1, -1], jnp.int32)))
     frozen, going = (together.steps(population, 3).members for population in (stopped, start))
-    for name in ("params", "average", "best", "sums"):
+    for name in ("params", "hooks", "best", "sums"):
         before, after = (member_of(getattr(members, name), 1) for members in (start.members, frozen))
         assert_same_bits(before, after)
     for i in (0, 2):
@@ -266,7 +283,7 @@ def test_it_resumes_bit_for_bit(together, tmp_path):
 def test_a_member_taken_out_has_the_shapes_of_its_solo_run(make_sweep, together):
     for i, member in enumerate(MEMBERS):
         taken = sweep.as_alone(
-            jax.tree.map(lambda leaf, i=i: leaf[i], together.populations[-1].members), member
+            jax.tree.map(lambda leaf, i=i: leaf[i], together.populations[-1].members), configs(*MEMBERS), i
         )
         model, h, _ = make_sweep(member)
         alone = jax.eval_shape(partial(training.init, model), jax.tree.map(lambda leaf: leaf[0], h))
@@ -291,19 +308,17 @@ def test_a_member_taken_out_has_the_shapes_of_its_solo_run(make_sweep, together)
 )
 def test_what_cannot_be_used_is_refused(fields, message):
     with pytest.raises(SettingError, match=message):
-        Member(**fields)
+        from_flat(**fields)
 
 
 def test_a_condition_that_comes_first_must_be_there():
     with pytest.raises(SettingError, match=r"condition_first_epochs is 1.0, expected 0 without a condition"):
-        require_compatible(Config(condition="none"), Member(condition_first_epochs=1.0))
+        from_flat(condition="none", condition_first_epochs=1.0)
 
 
 def test_unused_settings_are_not_in_the_pytree():
-    h = hparams(PLAIN, capacity=3, steps_per_epoch=1)
-    assert h.condition_first_steps is None
-    assert h.dropout is None
-    assert h.ema_decay is None
-    stacked = sweep.stack_hparams(MEMBERS, capacity=4, steps_per_epoch=1)
-    np.testing.assert_array_equal(stacked.dropout, np.float32([0, 0.3, 0.3]))
-    np.testing.assert_array_equal(stacked.ema_decay, np.float32([0, 0.9, 0]))
+    assert hparams(from_flat(**PLAIN), capacity=3).config.hooks == ()
+    stacked = stack_hparams(configs(*MEMBERS), capacity=4)
+    by_type = {type(hook): hook for hook in stacked.config.hooks}
+    np.testing.assert_array_equal(by_type[UnitDropout].dropout, np.float32([0, 0.3, 0.3]))
+    np.testing.assert_array_equal(by_type[MovingAverage].ema_decay, np.float32([0, 0.9, 0]))
