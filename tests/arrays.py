@@ -1,5 +1,7 @@
 """Small datasets for tests: arrays, and how they are loaded; and parameters that take no compiling."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,14 @@ rng = np.random.default_rng(0)
 
 
 def load(
-    dataset, *, condition=None, likelihood="bernoulli", batch_size=8, data_dir=None, cache_dir=None, **fields
+    dataset,
+    *,
+    condition=None,
+    likelihood="bernoulli",
+    batch_size=8,
+    data_dir=None,
+    cache_dir=Path(),
+    **fields,
 ):
     """A dataset as training takes it; conditions by name, with commas between, and `none` for none."""
     names = [] if condition in (None, "none") else condition.split(",")

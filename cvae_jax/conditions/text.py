@@ -246,7 +246,7 @@ class TextEncoder(nn.Module):
         return Dense(self.width, dtype=self.dtype)(nn.silu(Dense(2 * self.width, dtype=self.dtype)(h)))
 
 
-def _windows(h: Shaped[Array, "b l f"], span: int) -> Shaped[Array, "b l span*f"]:
+def _windows(h: Shaped[Array, "b l f"], span: int) -> Shaped[Array, "b l g"]:
     """The span around each position, side by side, zeros beyond the ends."""
     around = jnp.pad(h, ((0, 0), (span // 2, span // 2), (0, 0)))
     return jnp.concatenate([around[:, i : i + h.shape[1]] for i in range(span)], axis=-1)
