@@ -18,7 +18,7 @@ from arrays import labels, load, pixels
 from cvae_jax.training import loader, population
 from cvae_jax.training.config import from_flat
 from cvae_jax.training.hparams import stack_hparams
-from experiments import cli, tasks
+from experiments import caching, tasks
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # A GPU would round the factors of a matrix product to TF32.
