@@ -21,6 +21,7 @@ from cvae_jax.nn.dropout import Dropout
 from cvae_jax.nn.embedding import ByClass, Embedding, Embeddings, MaskedCondition, mask_embedding
 from cvae_jax.nn.latent import Gaussian, ToLatents, log_density, masked
 from cvae_jax.priors.base import Prior, PriorContext
+from cvae_jax.rng import root_key
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Key, PyTree
@@ -242,7 +243,7 @@ class _Modules(nn.Module):
         """Set the latents in use, and call every part once: for `init`."""
         self.mask.value = latent_mask
         embedded = self.embed(c)
-        inference = self.infer(x, embedded, jax.random.split(jax.random.key(0), x.shape[0]))
+        inference = self.infer(x, embedded, jax.random.split(root_key(0), x.shape[0]))
         return inference, self.decode(inference.z, embedded)
 
     def embed(self, c: PyTree) -> Embeddings:

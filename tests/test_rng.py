@@ -14,7 +14,7 @@ from cvae_jax.training.config import Config, from_flat
 from cvae_jax.training.hparams import hparams
 from cvae_jax.training.run import Run
 from cvae_jax.training.workdir import claim, read_run
-from experiments import cli
+from experiments import caching
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [
@@ -73,7 +73,7 @@ def test_scripts_set_what_the_environment_would_change(set_jax, monkeypatch):
     expected = jax.random.key_data(root_key(5)).tolist()
     for name, value in OTHER.items():
         set_jax(name, value)
-    monkeypatch.setattr(cli.flags, "FLAGS", SimpleNamespace(cache_dir="cache", compilation_cache=False))
+    monkeypatch.setattr(caching.flags, "FLAGS", SimpleNamespace(cache_dir="cache", compilation_cache=False))
     caching.use()
     assert jax.random.key_data(root_key(5)).tolist() == expected
 

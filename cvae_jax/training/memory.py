@@ -18,6 +18,7 @@ from cvae_jax.errors import SettingError
 from cvae_jax.model import CVAE
 from cvae_jax.objectives.base import Batch
 from cvae_jax.options import COUNT
+from cvae_jax.rng import root_key
 from cvae_jax.training import step as training
 from cvae_jax.training.config import Config, owners
 from cvae_jax.training.hparams import Hparams, alike, hparams
@@ -87,7 +88,7 @@ def member_bytes(model: CVAE, members: Sequence[Config]) -> int:
     def blank_batch() -> Batch:
         x = jnp.zeros((size, *model.shape))
         c = None if model.condition is None else jax.tree.map(jnp.asarray, model.condition.blank(size))
-        key = jax.random.key(0, impl="threefry2x32")
+        key = root_key(0)
         keys = jax.random.split(key, size)
         return Batch(x, c, keys, key, c if alternative else None, num_examples=size)
 
