@@ -4,29 +4,29 @@ import jax
 import numpy as np
 import pytest
 
-from cvae_jax.config import Config, Member
-from experiments import loop
+from cvae_jax.training import loop
+from cvae_jax.training.config import from_flat
 from cvae_jax.training.logs import read_metrics
 from cvae_jax.training.run import Run
+from cvae_jax.training.session import open_session
 from cvae_jax.training.workdir import claim, write_json
+from experiments.progress import Progress
 from experiments.workdir import finished_rows
 
 # Alike in all else, so that the second stops later.
-STOPPING = tuple(
-    Member(latent_dim=4, learning_rate=0.01, dropout=0.1, ema_decay=0.5, patience=patience)
-    for patience in (1, 3)
-)
+PATIENCES = (1.0, 3.0)
 
 
 def assert_same_bits(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def a_run(**config):
-    return Run(
-        kind="sweep", config=Config(**config), members=STOPPING, members_per_program=2, data_dir=None,
-        checkpoint_every=1000,
-    )  # fmt: skip
+def a_run(**options):
+    members = tuple(
+        from_flat(latent_dim=4, learning_rate=0.01, dropout=0.1, ema_decay=0.5, patience=patience, **options)
+        for patience in PATIENCES
+    )
+    return Run("sweep", members, members_per_program=2, checkpoint_every=1000)
 
 
 @pytest.fixture
@@ -34,7 +34,8 @@ def train(cache_dir):
     def train(run, workdir):
         claim(workdir, run)
         session = open_session(run, cache_dir)
-        return loop.train(session, session.parts[0], workdir)[0]
+        (part,) = session.parts
+        return loop.train(session, part, workdir, [Progress(session, part)])[0]
 
     return train
 
@@ -51,7 +52,7 @@ def test_a_run_ends_when_no_member_trains_on(train, tmp_path, capsys):
         losses = [record["validation"]["loss"] for record in records if record["member"] == i]
         assert len(losses) == stopped[i]
         assert int(population.members.best.epoch[i]) == np.argmin(losses) + 1
-        assert stopped[i] == np.argmin(losses) + 1 + STOPPING[i].patience
+        assert stopped[i] == np.argmin(losses) + 1 + PATIENCES[i]
         assert population.members.best.loss[i] == np.float32(min(losses))
 
     # Interrupted after an epoch in which one had stopped, it goes on to the same bits.
