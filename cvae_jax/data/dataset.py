@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
 
-from cvae_jax.conditions import Condition, Label
+from cvae_jax.conditions import Condition, Label, Several
 from cvae_jax.errors import DataError
 
 if TYPE_CHECKING:
@@ -66,6 +66,106 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True)
+class Scaling:
+    """How one condition of numbers is standardized: less the mean, over the deviation.
+
+    Attributes:
+      kept: columns of a vector that vary; None for all numbers of a spectrogram.
+      mean, deviation: of those columns, or of all numbers.
+    """
+
+    kept: tuple[int, ...] | None
+    mean: np.ndarray
+    deviation: np.ndarray
+
+    def of(self, c: np.ndarray) -> np.ndarray:
+        """The standardized condition, float32."""
+        some = c if self.kept is None else c[:, list(self.kept)]
+        return ((some - self.mean) / self.deviation).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What a trained model has to know of the data it was trained on.
+
+    Attributes:
+      name: what a person calls the dataset.
+      shape: height, width and channels of x.
+      x_max, condition, names, checksums, scalings: as of `Dataset`.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    x_max: float
+    condition: Condition | None
+    names: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ()
+    checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    scalings: Mapping[str, Scaling] = dataclasses.field(default_factory=dict)
+
+    @property
+    def levels(self) -> int:
+        """Number of values of a whole-number pixel."""
+        return round(self.x_max) + 1
+
+    def pixels(self, x: Any) -> Float[np.ndarray, "n H W C"]:
+        """Images as the model takes them: float32, whole numbers over `x_max`.
+
+        Args:
+          x: shape (n, H, W, C), without C where it is 1.
+
+        Raises:
+          DataError: if they have another shape.
+        """
+        x = np.asarray(x)
+        if x.shape[1:] == self.shape[:2] and self.shape[2] == 1:
+            x = x[..., None]
+        if x.ndim != 4 or x.shape[1:] != self.shape:
+            raise DataError(f"x has shape {x.shape}, expected (n, {', '.join(map(str, self.shape))})")
+        return unit(x, self.x_max) if np.issubdtype(x.dtype, np.integer) else x.astype(np.float32)
+
+    def conditions(self, c: Any) -> Any:
+        """Conditions as the model takes them, from values as they were in the data.
+
+        Args:
+          c: values with a leading axis; of classes with names also these; of several conditions a dictionary.
+
+        Raises:
+          DataError: if they cannot be of this condition: an unknown class, another shape.
+        """
+        if self.condition is None:
+            raise DataError("c holds conditions, expected None: the model was trained without a condition")
+        if not isinstance(self.condition, Several):
+            return self._one("", self.condition, c, self.names)
+        if not isinstance(c, Mapping) or c.keys() != dict(self.condition.parts).keys():
+            found = ", ".join(c) if isinstance(c, Mapping) else type(c).__name__
+            expected = ", ".join(name for name, _ in self.condition.parts)
+            raise DataError(f"c is {found}, expected a dictionary of {expected}")
+        names = self.names if isinstance(self.names, Mapping) else {}
+        return {
+            name: self._one(name, part, c[name], names.get(name, ())) for name, part in self.condition.parts
+        }
+
+    def _one(self, name: str, condition: Condition, raw: Any, names: Any) -> Any:
+        """The values of one condition."""
+        raw = np.asarray(raw)
+        if isinstance(condition, Label) and raw.dtype.kind in "US":
+            unknown = sorted(set(raw.tolist()) - set(names))
+            if unknown:
+                raise DataError(f"c has the class {unknown[0]!r}, expected one of {', '.join(names)}")
+            raw = np.array([names.index(each) for each in raw.tolist()])
+        scaling = self.scalings.get(name)
+        if scaling is not None and scaling.kept is not None and raw.ndim == 1:
+            raw = raw[:, None]
+        where = f"c: {name}: " if name else "c: "
+        try:
+            if scaling is not None:
+                raw = scaling.of(raw)
+            return condition.of_data(raw)[1]
+        except (DataError, IndexError) as error:
+            raise DataError(f"{where}{error}") from None
+
+
+@dataclasses.dataclass(frozen=True)
 class Dataset:
     """A dataset's three splits.
 
@@ -78,6 +178,7 @@ class Dataset:
         conditions a dictionary of these.
       factor_names: what a person calls each column of the splits' `factors`; empty where they have none.
       checksums: of each split's arrays as they were read, by its name; empty where nobody compares them.
+      scalings: how conditions were standardized, by name; "" of a condition that is the only one.
     """
 
     name: str
@@ -89,6 +190,14 @@ class Dataset:
     names: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ()
     factor_names: tuple[str, ...] = ()
     checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    scalings: Mapping[str, Scaling] = dataclasses.field(default_factory=dict)
+
+    @property
+    def description(self) -> Description:
+        """What a trained model has to know of its data."""
+        return Description(
+            self.name, self.shape, self.x_max, self.condition, self.names, self.checksums, self.scalings
+        )
 
     @property
     def splits(self) -> dict[str, Split]:

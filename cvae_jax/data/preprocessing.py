@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cvae_jax.conditions import Audio, Several, Vector
-from cvae_jax.data.dataset import Dataset
+from cvae_jax.conditions import Audio, Condition, Several, Vector
+from cvae_jax.data.dataset import Dataset, Scaling
 from cvae_jax.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,11 +35,14 @@ def standardized(dataset: Dataset) -> Dataset:
     several = isinstance(condition, Several)
     parts = condition.parts if isinstance(condition, Several) else (("", condition),)
     every = [c for split in dataset.splits.values() for c in (split.c, split.alternative) if c is not None]
-    scalings: dict[str, _Scaling] = {}
+    bound: dict[str, Condition] = {}
+    scalings: dict[str, Scaling] = {}
     for name, part in parts:
         if isinstance(part, Vector | Audio):
             where = f"{dataset.name}: {f'the condition {name}' if several else 'the condition'}"
-            scalings[name] = _scaling(part, [c[name] if isinstance(c, dict) else c for c in every], where)
+            bound[name], scalings[name] = _scaling(
+                part, [c[name] if isinstance(c, dict) else c for c in every], where
+            )
     if not scalings:
         return dataset
 
@@ -59,38 +62,22 @@ def standardized(dataset: Dataset) -> Dataset:
         for name, split in dataset.splits.items()
     }
     if isinstance(condition, Several):
-        changed = tuple((name, scalings[name].condition if name in scalings else part)
-                        for name, part in condition.parts)  # fmt: skip
-        return dataclasses.replace(dataset, condition=Several(changed), **splits)
-    return dataclasses.replace(dataset, condition=scalings[""].condition, **splits)
+        condition = Several(tuple((name, bound.get(name, part)) for name, part in condition.parts))
+    else:
+        condition = bound[""]
+    return dataclasses.replace(dataset, condition=condition, scalings=scalings, **splits)
 
 
-class _Scaling(NamedTuple):
-    """How one condition is standardized.
-
-    Attributes:
-      condition: what comes out.
-      kept: columns that vary, of a vector.
-      mean, deviation: of those columns, or of all of a spectrogram.
-    """
-
-    condition: Vector | Audio
-    kept: np.ndarray | slice
-    mean: np.ndarray
-    deviation: np.ndarray
-
-    def of(self, c: np.ndarray) -> np.ndarray:
-        return ((c[:, self.kept] - self.mean) / self.deviation).astype(np.float32)
-
-
-def _scaling(condition: Vector | Audio, arrays: Sequence[np.ndarray], where: str) -> _Scaling:
-    """The scaling of one condition, from its arrays of all splits, that of train first."""
+def _scaling(
+    condition: Vector | Audio, arrays: Sequence[np.ndarray], where: str
+) -> tuple[Vector | Audio, Scaling]:
+    """A condition as it is standardized, and how, from its arrays of all splits, that of train first."""
     train = arrays[0]
     if isinstance(condition, Audio):
         mean, deviation = train.mean(), train.std()
         if deviation <= _LEAST_VARIATION * max(float(np.abs(array).max()) for array in arrays):
             raise DataError(f"{where} is constant in the training split, expected spectrograms that differ")
-        return _Scaling(condition, slice(None), mean, deviation)
+        return condition, Scaling(None, mean, deviation)
     mean, deviation = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
     largest = np.max([np.abs(array).max(axis=0) for array in arrays], axis=0)
     varies = deviation > _LEAST_VARIATION * largest
@@ -106,4 +93,4 @@ def _scaling(condition: Vector | Audio, arrays: Sequence[np.ndarray], where: str
             f"{where}: column {some}{more} of {condition.size} is constant in the training split, or nearly: left out",
             stacklevel=2,
         )
-    return _Scaling(Vector(len(kept)), kept, mean[kept], deviation[kept])
+    return Vector(len(kept)), Scaling(tuple(kept.tolist()), mean[kept], deviation[kept])

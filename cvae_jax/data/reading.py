@@ -81,12 +81,27 @@ def load(
     Raises:
       DataError: if there is no such dataset, it is not prepared, or its arrays cannot be used.
     """
+    dataset = read(data, condition, data_dir=data_dir, cache_dir=cache_dir)
+    return prepared(dataset, data, condition, likelihood, batch_size)
+
+
+def read(
+    data: Data,
+    condition: tuple[Condition, ...] | None,
+    *,
+    data_dir: Path | None,
+    cache_dir: Path,
+) -> Dataset:
+    """Read a dataset, with checksums of what was read; arguments as of `load`.
+
+    Raises:
+      DataError: if there is no such dataset, it is not prepared, or its arrays cannot be read.
+    """
     dataset = _read(data, condition, data_dir, cache_dir)
     # Pixels that are drawn here are left out: another processor may round a few of them otherwise.
     source = DATASETS.get(data.dataset)
     sums = checksums(dataset, pixels=source is None or source.tfds is not None)
-    dataset = dataclasses.replace(dataset, checksums=sums)
-    return prepared(dataset, data, condition, likelihood, batch_size)
+    return dataclasses.replace(dataset, checksums=sums)
 
 
 def prepared(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 
@@ -56,6 +56,10 @@ class Network(Part):
           dtype: of the matrix products.
         """
         raise NotImplementedError
+
+    def adapted(self, model: Any) -> Any:
+        """The model that this network is of: the CVAE itself, or another one with its methods, as of several levels."""
+        return model
 
     def modules(
         self, shape: Shape, output: Shape, condition: Condition | None, copies: int, dtype: DTypeLike

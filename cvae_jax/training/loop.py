@@ -22,7 +22,14 @@ from cvae_jax.training import checkpoints, devices, loader
 from cvae_jax.training import population as sweep
 from cvae_jax.training.logs import Logger, Loggers, MetricsLog, epoch_records
 from cvae_jax.training.population import Population
-from cvae_jax.training.session import Part, Session, abstract_population, diverged, origin_of
+from cvae_jax.training.session import (
+    Part,
+    Session,
+    abstract_population,
+    checkpoint_dir,
+    diverged,
+    origin_of,
+)
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
@@ -52,7 +59,9 @@ def train(
     with contextlib.ExitStack() as stack:
         store = _Store(session, part)
         if workdir is not None:
-            manager = stack.enter_context(checkpoints.open_manager(session.checkpoint_dir(workdir, part)))
+            manager = stack.enter_context(
+                checkpoints.open_manager(checkpoint_dir(session.run, part, workdir))
+            )
             store = dataclasses.replace(store, manager=manager, signalled=stack.enter_context(_signals()))
         population = store.population()
         step, before = int(population.step), []

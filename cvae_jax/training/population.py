@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from cvae_jax.data.dataset import Dataset
+from cvae_jax.data.dataset import Dataset, Description
 from cvae_jax.data.examples import Examples
 from cvae_jax.errors import SettingError
 from cvae_jax.model import CVAE
@@ -60,27 +60,33 @@ def build_model(members: Sequence[Config], dataset: Dataset) -> CVAE:
                 f"{type(hook).__name__} needs alternative conditions, expected none with the dataset {dataset.name}: "
                 "an .npz has them as c_alternative_train"
             )
-    # The data of a plain VAE may keep their conditions, for evaluation by class.
-    condition = None if config.condition == () else dataset.condition
-    if condition is None:
-        require_without_condition(config)
     per_epoch = len(dataset.train) // config.batch_size
     if config.epochs * per_epoch > LARGEST_INT:
         raise SettingError(
             f"epochs is {config.epochs}, expected at most {LARGEST_INT // per_epoch} of {per_epoch} steps each"
         )
+    return model_of(members, dataset.description)
+
+
+def model_of(members: Sequence[Config], data: Description) -> CVAE:
+    """The model of members that are trained on data of this description."""
+    config = alike(members)[0]
+    # The data of a plain VAE may keep their conditions, for evaluation by class.
+    condition = None if config.condition == () else data.condition
+    if condition is None:
+        require_without_condition(config)
     model = CVAE(
         config.network,
-        config.likelihood.of_levels(dataset.levels),
+        config.likelihood.of_levels(data.levels),
         config.prior,
         condition,
-        shape=dataset.shape,
+        shape=data.shape,
         capacity=max(member.latent_dim for member in members),
         film=config.conditioning == "film",
         share_condition=config.share_condition,
         compute_dtype=config.compute_dtype,
     )
-    return config.objective.adapted(model)
+    return config.objective.adapted(config.network.adapted(model))
 
 
 @partial(jax.jit, static_argnames="model")

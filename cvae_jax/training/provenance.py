@@ -10,18 +10,18 @@ from typing import Any
 import jax
 
 import cvae_jax
-from cvae_jax.data.dataset import Dataset
+from cvae_jax.data.dataset import Dataset, Description
 from cvae_jax.errors import UserError
 from cvae_jax.training import checkpoints
 from cvae_jax.training.run import Run, differences, run_from_record, run_to_record
 
 
-def record(run: Run, dataset: Dataset) -> dict[str, Any]:
+def record(run: Run, dataset: Dataset | Description) -> dict[str, Any]:
     """What is saved beside the members of a run."""
     return {"run": run_to_record(run), "data": dict(dataset.checksums), "versions": _versions()}
 
 
-def require_same(workdir: Path, run: Run, dataset: Dataset) -> bool:
+def require_same(workdir: Path, run: Run, dataset: Dataset | Description) -> bool:
     """Refuse to train on from checkpoints of another run, or on other data.
 
     Args:
@@ -57,7 +57,9 @@ def require_same(workdir: Path, run: Run, dataset: Dataset) -> bool:
     return found
 
 
-def require_readable(checkpoint: checkpoints.Checkpoint, workdir: Path, run: Run, dataset: Dataset) -> None:
+def require_readable(
+    checkpoint: checkpoints.Checkpoint, workdir: Path, run: Run, dataset: Dataset | Description
+) -> None:
     """Refuse to look at a checkpoint of another run than `config.json` describes.
 
     Raises:
@@ -79,7 +81,7 @@ def _require_same_settings(what: str, saved: Mapping[str, Any], run: Run) -> Non
         )
 
 
-def _changed(saved: Mapping[str, Any], run: Run, dataset: Dataset) -> str:
+def _changed(saved: Mapping[str, Any], run: Run, dataset: Dataset | Description) -> str:
     """Which splits are not those that a checkpoint records, in words; empty if none."""
     found = dataset.checksums
     changed = [name for name, before in saved["data"].items() if found[name] != before]

@@ -37,15 +37,15 @@ def to_record(config: Config) -> dict[str, Any]:
     if config.condition is None:
         record["condition"] = None
     else:
-        record["condition"] = [_named(CONDITIONS, condition) for condition in config.condition]
-    record |= {kind: _named(table, getattr(config, kind)) for kind, table in TABLES.items()}
+        record["condition"] = [part_to_record(CONDITIONS, condition) for condition in config.condition]
+    record |= {kind: part_to_record(table, getattr(config, kind)) for kind, table in TABLES.items()}
     record["schedules"] = [_fields(scheduled) for scheduled in config.schedules]
-    record["hooks"] = [_named(HOOKS, hook) for hook in config.hooks]
+    record["hooks"] = [part_to_record(HOOKS, hook) for hook in config.hooks]
     return record | {name: plain(getattr(config, name), name) for name in options_of(Config)}
 
 
-def _named(table: Table, part: Part) -> dict[str, Any]:
-    """A part with its name."""
+def part_to_record(table: Table, part: Part) -> dict[str, Any]:
+    """A part as JSON holds it: its name, and its options."""
     return {"name": table.name_of(part), **_fields(part)}
 
 
@@ -68,7 +68,7 @@ def plain(value: Any, name: str) -> Any:
     if isinstance(value, tuple):
         return [plain(each, name) for each in value]
     if isinstance(value, Part):
-        return {"kind": value.kind, **_named(_TABLES[value.kind], value)}
+        return {"kind": value.kind, **part_to_record(_TABLES[value.kind], value)}
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, numbers.Integral):
@@ -121,6 +121,15 @@ def config_from_record(record: Any, where: str) -> Config:
         return Config(**fields)
     except SettingError as error:
         raise SettingError(f"{where}: {error}") from None
+
+
+def part_from_record(table: Table, found: Any, where: str) -> Any:
+    """The part of a record that `part_to_record` made.
+
+    Raises:
+      SettingError: naming the place and the key.
+    """
+    return _part_of(table, found, where, table.kind)
 
 
 def items_of(record: Mapping[str, Any], key: str, where: str) -> list[tuple[str, Any]]:

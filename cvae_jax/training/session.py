@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cvae_jax.data import reading
-from cvae_jax.data.dataset import Dataset
+from cvae_jax.data.dataset import Dataset, Description
 from cvae_jax.errors import UserError
 from cvae_jax.model import CVAE
 from cvae_jax.training import checkpoints, devices, loader, memory, provenance
@@ -75,11 +75,6 @@ class Session:
         """The part that a member trains in."""
         return self.parts[member // self.run.members_per_program]
 
-    def checkpoint_dir(self, workdir: Path, part: Part) -> Path:
-        """Where a part's checkpoints are."""
-        folder = workdir / "checkpoints"
-        return folder if len(self.parts) == 1 else folder / f"part-{part.index}"
-
 
 def open_session(run: Run, cache: Path) -> Session:
     """Load a run's dataset and build its model.
@@ -125,6 +120,11 @@ def new_session(run: Run, dataset: Dataset) -> Session:
     model = sweep.build_model(run.members, dataset)
     memory.require_room(model, run.members, run.members_per_program)
     mesh = devices.make_mesh(run.members_per_program, run.config.batch_size)
+    return Session(run, dataset, model, mesh, parts_of(run, model, mesh))
+
+
+def parts_of(run: Run, model: CVAE, mesh: Mesh) -> tuple[Part, ...]:
+    """The members of a run, as many at a time as train together."""
     size = devices.padded(run.members_per_program, mesh)
     every = stack_hparams(run.members, capacity=model.capacity)
     parts = []
@@ -133,7 +133,7 @@ def new_session(run: Run, dataset: Dataset) -> Session:
         rows = np.minimum(np.arange(first, first + size), numbers[-1])
         hparams = jax.tree.map(lambda leaf, rows=rows: leaf[rows], every)
         parts.append(Part(len(parts), numbers, size, devices.by_member(hparams, mesh)))
-    return Session(run, dataset, model, mesh, tuple(parts))
+    return tuple(parts)
 
 
 def abstract_population(session: Session, part: Part) -> Population:
@@ -147,7 +147,19 @@ def origin_of(session: Session) -> dict[str, Any]:
 
 
 def load_population(session: Session, part: Part, workdir: Path) -> Population:
+    """The latest checkpoint of a part, see `load_part`."""
+    return load_part(session.run, session.model, part, workdir, session.dataset.description)
+
+
+def load_part(run: Run, model: CVAE, part: Part, workdir: Path, data: Description) -> Population:
     """The latest checkpoint of a part.
+
+    Args:
+      run: that the workdir records.
+      model: of the run.
+      part: some of its members.
+      workdir: the folder.
+      data: that the run is to have been trained on.
 
     Raises:
       UserError: if there is none, or it is of another run.
@@ -155,15 +167,22 @@ def load_population(session: Session, part: Part, workdir: Path) -> Population:
     Warns:
       UserWarning: if the data are not those it was trained on.
     """
-    folder = session.checkpoint_dir(workdir, part)
+    folder = checkpoint_dir(run, part, workdir)
     checkpoint = None
     if folder.exists():
+        like = jax.eval_shape(lambda hparams: sweep.init(model, hparams), part.hparams)
         with checkpoints.open_manager(folder, read_only=True) as manager:
-            checkpoint = checkpoints.restore(manager, abstract_population(session, part))
+            checkpoint = checkpoints.restore(manager, like)
     if checkpoint is None:
         raise UserError(f"{workdir} holds no checkpoint yet, expected one in {folder}")
-    provenance.require_readable(checkpoint, workdir, session.run, session.dataset)
+    provenance.require_readable(checkpoint, workdir, run, data)
     return checkpoint.population
+
+
+def checkpoint_dir(run: Run, part: Part, workdir: Path) -> Path:
+    """Where a part's checkpoints are."""
+    folder = workdir / "checkpoints"
+    return folder if run.members_per_program >= len(run.members) else folder / f"part-{part.index}"
 
 
 @dataclasses.dataclass(frozen=True)
