@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from cvae_jax.config import ComputeDtype, Config, Member, NetworkName
 
 from benchmarks.gpu_timing import BATCH_SIZE, DTYPES, LATENT_DIM, Record, measure, say
 from benchmarks.workers import synthetic_data
@@ -21,6 +20,8 @@ from cvae_jax.data.dataset import Dataset, Split
 from cvae_jax.rng import root_key
 from cvae_jax.training import loader
 from cvae_jax.training import population as sweep
+from cvae_jax.training.config import from_flat, replace
+from cvae_jax.training.hparams import stack_hparams
 
 _COMPILERS = 4  # programs that are compiled at a time, all before the first is measured
 _FIRST = (1, 64)  # numbers of members that are measured before the others, should time run out
@@ -62,15 +63,10 @@ class Programs(NamedTuple):
 
 def jax_programs(data: Any, dataset: Any, network: str, dtype: str, num_members: int) -> Programs:
     """Compile the programs of one configuration."""
-    config = Config(
-        network=cast("NetworkName", network),
-        compute_dtype=cast("ComputeDtype", dtype),
-        batch_size=BATCH_SIZE,
-    )
-    members = [Member(latent_dim=LATENT_DIM, beta=1 + i / num_members, seed=i) for i in range(num_members)]
-    model = sweep.build_model(config, dataset, members)
-    per_epoch = loader.steps_per_epoch(config, dataset)
-    hparams = sweep.stack_hparams(members, capacity=model.capacity, steps_per_epoch=per_epoch)
+    config = from_flat(network=network, compute_dtype=dtype, batch_size=BATCH_SIZE, latent_dim=LATENT_DIM)
+    members = [replace(config, beta=1 + i / num_members, seed=i) for i in range(num_members)]
+    model = sweep.build_model(members, dataset)
+    hparams = stack_hparams(members, capacity=model.capacity)
     start = time.perf_counter()
     init = sweep.init.lower(model, hparams).compile()
     population = jax.eval_shape(partial(sweep.init, model), hparams)
@@ -119,8 +115,8 @@ def measure_jax(
     )
     say(peaks=jax_peaks(on_gpu))
     split = Split(*synthetic_data())
-    dataset = Dataset("synthetic", split, split, split, 255.0, Label(10), tuple(map(str, range(10))))
-    data = loader.training_data(Config(), dataset)
+    dataset = Dataset("synthetic", split, split, split, 255.0, Label(10))
+    data = loader.training_data(from_flat(), dataset)
     per_epoch = len(split) // BATCH_SIZE
     first = sorted(sizes, key=lambda size: (size not in _FIRST, size))
     asked = list(itertools.product(first, networks, dtypes))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from cvae_jax.config import Config, Member, NetworkName
 
 from cvae_jax.conditions import Label
 from cvae_jax.data.dataset import Dataset, Split
 from cvae_jax.training import loader, population
+from cvae_jax.training.config import from_flat, replace
+from cvae_jax.training.grid import Settings
+from cvae_jax.training.hparams import stack_hparams
 
 if TYPE_CHECKING:
     from jaxtyping import Int, UInt8
@@ -27,17 +29,16 @@ class Training:
         network: str,
         x: UInt8[np.ndarray, "n H W C"],
         c: Int[np.ndarray, " n"],
-        members: Sequence[Member] = (Member(latent_dim=20),),
+        settings: Sequence[Settings] = ({"latent_dim": 20},),
     ) -> None:
         """Initialize all members, 128 examples to a batch."""
-        config = Config(network=cast("NetworkName", network))
+        config = from_flat(network=network)
+        members = [replace(config, **each) for each in settings]
         split = Split(x, c)
-        dataset = Dataset("synthetic", split, split, split, 255.0, Label(10), tuple(map(str, range(10))))
+        dataset = Dataset("synthetic", split, split, split, 255.0, Label(10))
         self.steps_per_epoch = loader.steps_per_epoch(config, dataset)
-        self.model = population.build_model(config, dataset, members)
-        self.hparams = population.stack_hparams(
-            members, capacity=self.model.capacity, steps_per_epoch=self.steps_per_epoch
-        )
+        self.model = population.build_model(members, dataset)
+        self.hparams = stack_hparams(members, capacity=self.model.capacity)
         self.data = loader.training_data(config, dataset)
         self.population = population.init(self.model, self.hparams)
         self.order = loader.epoch_order(self.data, jnp.int32(0))
@@ -45,7 +46,7 @@ class Training:
     @property
     def num_params(self) -> int:
         """Of one member."""
-        return sum(leaf[0].size for leaf in jax.tree.leaves(self.population.members.params))
+        return sum(leaf[0].size for leaf in jax.tree.leaves(self.population.members.params["params"]))
 
     def run(self, num_steps: int) -> None:
         """Train for some steps, one call for each epoch they reach into; as in a training, its order is drawn once."""

@@ -12,7 +12,6 @@ import torch  # pyright: ignore[reportMissingImports]
 from torch import Tensor, nn  # pyright: ignore[reportMissingImports]
 
 from benchmarks import jax_cvae, torch_cvae
-from cvae_jax.config import Member
 from cvae_jax.losses import bernoulli_log_likelihood, standard_normal_kl
 
 TOLERANCE = 1e-4  # of each array's largest magnitude
@@ -91,10 +90,9 @@ def _require_close(what: str, a: np.ndarray, b: np.ndarray) -> None:
 
 
 def _our_loss(model, params, x, c, noise):
-    mask = jnp.ones(model.capacity, bool)
-    q = model.apply(params, x, c, mask, method="encode")
+    q = model.encode(params, x, c)
     z = q.mean + jnp.exp(0.5 * q.logvar) * noise
-    logits = model.apply(params, z, c, mask, method="decode")
+    logits = model.decode(params, z, c)
     distortion = -jax.vmap(bernoulli_log_likelihood)(logits, x)
     rate = jax.vmap(standard_normal_kl)(q.mean, q.logvar)
     return jnp.mean(distortion + rate), (q.mean, q.logvar, z, logits)
@@ -107,19 +105,22 @@ def check(network: str) -> None:
     c = rng.integers(0, 10, 128, dtype=np.int32)
     noise = rng.standard_normal((128, 20), dtype=np.float32)
 
-    training = jax_cvae.Training(network, (255 * x).astype(np.uint8), c, [Member(latent_dim=20)])
+    training = jax_cvae.Training(network, (255 * x).astype(np.uint8), c, [{"latent_dim": 20}])
     params = jax.tree.map(lambda a: a[0], training.population.members.params)
     model = torch_cvae.CVAE(network)
     for count in (training.num_params, sum(p.numel() for p in model.parameters())):
         assert count == torch_cvae.NUM_PARAMS[network], count
 
     # Away from the start, where every bias is zero.
-    leaves, structure = jax.tree.flatten(params)
+    trained, fixed = params["params"], {name: v for name, v in params.items() if name != "params"}
+    leaves, structure = jax.tree.flatten(trained)
     leaves = [a + 0.05 * rng.standard_normal(a.shape, dtype=np.float32) for a in leaves]
-    params = jax.tree.unflatten(structure, leaves)
+    params = {"params": jax.tree.unflatten(structure, leaves)}
     model.load_state_dict(torch_arrays(model, network, params))
 
-    grad = jax.jit(jax.value_and_grad(lambda p: _our_loss(training.model, p, x, c, noise), has_aux=True))
+    grad = jax.jit(
+        jax.value_and_grad(lambda p: _our_loss(training.model, p | fixed, x, c, noise), has_aux=True)
+    )
     (loss, (mean, logvar, z, logits)), gradient = grad(params)
 
     tx, tc = torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(c)

@@ -19,13 +19,14 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
-from cvae_jax.config import Config, Member
-from cvae_jax.data import reading
 from cvae_jax.errors import SettingError
+from cvae_jax.files import cache_dir
 from cvae_jax.training import loader, memory
 from cvae_jax.training import population as sweep
+from cvae_jax.training.config import Config, replace
 from cvae_jax.training.grid import grid
-from experiments.cli import cache_dir
+from cvae_jax.training.hparams import stack_hparams
+from cvae_jax.training.session import load_dataset
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer(
@@ -62,7 +63,7 @@ def whole_processes(epochs: int, num_processes: int) -> dict[str, float]:
         picked = members[:: max(1, len(members) // num_processes)][:num_processes]
         alone = []
         for i, member in enumerate(picked):
-            settings = [f"--{name}={getattr(member, name):g}" for name in AXES]
+            settings = [f"--{name}={member[name]:g}" for name in AXES]
             alone.append(seconds_of("experiments.train", *settings, *common, f"--workdir={folder}/{i}"))
     return {
         "sweep_seconds": together,
@@ -76,7 +77,7 @@ def torch_seconds(epochs: int) -> float:
     """PyTorch eager, all members one after another in one process."""
     from benchmarks.torch_cvae import Training, train_one_after_another
 
-    digits = reading.load(Config(), data_dir=None, cache_dir=cache_dir())
+    digits = load_dataset(Config(), None, cache_dir())
     train = digits.train
     trainings = [
         Training(
@@ -84,9 +85,7 @@ def torch_seconds(epochs: int) -> float:
             train.x,
             train.labels,
             x_max=digits.x_max,
-            latent_dim=m.latent_dim,
-            beta=m.beta,
-            seed=m.seed,
+            **m,
         )
         for m in grid(**AXES)
     ]
@@ -96,10 +95,10 @@ def torch_seconds(epochs: int) -> float:
 def program(num_members: int) -> tuple[Any, ...]:
     """Model, population, settings and data of members on digits, nothing of which is still being computed."""
     config = Config()
-    dataset = reading.load(config, data_dir=None, cache_dir=cache_dir())
-    members = [Member(seed=seed) for seed in range(num_members)]
-    model = sweep.build_model(config, dataset, members)
-    settings = sweep.stack_hparams(members, capacity=model.capacity, steps_per_epoch=10)
+    dataset = load_dataset(config, None, cache_dir())
+    members = [replace(config, seed=seed) for seed in range(num_members)]
+    model = sweep.build_model(members, dataset)
+    settings = stack_hparams(members, capacity=model.capacity)
     made = (sweep.init(model, settings), settings, loader.training_data(config, dataset))
     return model, *jax.block_until_ready(made)
 
@@ -140,7 +139,7 @@ def compile_and_memory() -> dict[str, float]:
             analysis: Any = lowered.compile().memory_analysis()
             times.append(time.perf_counter() - start)
             sizes[n] = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
-            planned = memory.member_bytes(model, [Member()])
+            planned = memory.member_bytes(model, [Config()])
     return {
         **{f"compile_seconds_{n}": statistics.median(times) for n, times in seconds.items()},
         "planned_bytes": planned,

@@ -17,6 +17,7 @@ from cvae_jax.data.dataset import Dataset, Description
 from cvae_jax.data.examples import on_device
 from cvae_jax.errors import SettingError
 from cvae_jax.evaluation import bounds, latents, sampling
+from cvae_jax.files import cache_dir
 from cvae_jax.model import CVAE
 from cvae_jax.nn.latent import Gaussian
 from cvae_jax.rng import Stream, root_key, stream
@@ -232,12 +233,6 @@ class Sweep(Sequence[TrainedModel]):
 
 
 _encode = jax.jit(lambda model, params, x, c: model.encode(params, x, c), static_argnums=0)
-
-
-def cache_dir() -> Path:
-    """The folder of packed datasets below the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "cvae_jax"
 
 
 def dataset(config: Config, *, data_dir: str | os.PathLike[str] | None = None) -> Dataset:

@@ -198,3 +198,9 @@ def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
     return umask
+
+
+def cache_dir() -> Path:
+    """The folder of packed datasets and compiled programs, below the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "cvae_jax"

@@ -7,14 +7,10 @@ from pathlib import Path
 
 from absl import flags
 
+from cvae_jax.files import cache_dir, remove_abandoned
+
 # Of the cache folder, where classifiers that judge samples are kept.
 JUDGES = "classifiers"
-
-
-def cache_dir() -> Path:
-    """The project's folder below the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "cvae_jax"
 
 
 def define_flags() -> None:
@@ -29,7 +25,6 @@ def use() -> Path:
     """Set JAX up for the script; the cache folder the flags name, which keeps JAX's compiled programs too."""
     import jax
 
-    from cvae_jax.files import remove_abandoned
     from cvae_jax.rng import pin_generator
 
     pin_generator()

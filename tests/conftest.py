@@ -15,16 +15,17 @@ import numpy as np
 import pytest
 from arrays import labels, load, pixels
 
+from cvae_jax.files import cache_dir
 from cvae_jax.training import loader, population
 from cvae_jax.training.config import from_flat
 from cvae_jax.training.hparams import stack_hparams
-from experiments import caching, tasks
+from experiments import tasks
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # A GPU would round the factors of a matrix product to TF32.
 jax.config.update("jax_default_matmul_precision", "highest")
 # The processes of a parallel run, and the next run, find each other's programs.
-jax.config.update("jax_compilation_cache_dir", os.fspath(caching.cache_dir() / "compiled"))
+jax.config.update("jax_compilation_cache_dir", os.fspath(cache_dir() / "compiled"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 tasks.register()

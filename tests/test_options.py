@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cvae_jax.data.settings import Data
 
+from cvae_jax.data.settings import Data
 from cvae_jax.errors import SettingError
 from cvae_jax.objectives import MultiRate
 from cvae_jax.options import (

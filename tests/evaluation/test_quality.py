@@ -15,8 +15,8 @@ from cvae_jax.data.settings import Data
 from cvae_jax.errors import DataError, UserError
 from cvae_jax.evaluation import distances, quality
 from cvae_jax.likelihoods import Bernoulli, Gaussian
-from experiments import quality as judging
 from cvae_jax.training.run import Run
+from experiments import quality as judging
 
 RNG = np.random.default_rng(0)
 STEPS = 1000  # of the classifiers here
@@ -175,7 +175,12 @@ class Memory:
 def grey(tmp_path_factory):
     """Digits with floating pixels: real and generated images then share one compiled program."""
     dataset = reading.load(
-        Data(binarize="none"), None, Bernoulli(), 128, data_dir=None, cache_dir=tmp_path_factory.mktemp("cache")
+        Data(binarize="none"),
+        None,
+        Bernoulli(),
+        128,
+        data_dir=None,
+        cache_dir=tmp_path_factory.mktemp("cache"),
     )
 
     def floating(split):

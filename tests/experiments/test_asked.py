@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-
 from cvae_jax.conditions.kinds import Text, decode_text, encode_text
+
 from cvae_jax.data.dataset import Dataset, Split
 from cvae_jax.errors import UserError
 from experiments import asked

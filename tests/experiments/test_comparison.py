@@ -10,10 +10,10 @@ from cvae_jax.config import Config, Member
 
 from cvae_jax.errors import UserError
 from cvae_jax.evaluation import bounds
-from experiments import comparison, loop, results, scores
-from experiments.comparison import Named, compare, named
 from cvae_jax.training.run import Run
 from cvae_jax.training.workdir import claim, write_json
+from experiments import comparison, loop, results, scores
+from experiments.comparison import Named, compare, named
 
 CONFIG = Config(hidden=(8,), epochs=1)
 MEMBERS = (Member(latent_dim=2), Member(latent_dim=3, beta=4.0, seed=1))

@@ -16,11 +16,11 @@ from scripts import metrics_lines, read_json
 from cvae_jax.errors import DataError, UserError
 from cvae_jax.evaluation import disentanglement
 from cvae_jax.training import population as sweep
+from cvae_jax.training.run import Run
 from experiments import cli, loop, measures, quality, results, scores, workdir
 from experiments import sweep as sweep_script
 from experiments import train as train_script
 from experiments.measures import Wanted
-from cvae_jax.training.run import Run
 
 N = {"train": 64, "validation": 40, "test": 48}
 SCORED = Wanted(disentanglement=True, nll_samples=3)

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 from browser import Browser
+from cvae_jax.config import Config, Member
 from scripts import Scripts, read_json
 
-from cvae_jax.config import Config, Member
 from cvae_jax.training import checkpoints
-from experiments import loop, provenance
 from cvae_jax.training.run import Run
 from cvae_jax.training.workdir import claim
+from experiments import loop, provenance
 
 OF_ALL = {"samples", "reconstructions", "traversals", "interpolations", "aggregate_posterior", "latents"}
 OF_LABELS = {"traversals_by_class", "label_interpolations", "styles"}

@@ -12,8 +12,8 @@ from cvae_jax.config import Config, Member
 
 from cvae_jax.errors import UserError
 from cvae_jax.training import checkpoints
-from experiments import loop, provenance, results
 from cvae_jax.training.run import Run
+from experiments import loop, provenance, results
 
 X, C = pixels(dtype=np.uint8), labels()
 

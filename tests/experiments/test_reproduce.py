@@ -2,8 +2,8 @@
 
 import pytest
 
-from experiments.reproduce import EXPERIMENTS, run_of
 from cvae_jax.training.run import Run
+from experiments.reproduce import EXPERIMENTS, run_of
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from browser import Browser
+from cvae_jax.config import Config, Member
 from scripts import read_json
 
-from cvae_jax.config import Config, Member
 from cvae_jax.plots import drawing
 from experiments import report, seeds, sweep
 from experiments.seeds import ERROR

@@ -17,11 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from browser import Browser
+from cvae_jax.config import Member
 from plotly.offline import get_plotlyjs
 from scripts import Scripts, metrics_lines, read_json, tensorboard_events, without_seconds
 from tensorboardX.proto import plugin_hparams_pb2
-
-from cvae_jax.config import Member
 
 EPOCHS = 3
 STEPS = EPOCHS * 10

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from cvae_jax.config import Config, Member
 from scripts import Scripts, metrics_lines, read_json, tensorboard_scalars
 
-from cvae_jax.config import Config, Member
 from cvae_jax.training.workdir import read_run, training_lock
 
 EPOCHS = 30

@@ -6,11 +6,10 @@ from scripts import metrics_lines, read_json
 
 from cvae_jax.errors import SettingError, UserError
 from cvae_jax.training import memory
-from experiments import loop
-from experiments.sweep import ranking
 from cvae_jax.training.logs import MetricsLog, read_metrics
 from cvae_jax.training.run import Run
 from cvae_jax.training.workdir import claim, read_run, write_json
+from experiments.sweep import ranking
 from experiments.workdir import best_member, finished_rows, finished_summary, require_writable
 
 DAMAGED = [

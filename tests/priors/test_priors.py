@@ -18,10 +18,10 @@ from compiled import (
     log_prior,
     to_noise,
 )
-from cvae_jax.data.examples import Examples
 from scipy import stats
 
 from cvae_jax.conditions import Label
+from cvae_jax.data.examples import Examples
 from cvae_jax.evaluation import bounds
 from cvae_jax.likelihoods import Bernoulli
 from cvae_jax.losses import gaussian_kl

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cvae_jax.data.examples import on_device
 
+from cvae_jax.data.examples import on_device
 from cvae_jax.evaluation import bounds
 from cvae_jax.objectives import Batch
 from cvae_jax.rng import Stream, stream

@@ -104,8 +104,8 @@ def prior_divergence(model: Any, params: PyTree, one: Embeddings, other: Embeddi
       one: embeddings of b conditions c.
       other: embeddings of b conditions c′.
     """
-    assert one.prior is not None
-    assert other.prior is not None
+    assert one.prior is not None and one.prior.e is not None
+    assert other.prior is not None and other.prior.e is not None
     # One call, on twice the batch: a step has half the products, each twice the size.
     e = jnp.concatenate([one.prior.e, other.prior.e])
     both = model.module.apply(params, e, method=lambda module, e: module.prior(e, module.mask.value))
@@ -209,5 +209,5 @@ class Paraphrase(Hook):
     ) -> Terms:
         """The objective's terms of the embeddings, and the penalty added to their loss."""
         c, penalty = paraphrased(model, params, batch.c, batch.alternative, self.weights(time))
-        terms = objective(params, batch.replace(c=c))
+        terms = objective(params, dataclasses.replace(batch, c=c))
         return terms._replace(loss=terms.loss + penalty)

@@ -41,8 +41,9 @@ class SpeechJudge:
 
 def classifiers_of(dataset: Dataset) -> dict[str, Classifier]:
     """The networks of a judge, by question."""
+    names = dict(dataset.names)
     return {
-        question: Classifier(len(dataset.names[condition]))
+        question: Classifier(len(names[condition]))
         for question, condition in (("word", "text"), ("speaker", "speaker"))
     }
 
