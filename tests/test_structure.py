@@ -11,20 +11,20 @@ ROOT = Path(__file__).parents[1]
 
 # Each part of the library may import itself and those of earlier lines.
 ORDER = [
-    {"errors", "files", "checksums", "densities"},
-    {"losses", "options"},
-    {"rng", "config"},
-    {"hparams"},
+    {"errors", "checksums", "losses"},
+    {"files", "options"},
+    {"rng"},
     {"nn"},
     {"conditions", "likelihoods"},
     {"networks"},
     {"priors"},
     {"model"},
     {"draws"},
-    {"data"},
-    {"objectives", "evaluation"},
+    {"objectives", "data"},
     {"training"},
+    {"evaluation"},
     {"plots"},
+    {"api"},
 ]
 TASKS = ("caption", "spoken", "speech", "scene", "completion", "paraphrase", "speaker")
 LINES = 500

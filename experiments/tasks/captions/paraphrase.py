@@ -104,8 +104,10 @@ def prior_divergence(model: Any, params: PyTree, one: Embeddings, other: Embeddi
       one: embeddings of b conditions c.
       other: embeddings of b conditions c′.
     """
-    assert one.prior is not None and one.prior.e is not None
-    assert other.prior is not None and other.prior.e is not None
+    assert one.prior is not None
+    assert one.prior.e is not None
+    assert other.prior is not None
+    assert other.prior.e is not None
     # One call, on twice the batch: a step has half the products, each twice the size.
     e = jnp.concatenate([one.prior.e, other.prior.e])
     both = model.module.apply(params, e, method=lambda module, e: module.prior(e, module.mask.value))

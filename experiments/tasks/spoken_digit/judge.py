@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ class SpeechJudge:
 
 def classifiers_of(dataset: Dataset) -> dict[str, Classifier]:
     """The networks of a judge, by question."""
-    names = dict(dataset.names)
+    names: Any = dataset.names  # by condition, for there are two
     return {
         question: Classifier(len(names[condition]))
         for question, condition in (("word", "text"), ("speaker", "speaker"))
