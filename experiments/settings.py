@@ -157,6 +157,8 @@ def sweep_members() -> tuple[Config, ...]:
         return search.members(
             shared, search.random_search(shared, FLAGS.num_random, FLAGS.search_seed, **axes)
         )
+    if FLAGS["search_seed"].present:
+        raise UserError(f"search_seed is {FLAGS.search_seed}, expected none without --num_random")
     for name, axis in axes.items():
         if isinstance(axis, Uniform):
             raise UserError(f"{name} is {FLAGS[name].value!r}, a distribution: expected --num_random with it")

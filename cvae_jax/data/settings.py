@@ -43,7 +43,7 @@ class Data(Part):
     augment: tuple[str, ...] = static(
         (),
         choices=AUGMENTATIONS,
-        help=f"What happens to training images at every step: any of {', '.join(AUGMENTATIONS)}, with commas between.",
+        help="What happens to training images at every step.",
     )
     data_seed: int = static(0, bounds=SEED, help="Of the order of examples and their binarization.")
 

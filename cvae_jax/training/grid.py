@@ -13,6 +13,7 @@ import numpy as np
 from cvae_jax.errors import SettingError
 from cvae_jax.options import COUNT, SEED, Whole, as_float32, require_within
 from cvae_jax.training.config import Config, owners, replace
+from cvae_jax.training.hooks import HOOKS
 
 # More are a mistake: making them would take all memory before the first one trains.
 MOST_MEMBERS = 100_000
@@ -96,8 +97,7 @@ def random_search(
     require_within("search_seed", search_seed, SEED)
     if num > MOST_MEMBERS:
         raise SettingError(f"num_random is {num}, expected at most {MOST_MEMBERS:,}")
-    known = owners(replace(config, **{name: _any_value(axis) for name, axis in axes.items()}))
-    whole = {name: isinstance(known[name].option.bounds, Whole) for name in axes}
+    whole = {name: _is_whole(config, name, axis) for name, axis in axes.items()}
     rng = np.random.default_rng(search_seed)
 
     def draw(name: str, axis: Sequence[Any] | Uniform) -> Any:
@@ -116,8 +116,17 @@ def random_search(
     raise SettingError(f"num_random is {num}, but only {different} different members were found")
 
 
-def _any_value(axis: Sequence[Any] | Uniform) -> Any:
-    return int(axis.high) if isinstance(axis, Uniform) else axis[0]
+def _is_whole(config: Config, name: str, axis: Sequence[Any] | Uniform) -> bool:
+    """Whether an option is a whole number.
+
+    Raises:
+      SettingError: if the configuration has no such option.
+    """
+    # The option of a hook switches it on, whatever its value.
+    known = owners(replace(config, **{name: getattr(HOOKS[name](), name)}) if name in HOOKS else config)
+    if name not in known:
+        replace(config, **{name: axis.high if isinstance(axis, Uniform) else axis[0]})
+    return isinstance(known[name].option.bounds, Whole)
 
 
 def _how_many(axis: Sequence[Any] | Uniform, *, whole: bool) -> float:

@@ -1,18 +1,14 @@
-"""Lists of values on the command line, and the members they make."""
+"""Values on the command line: one, or lists of them."""
 
-import dataclasses
-import functools
 import itertools
 import math
 
 import pytest
-from absl import flags
-from cvae_jax.config import Member
 
 from cvae_jax.errors import SettingError, UserError
-from cvae_jax.training.grid import Uniform, distinct, grid, random_members
-from experiments import settings
-from experiments.lists import parse
+from cvae_jax.options import Values
+from cvae_jax.training.grid import Uniform
+from experiments.lists import parse, single
 
 
 def refused(error, call, *parts):
@@ -128,113 +124,41 @@ def test_distributions_without_numbers_between_their_ends_are_refused(text, mess
     refused(SettingError, lambda: Uniform(0.0, math.inf), "uniform(0,inf) is refused")
 
 
-# All combinations
+# One value
 
 
-def test_the_last_axis_changes_fastest():
-    members = grid(beta=[1.0, 4.0], latent_dim=[2, 8], seed=[0, 1, 2])
-    settings = [(m.beta, m.latent_dim, m.seed) for m in members]
-    assert settings == [(b, d, s) for b in (1.0, 4.0) for d in (2, 8) for s in (0, 1, 2)]
+@pytest.mark.parametrize(
+    ("text", "values", "expected"),
+    [
+        ("4", Values(int, several=False), 4),
+        ("1e-3", Values(float, several=False), 1e-3),
+        ("inf", Values(float, several=False), math.inf),
+        ("a,b", Values(str, several=False), "a,b"),
+        ("512,256", Values(int, several=True), (512, 256)),
+        ("512", Values(int, several=True), (512,)),
+        ("shift, flip", Values(str, several=True), ("shift", "flip")),
+        ("", Values(str, several=True), ()),
+    ],
+)
+def test_single_values(text, values, expected):
+    found = single("name", text, values)
+    assert found == expected
+    assert type(found) is type(expected)
 
 
-def test_settings_not_named_keep_their_default():
-    assert grid(beta=[2.0]) == (Member(beta=2.0),)
-    assert grid() == (Member(),)
-
-
-def test_an_empty_grid_is_refused():
-    refused(SettingError, lambda: grid(beta=[1.0], seed=[]), "seed has no values", "the grid is empty")
-
-
-def test_a_member_that_comes_twice_is_refused():
-    message = "member 2 is member 0 again (beta=1.0, latent_dim=16"
-    refused(SettingError, lambda: grid(beta=[1.0, 2.0, 1.0]), message, "expected all different")
-    refused(SettingError, lambda: distinct((Member(), Member())), "member 1 is member 0 again")
-
-
-def test_a_value_that_no_training_can_use_is_refused():
-    refused(SettingError, lambda: grid(beta=[1.0, -1.0]), "beta is -1.0, expected a finite number ≥ 0")
-
-
-# Random search
-
-
-AXES = {
-    "beta": Uniform(0.1, 10.0, log=True),
-    "latent_dim": Uniform(2, 4),
-    "learning_rate": Uniform(1e-4, 1e-2),
-    "clip_norm": [1.0, math.inf],
-    "seed": [0],
-}
-
-
-def test_draws_lie_between_the_ends():
-    members = random_members(300, 0, **AXES)
-    assert len(set(members)) == 300
-    assert all(0.1 <= m.beta <= 10 and 1e-4 <= m.learning_rate <= 1e-2 for m in members)
-    assert {m.latent_dim for m in members} == {2, 3, 4}
-    assert {m.clip_norm for m in members} == {1.0, math.inf}
-    assert all(type(value) in (int, float) for value in dataclasses.astuple(members[0]))
-    # The logarithm is uniform: as many below 1 as above.
-    assert 120 < sum(m.beta < 1 for m in members) < 180
-    # Ends are as likely as what lies between them.
-    assert 70 < sum(m.latent_dim == 2 for m in members) < 130
-
-
-def test_draws_are_reproducible_and_more_of_them_begin_alike():
-    members = random_members(8, 3, **AXES)
-    assert members == random_members(8, 3, **AXES)
-    assert members[:5] == random_members(5, 3, **AXES)
-    assert members != random_members(8, 4, **AXES)
-
-
-def test_too_few_different_members_are_refused():
-    refused(
-        SettingError,
-        lambda: random_members(4, 0, beta=[1.0, 2.0]),
-        "num_random is 4, but only 2 different members were found",
-    )
-    refused(SettingError, lambda: random_members(0, 0), "num_random is 0, expected a whole number ≥ 1")
-    refused(SettingError, lambda: random_members(1, -1), "search_seed is -1, expected a whole number ≥ 0")
-
-
-# The flags of a sweep
-
-
-@pytest.fixture
-def members_of(monkeypatch):
-    """A function from the flags of a sweep to its members."""
-
-    def members(*arguments):
-        values = flags.FlagValues()
-        for kind, define in defines.items():
-            monkeypatch.setattr(flags, kind, functools.partial(define, flag_values=values))
-        settings.define_grid_flags()
-        values(["sweep", *arguments])
-        monkeypatch.setattr(settings, "FLAGS", values)
-        return settings.grid_members()
-
-    defines = {kind: getattr(flags, kind) for kind in ("DEFINE_string", "DEFINE_integer")}
-    return members
-
-
-def test_flags_make_a_grid(members_of):
-    members = members_of("--seed=range(0,1)", "--beta=logspace(0.5,2,3)")
-    assert [(m.beta, m.seed) for m in members] == [(b, s) for b in (0.5, 1.0, 2.0) for s in (0, 1)]
-    assert members_of() == (Member(),)
-
-
-def test_flags_make_a_random_search(members_of):
-    arguments = ("--num_random=3", "--beta=loguniform(0.1,10)", "--seed=0,1")
-    members = members_of(*arguments)
-    assert len(set(members)) == 3
-    assert members == members_of(*arguments)
-    assert members != members_of(*arguments, "--search_seed=1")
-
-
-def test_a_distribution_needs_a_random_search(members_of):
-    refused(
-        UserError,
-        lambda: members_of("--beta=uniform(0,1)"),
-        "beta is 'uniform(0,1)', a distribution: expected --num_random with it",
-    )
+@pytest.mark.parametrize(
+    ("text", "values", "message"),
+    [
+        ("a", Values(int, several=False), "name is 'a', expected a whole number"),
+        ("1.5", Values(int, several=False), "name is '1.5', expected a whole number"),
+        ("1,2", Values(float, several=False), "name is '1,2', expected a number"),
+        ("", Values(float, several=False), "name is '', expected a number"),
+        (
+            "1,x",
+            Values(int, several=True),
+            "name is '1,x', expected a list of whole numbers, with commas between",
+        ),
+    ],
+)
+def test_single_values_that_are_none_are_refused(text, values, message):
+    refused(UserError, lambda: single("name", text, values), message)

@@ -117,7 +117,7 @@ def test_a_member_equals_its_solo_run(run, together):
     for here, there in zip(together.populations, alone.populations, strict=True):
         here, there = member_of(here.members, 1), member_of(there.members, 0)
         np.testing.assert_allclose(here.sums.loss, there.sums.loss, rtol=1e-5)
-    assert_close(here.params, there.params)
+    assert_close(here.params["params"], there.params["params"])
     assert_close(average_of(here), average_of(there))
 
 
