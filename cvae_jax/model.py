@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from cvae_jax.conditions.base import Condition
 from cvae_jax.conditions.label import LabelEmbedding
+from cvae_jax.errors import SettingError
 from cvae_jax.likelihoods.base import Likelihood
 from cvae_jax.likelihoods.gaussian import GaussianOutput
 from cvae_jax.losses import reparameterize
@@ -200,6 +201,23 @@ class CVAE:
     def latent_mask(self, params: PyTree) -> Bool[Array, " z"]:
         """The latents in use, shape (z,)."""
         return params["latents"]["mask"]
+
+
+def require_flat_latents(model: CVAE, what: str) -> None:
+    """Refuse a model whose latents are not one array with a Gaussian posterior.
+
+    Args:
+      model: the model.
+      what: needs such a model, to begin the message.
+
+    Raises:
+      SettingError: for a model with several levels of latents.
+    """
+    if not model.flat_latents:
+        raise SettingError(
+            f"{what}: expected a model with one array of latents and a Gaussian posterior, got one with several "
+            "levels of latents"
+        )
 
 
 class _Modules(nn.Module):

@@ -13,9 +13,8 @@ import numpy as np
 from cvae_jax.conditions.label import Label
 from cvae_jax.data.examples import Examples
 from cvae_jax.evaluation.batches import in_batches
-from cvae_jax.evaluation.posteriors import require_flat_latents
 from cvae_jax.losses import precision, reparameterize
-from cvae_jax.model import CVAE
+from cvae_jax.model import CVAE, require_flat_latents
 from cvae_jax.nn.latent import Gaussian
 from cvae_jax.rng import Stream, root_key, stream
 

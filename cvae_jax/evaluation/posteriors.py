@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvae_jax.data.examples import Examples
-from cvae_jax.errors import DataError, SettingError
+from cvae_jax.errors import DataError
 from cvae_jax.evaluation.batches import in_batches
 from cvae_jax.losses import standard_normal_kl
-from cvae_jax.model import CVAE
+from cvae_jax.model import CVAE, require_flat_latents
 from cvae_jax.nn.latent import Gaussian
 
 if TYPE_CHECKING:
@@ -22,23 +22,6 @@ if TYPE_CHECKING:
 _BATCH = 250
 _PERPLEXITY = 30.0
 LEAST_EXAMPLES = 4
-
-
-def require_flat_latents(model: CVAE, what: str) -> None:
-    """Refuse a model whose latents are not one array with a Gaussian posterior.
-
-    Args:
-      model: the model.
-      what: needs such a model, to begin the message.
-
-    Raises:
-      SettingError: for a model with several levels of latents.
-    """
-    if not model.flat_latents:
-        raise SettingError(
-            f"{what}: expected a model with one array of latents and a Gaussian posterior, got one with several "
-            "levels of latents"
-        )
 
 
 @partial(jax.jit, static_argnames="model")

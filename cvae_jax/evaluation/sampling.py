@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from cvae_jax.conditions.label import Label
 from cvae_jax.errors import SettingError
 from cvae_jax.evaluation.batches import in_batches
-from cvae_jax.evaluation.posteriors import require_flat_latents
-from cvae_jax.model import CVAE
+from cvae_jax.model import CVAE, require_flat_latents
 from cvae_jax.nn.embedding import MaskedCondition
 
 if TYPE_CHECKING:

@@ -83,6 +83,7 @@ class Objective(Part):
       one_draw: whether distortion and rate are those of one z ~ q, drawn with the example's key.
       has_posterior: whether q(z|x,c) is learned, so that it can collapse to the prior.
       uses_latents: whether the number of latents matters.
+      needs_flat_latents: whether the model's latents have to be one array with a Gaussian posterior.
       needs: what the other parts have to be.
     """
 
@@ -93,6 +94,7 @@ class Objective(Part):
     one_draw: ClassVar[bool] = True
     has_posterior: ClassVar[bool] = True
     uses_latents: ClassVar[bool] = True
+    needs_flat_latents: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = ()
 
     def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:

@@ -93,6 +93,7 @@ class _MomentMatching(Elbo):
     of_aggregate: ClassVar[bool]
     part_names = ("penalty",)
     smallest_batch = 2
+    needs_flat_latents = True
     needs = (STANDARD_PRIOR,)
     dip_off_diagonal: float
     dip_diagonal: float

@@ -50,6 +50,7 @@ class FreeBits(Elbo):
     """
 
     free_bits: float = traced(0.0, bounds=WEIGHT, help="λ, the least KL per latent, nats.")
+    needs_flat_latents = True
     needs = (STANDARD_PRIOR,)
 
     def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:

@@ -86,6 +86,7 @@ class FactorVae(Elbo):
     discriminator_width: int = static(1000, bounds=COUNT, help="Of each of the discriminator's six layers.")
     part_names = ("total_correlation", "discriminator_loss")
     smallest_batch = 2
+    needs_flat_latents = True
     needs = (STANDARD_PRIOR,)
 
     def init(self, model: CVAE, key: Key[Array, ""], latent_mask: Bool[Array, " z"]) -> dict[str, PyTree]:

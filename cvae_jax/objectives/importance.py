@@ -70,6 +70,8 @@ class Dreg(Iwae):
       β = 1.
     """
 
+    needs_flat_latents = True
+
     def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:
         """Loss; distortion, the mean over the draws; and rate, of the first draw; per example, nats."""
         c = model.embed(params, batch.c)

@@ -24,6 +24,7 @@ class _Prediction(Objective):
 
     annealed = ""
     has_posterior = False
+    needs_flat_latents = True
 
     def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:
         """Loss, distortion and rate per example, nats."""

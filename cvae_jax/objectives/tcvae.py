@@ -121,6 +121,7 @@ class TotalCorrelation(Objective):
     stratified: bool = static(True, help="Whether q(z) is estimated from a batch without bias.")
     part_names = ("mutual_information", "total_correlation", "marginal_kl")
     smallest_batch = 2
+    needs_flat_latents = True
     needs = (STANDARD_PRIOR,)
 
     def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:

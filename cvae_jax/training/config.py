@@ -20,6 +20,7 @@ from cvae_jax.objectives import OBJECTIVES, Elbo
 from cvae_jax.objectives.base import Need, Objective
 from cvae_jax.options import (
     COUNT,
+    EPOCHS,
     SEED,
     Option,
     Part,
@@ -79,7 +80,7 @@ class Config(Part):
       network, likelihood, prior, objective, optimizer: the parts.
       schedule: factor of the objective's annealed option, mostly β.
       learning_rate_schedule: factor of the learning rate.
-      schedules: factors of further options.
+      schedules: factors of further options of the objective, the optimizer and hooks.
       hooks: optional features of a training step.
 
     Example:
@@ -128,8 +129,13 @@ class Config(Part):
         """Refuse parts that cannot be combined."""
         if isinstance(self.condition, Condition):
             object.__setattr__(self, "condition", (self.condition,))
+        kinds = [type(hook) for hook in self.all_hooks]
+        for kind in kinds:
+            if kinds.count(kind) > 1:
+                raise SettingError(f"hooks has {kind.__name__} twice, expected each hook at most once")
         owners(self)
         _check_needs(self)
+        _check_schedules(self)
         _check_condition(self)
         _check_data(self)
         if self.batch_size < self.objective.smallest_batch:
@@ -183,6 +189,19 @@ def _check_needs(config: Config) -> None:
                 raise SettingError(
                     f"{need.kind} is {name_of(config, need.kind)!r}, expected {_names(need.kind, need)} with {user}"
                 )
+
+
+def _check_schedules(config: Config) -> None:
+    for each in config.schedules:
+        possible = [name for name, owner in owners(config).items() if _is_scalable(owner)]
+        if each.option not in possible:
+            raise SettingError(f"schedules has one of {each.option!r}, expected one of {', '.join(possible)}")
+
+
+def _is_scalable(owner: Owner) -> bool:
+    """Whether an option can change over the steps of a training; a number of epochs is of the whole."""
+    in_step = owner.path[:1] in (("objective",), ("optimizer",), ("hooks",))
+    return in_step and owner.option.traced and owner.option.bounds is not EPOCHS
 
 
 def _check_condition(config: Config) -> None:

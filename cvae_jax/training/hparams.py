@@ -72,7 +72,11 @@ def alike(members: Sequence[Config]) -> tuple[Config, ...]:
 
     def of(member: Config) -> Config:
         own = {type(hook): hook for hook in member.hooks}
-        hooks = tuple(own[each] if each in own else _off(used[each]) for each in order)
+        hooks = tuple(
+            own[each] if each in own else _off(used[each])
+            for each in order
+            if each in own or options_of(each)
+        )
         return member if hooks == member.hooks else dataclasses.replace(member, hooks=hooks)
 
     same = tuple(map(of, members))

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from cvae_jax.model import CVAE
+from cvae_jax.model import CVAE, require_flat_latents
 from cvae_jax.objectives.base import Batch, Terms
 from cvae_jax.rng import Stream, stream
-from cvae_jax.training.config import Config, at
+from cvae_jax.training.config import Config, at, name_of
 from cvae_jax.training.hooks import Hook, key_of
 from cvae_jax.training.hparams import Hparams
 from cvae_jax.training.schedules import Time
@@ -80,8 +80,14 @@ def optimizers(config: Config) -> dict[str, optax.GradientTransformation]:
 
 
 def init(model: CVAE, hparams: Hparams) -> TrainState:
-    """The state before the first step: the same for a seed whatever the latent capacity."""
+    """The state before the first step: the same for a seed whatever the latent capacity.
+
+    Raises:
+      SettingError: if the objective cannot train the model.
+    """
     config, mask = hparams.config, hparams.latent_mask
+    if config.objective.needs_flat_latents:
+        require_flat_latents(model, f"the objective {name_of(config, 'objective')}")
     params = model.init(stream(hparams.key, Stream.INIT), mask)
     params = {**params, **config.objective.init(model, hparams.key, mask)}
     zero = jnp.zeros(())
@@ -113,9 +119,9 @@ def train_step(model: CVAE, state: TrainState, batch: Batch, hparams: Hparams, t
     Returns:
       The new state; `sums` grows by the batch means of the objective's terms, in nats per example.
     """
-    config, hooks = at(hparams.config, time), hparams.config.all_hooks
+    config = at(hparams.config, time)
     changed = model
-    for hook in hooks:
+    for hook in config.all_hooks:
         changed, batch = hook.prepare(changed, batch, key_of(hook, hparams.key, time.step), time)
     fixed = {name: value for name, value in state.params.items() if name not in state.opt_state}
 
@@ -132,7 +138,7 @@ def train_step(model: CVAE, state: TrainState, batch: Batch, hparams: Hparams, t
 
     params, opt_state = _update(config, state, gradient, runs, time)
     kept = list(state.hooks)
-    for i, hook in enumerate(hooks):
+    for i, hook in enumerate(config.all_hooks):
         params, kept[i] = hook.after(model, params, kept[i], terms, time, runs)
     return dataclasses.replace(
         state,
