@@ -81,6 +81,37 @@ def test_examples_stay_with_their_conditions():
         )
 
 
+def test_new_conditions_are_made_as_those_of_the_data():
+    vectors = np.insert(VECTORS, 2, 1.0, axis=1)
+    c = {"text": TEXTS, "name": NAMES, "vector": vectors, "audio": RNG.normal(size=(N, 8, 6))}
+    chosen = {"name": Label(), "audio": Audio()}
+    with pytest.warns(UserWarning, match="column 2 of 5 is constant"):
+        data = prepared(from_arrays(X, c, condition=chosen), Data(), None, Gaussian(), 8)
+    test = data.test.c
+    rows = [int(decode_text(row).split()[1]) for row in test["text"]]
+    again = data.description.conditions({name: np.asarray(each)[rows] for name, each in c.items()})
+    assert again.keys() == test.keys()
+    for name in c:
+        np.testing.assert_array_equal(again[name], test[name])
+
+
+@pytest.mark.parametrize(
+    ("c", "condition", "new", "message"),
+    [
+        (NAMES, Label(), ["pink"], "c has the label 'pink', expected one of blue, green, red"),
+        (NAMES, Label(), [3], "c: the label runs from 3 to 3, expected whole numbers from 0 to 2"),
+        (VECTORS, None, VECTORS[:, :3], "c: the vector has 3 numbers, expected 4"),
+        (TEXTS, None, ["a long text"], "c: text 'a long text' has 11 bytes, expected at most 7"),
+        ({"text": TEXTS}, None, {"name": ["a"]}, "c has name, expected text"),
+        (None, None, [0], "own data has no conditions, expected none"),
+    ],
+)
+def test_new_conditions_that_do_not_fit_are_named(c, condition, new, message):
+    data = prepared(from_arrays(X, c, condition=condition), Data(), None, Gaussian(), 8)
+    with pytest.raises(DataError, match=message):
+        data.description.conditions(new)
+
+
 def test_splits_of_ones_own_are_kept():
     own = {name: (pixels(n), labels(n)) for name, n in zip(SPLITS, (30, 9, 12), strict=True)}
     data = from_arrays(*own["train"], validation=own["validation"], test=own["test"])

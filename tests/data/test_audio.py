@@ -121,7 +121,7 @@ def test_samples_that_would_be_clipped_are_not_written(tmp_path, sample):
     assert not list(tmp_path.iterdir())
 
 
-def test_another_rate_is_resampled_and_told():
+def test_another_rate_is_resampled_with_its_rate_kept():
     at_16_khz = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
     sound = audio.recording(at_16_khz, 16_000)
     assert sound.resampled
