@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
 
 from cvae_jax.conditions import Condition, Label, Several
+from cvae_jax.conditions.text import text_of
 from cvae_jax.errors import DataError
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int, Num, Shaped
 
-    Conditions = Shaped[np.ndarray, "n *k"] | dict[str, Shaped[np.ndarray, "n *k"]]
+    Conditions = Shaped[np.ndarray, "n ..."] | dict[str, Shaped[np.ndarray, "n ..."]]
 
 SPLITS = ("train", "validation", "test")
 
@@ -70,10 +71,12 @@ class Scaling:
     """How one condition of numbers is standardized: less the mean, over the deviation.
 
     Attributes:
+      condition: what the numbers are made of before.
       kept: columns of a vector that vary; None for all numbers of a spectrogram.
       mean, deviation: of those columns, or of all numbers.
     """
 
+    condition: Condition
     kept: tuple[int, ...] | None
     mean: np.ndarray
     deviation: np.ndarray
@@ -147,22 +150,22 @@ class Description:
 
     def _one(self, name: str, condition: Condition, raw: Any, names: Any) -> Any:
         """The values of one condition."""
-        raw = np.asarray(raw)
+        raw, scaling = np.asarray(raw), self.scalings.get(name)
         if isinstance(condition, Label) and raw.dtype.kind in "US":
-            unknown = sorted(set(raw.tolist()) - set(names))
-            if unknown:
-                raise DataError(f"c has the class {unknown[0]!r}, expected one of {', '.join(names)}")
-            raw = np.array([names.index(each) for each in raw.tolist()])
-        scaling = self.scalings.get(name)
-        if scaling is not None and scaling.kept is not None and raw.ndim == 1:
-            raw = raw[:, None]
-        where = f"c: {name}: " if name else "c: "
+            places = [_place(text_of(each, "c"), names) for each in raw.flat]
+            raw = np.array(places, np.int32).reshape(raw.shape)
         try:
-            if scaling is not None:
-                raw = scaling.of(raw)
-            return condition.of_data(raw)[1]
-        except (DataError, IndexError) as error:
-            raise DataError(f"{where}{error}") from None
+            if scaling is None:
+                return condition.of_data(raw)[1]
+            return scaling.of(scaling.condition.of_data(raw)[1])
+        except DataError as error:
+            raise DataError(f"c: {name}: {error}" if name else f"c: {error}") from None
+
+
+def _place(name: str, names: Sequence[str]) -> int:
+    if name not in names:
+        raise DataError(f"c has the class {name!r}, expected one of {', '.join(names)}")
+    return names.index(name)
 
 
 @dataclasses.dataclass(frozen=True)

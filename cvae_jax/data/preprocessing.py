@@ -27,11 +27,14 @@ def standardized(dataset: Dataset) -> Dataset:
     Each number of a vector has a mean and a deviation of its own, all of a spectrogram have one. Both are made of the
     training split alone, after validation and test are held out. A number of a vector that is constant there, or
     nearly, is left out with a warning: divided by next to nothing, another value in the test split would be enormous.
+    A dataset that is standardized stays as it is.
 
     Raises:
       DataError: if nothing of a condition varies.
     """
     condition = dataset.condition
+    if dataset.scalings:
+        return dataset
     several = isinstance(condition, Several)
     parts = condition.parts if isinstance(condition, Several) else (("", condition),)
     every = [c for split in dataset.splits.values() for c in (split.c, split.alternative) if c is not None]
@@ -77,7 +80,7 @@ def _scaling(
         mean, deviation = train.mean(), train.std()
         if deviation <= _LEAST_VARIATION * max(float(np.abs(array).max()) for array in arrays):
             raise DataError(f"{where} is constant in the training split, expected spectrograms that differ")
-        return condition, Scaling(None, mean, deviation)
+        return condition, Scaling(condition, None, mean, deviation)
     mean, deviation = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
     largest = np.max([np.abs(array).max(axis=0) for array in arrays], axis=0)
     varies = deviation > _LEAST_VARIATION * largest
@@ -93,4 +96,5 @@ def _scaling(
             f"{where}: column {some}{more} of {condition.size} is constant in the training split, or nearly: left out",
             stacklevel=2,
         )
-    return Vector(len(kept)), Scaling(tuple(kept.tolist()), mean[kept], deviation[kept])
+    scaling = Scaling(condition, tuple(kept.tolist()), mean[kept], deviation[kept])
+    return dataclasses.replace(condition, size=len(kept)), scaling

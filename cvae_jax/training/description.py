@@ -36,7 +36,13 @@ def write_description(workdir: Path, data: Description) -> None:
 
 def _scaling_to_record(scaling: Scaling) -> dict[str, Any]:
     kept = None if scaling.kept is None else list(scaling.kept)
-    return {"kept": kept, "mean": scaling.mean.tolist(), "deviation": scaling.deviation.tolist()}
+    condition = part_to_record(CONDITIONS, scaling.condition)
+    return {
+        "condition": condition,
+        "kept": kept,
+        "mean": scaling.mean.tolist(),
+        "deviation": scaling.deviation.tolist(),
+    }
 
 
 def read_description(workdir: Path) -> Description:
@@ -56,7 +62,9 @@ def read_description(workdir: Path) -> Description:
             condition=None if condition is None else part_from_record(CONDITIONS, condition, str(path)),
             names={k: tuple(v) for k, v in names.items()} if isinstance(names, dict) else tuple(names),
             checksums=record["checksums"],
-            scalings={name: _scaling_from_record(each) for name, each in record["scalings"].items()},
+            scalings={
+                name: _scaling_from_record(each, str(path)) for name, each in record["scalings"].items()
+            },
         )
     except FileNotFoundError:
         raise UserError(f"{workdir} holds no {_FILE}, expected one that a training wrote") from None
@@ -64,8 +72,9 @@ def read_description(workdir: Path) -> Description:
         raise UserError(f"{path} does not describe the data of a run: {error}") from None
 
 
-def _scaling_from_record(record: dict[str, Any]) -> Scaling:
+def _scaling_from_record(record: dict[str, Any], where: str) -> Scaling:
     kept = None if record["kept"] is None else tuple(record["kept"])
     # Of a spectrogram, whose numbers have one scaling, these are float32.
     dtype = np.float32 if kept is None else np.float64
-    return Scaling(kept, np.asarray(record["mean"], dtype), np.asarray(record["deviation"], dtype))
+    mean, deviation = (np.asarray(record[name], dtype) for name in ("mean", "deviation"))
+    return Scaling(part_from_record(CONDITIONS, record["condition"], where), kept, mean, deviation)

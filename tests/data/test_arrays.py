@@ -98,12 +98,12 @@ def test_new_conditions_are_made_as_those_of_the_data():
 @pytest.mark.parametrize(
     ("c", "condition", "new", "message"),
     [
-        (NAMES, Label(), ["pink"], "c has the label 'pink', expected one of blue, green, red"),
+        (NAMES, Label(), ["pink"], "c has the class 'pink', expected one of blue, green, red"),
         (NAMES, Label(), [3], "c: the label runs from 3 to 3, expected whole numbers from 0 to 2"),
         (VECTORS, None, VECTORS[:, :3], "c: the vector has 3 numbers, expected 4"),
         (TEXTS, None, ["a long text"], "c: text 'a long text' has 11 bytes, expected at most 7"),
-        ({"text": TEXTS}, None, {"name": ["a"]}, "c has name, expected text"),
-        (None, None, [0], "own data has no conditions, expected none"),
+        ({"text": TEXTS}, None, {"name": ["a"]}, "c is name, expected a dictionary of text"),
+        (None, None, [0], "c holds conditions, expected None"),
     ],
 )
 def test_new_conditions_that_do_not_fit_are_named(c, condition, new, message):

@@ -1,0 +1,73 @@
+"""What a workdir records of the data: read again, it makes the same conditions."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cvae_jax.conditions import Audio, Label
+from cvae_jax.data.arrays import from_arrays
+from cvae_jax.data.reading import prepared
+from cvae_jax.data.settings import Data
+from cvae_jax.errors import UserError
+from cvae_jax.likelihoods import Gaussian
+from cvae_jax.training.description import read_description, write_description
+
+N = 40
+RNG = np.random.default_rng(0)
+SEVERAL = {
+    "text": [f"text {i}" for i in range(N)],
+    "name": np.array(["blue", "zwölf"])[np.arange(N) % 2],
+    "vector": RNG.normal(2, 3, size=(N, 3)),
+    "audio": RNG.normal(1, 2, size=(N, 8, 6)),
+}
+
+
+def described(c, condition):
+    data = from_arrays(RNG.uniform(size=(N, 8, 6)), c, condition=condition)
+    return prepared(data, Data(), None, Gaussian(), 8).description
+
+
+@pytest.mark.parametrize(
+    ("c", "condition"),
+    [
+        (None, None),
+        (np.arange(N) % 4, None),
+        (SEVERAL["vector"], None),
+        (SEVERAL, {"name": Label(), "audio": Audio()}),
+    ],
+    ids=["none", "label", "vector", "several"],
+)
+def test_a_description_is_read_as_it_was_written(tmp_path, c, condition):
+    data = described(c, condition)
+    write_description(tmp_path, data)
+    again = read_description(tmp_path)
+    assert (again.shape, again.x_max, again.checksums) == (data.shape, data.x_max, data.checksums)
+    assert (again.condition, again.names) == (data.condition, data.names)
+    if c is None:
+        return
+    some = {name: each[:5] for name, each in c.items()} if isinstance(c, dict) else c[:5]
+    made, expected = again.conditions(some), data.conditions(some)
+    if not isinstance(c, dict):
+        made, expected = {"c": made}, {"c": expected}
+    assert made.keys() == expected.keys()
+    for name, each in expected.items():
+        np.testing.assert_array_equal(made[name], each)
+
+
+@pytest.mark.parametrize("damage", [None, "{", "[]", "{}"])
+def test_a_description_that_cannot_be_used_is_named(tmp_path, damage):
+    if damage is not None:
+        (tmp_path / "data.json").write_text(damage)
+    with pytest.raises(UserError, match=r"data\.json"):
+        read_description(tmp_path)
+
+
+def test_a_condition_of_another_version_is_named(tmp_path):
+    write_description(tmp_path, described(SEVERAL["vector"], None))
+    path = tmp_path / "data.json"
+    record = json.loads(path.read_text())
+    record["condition"]["name"] = "smell"
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError, match="condition is 'smell', expected one of label, vector"):
+        read_description(tmp_path)
