@@ -30,6 +30,8 @@ class Vamp(Prior):
     pseudo_inputs: int = static(50, bounds=COUNT, help="Learned inputs whose posteriors make up the prior.")
 
     reads_condition: ClassVar[bool] = False
+    # Its encoder's layers would need a β for each learned input.
+    gated: ClassVar[bool] = False
 
     def module(self, context: PriorContext) -> VampPrior:
         """The flax module, which calls the model's encoder."""
