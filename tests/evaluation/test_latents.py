@@ -375,10 +375,7 @@ def test_without_two_examples_of_a_class_no_latent_is_said_to_be_idle():
 
 
 def warnings(capsys, *tests, kind="train"):
-    run = Run(
-        kind=kind, config=Config(), members=(Member(latent_dim=8),) * len(tests),
-        members_per_program=1, data_dir=None, checkpoint_every=10,
-    )  # fmt: skip
+    run = Run(kind, (Config(latent_dim=8),) * len(tests))
     results.warn_of_collapse(
         run, {i: {"active_units": units, "rate": rate} for i, (units, rate) in enumerate(tests)}
     )

@@ -15,6 +15,7 @@ from cvae_jax.data.settings import Data
 from cvae_jax.errors import DataError, UserError
 from cvae_jax.evaluation import distances, quality
 from cvae_jax.likelihoods import Bernoulli, Gaussian
+from cvae_jax.training.config import Config, from_flat
 from cvae_jax.training.run import Run
 from experiments import quality as judging
 
@@ -303,13 +304,13 @@ def trained_classifiers(monkeypatch):
 
 
 def run_of(config):
-    return Run("train", config, (Member(),), 1, None, 10)
+    return Run("train", (config,))
 
 
 def test_a_classifier_is_trained_once_per_dataset(trained_classifiers, tmp_path):
     dataset, first = judging.label_judge(run_of(Config()), tmp_path)
     _, again = judging.label_judge(
-        run_of(Config(network="conv", likelihood="gaussian", binarize="none")), tmp_path
+        run_of(from_flat(network="conv", likelihood="gaussian", binarize="none")), tmp_path
     )
     assert len(trained_classifiers) == 1
     for one, two in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
@@ -319,7 +320,7 @@ def test_a_classifier_is_trained_once_per_dataset(trained_classifiers, tmp_path)
     rng = np.random.default_rng(0)
     file = tmp_path / "digits.npz"  # another dataset of that name
     np.savez(file, x_train=rng.uniform(size=(300, 8, 8)), c_train=np.arange(300) % 2)
-    other, _ = judging.label_judge(run_of(Config(dataset=str(file))), tmp_path)
+    other, _ = judging.label_judge(run_of(from_flat(dataset=str(file))), tmp_path)
     assert len(trained_classifiers) == 2
     assert trained_classifiers[1] is other
 
