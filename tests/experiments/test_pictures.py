@@ -1,6 +1,6 @@
 """`experiments.pictures` and `experiments.explorer` as a person runs them, on a sweep's member with masked latents."""
 
-import json
+import dataclasses
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 from browser import Browser
-from cvae_jax.config import Config, Member
-from scripts import Scripts, read_json
+from scripts import Scripts
 
 from cvae_jax.training import checkpoints
-from cvae_jax.training.run import Run
-from cvae_jax.training.workdir import claim
-from experiments import loop, provenance
+from cvae_jax.training.config import from_flat, replace
+from cvae_jax.training.run import Run, run_to_record
+from cvae_jax.training.session import abstract_population, open_session, origin_of
+from cvae_jax.training.workdir import claim, read_run, write_json
 
 OF_ALL = {"samples", "reconstructions", "traversals", "interpolations", "aggregate_posterior", "latents"}
 OF_LABELS = {"traversals_by_class", "label_interpolations", "styles"}
@@ -29,32 +29,33 @@ def scripts(tmp_path_factory):
 def swept(scripts, tmp_path_factory):
     """The workdir of a sweep of two latent sizes, its parameters drawn at random instead of trained."""
     workdir = tmp_path_factory.mktemp("sweeps") / "swept"
-    members = (Member(latent_dim=2), Member(latent_dim=4))
-    run = Run(
-        "sweep", Config(network="conv"), members, members_per_program=2, data_dir=None, checkpoint_every=1
-    )
+    members = tuple(from_flat(network="conv", latent_dim=latent_dim) for latent_dim in (2, 4))
+    run = Run("sweep", members, members_per_program=2, checkpoint_every=1)
     session = open_session(run, scripts.cache)
     rng = np.random.default_rng(0)
-    abstract = loop.abstract_population(session, session.parts[0])
-    params = jax.tree.map(lambda a: np.float32(rng.normal(0, 0.3, a.shape)), abstract.members.best.params)
+    abstract = abstract_population(session, session.parts[0])
     population = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), abstract)
+    inner = jax.tree.map(
+        lambda a: np.float32(rng.normal(0, 0.3, a.shape)), population.members.best.params["params"]
+    )
+    params = {"params": inner, "latents": {"mask": np.arange(4) < np.array([[2], [4]])}}
     best = population.members.best.replace(params=params)
     claim(workdir, run)
     with checkpoints.open_manager(workdir / "checkpoints") as manager:
         checkpoints.save(
             manager,
             population.replace(members=population.members.replace(best=best)),
-            provenance.of_session(session),
+            origin_of(session),
         )
     return workdir
 
 
-def changed(workdir, folder, **fields):
-    """A copy of a workdir without its checkpoints, whose configuration says otherwise."""
+def changed(workdir, folder, **options):
+    """A copy of a workdir without its checkpoints, with other options."""
     shutil.copytree(workdir, folder, ignore=shutil.ignore_patterns("checkpoints"))
-    record = read_json(folder / "config.json")
-    record["config"] |= fields
-    (folder / "config.json").write_text(json.dumps(record), encoding="utf-8")
+    run = read_run(workdir)
+    run = dataclasses.replace(run, members=tuple(replace(member, **options) for member in run.members))
+    write_json(folder / "config.json", run_to_record(run))
     return folder
 
 
@@ -63,7 +64,7 @@ def launched(scripts, swept, tmp_path_factory):
     """Results of all commands by name, two at a time, and the folder they write to."""
     other = tmp_path_factory.mktemp("other")
     plain = changed(swept, other / "plain", condition="none")
-    mixture = changed(swept, other / "mixture", likelihood="logistic_mixture", binarize="none")
+    mixture = changed(swept, other / "mixture", likelihood="logistic_mixture")
     member = (f"--workdir={swept}", "--member=0")
     learned = changed(swept, other / "learned", prior="conditional")
     filmed = changed(swept, other / "filmed", conditioning="film")
@@ -173,7 +174,7 @@ ERRORS = {
         "was trained with the condition label and the prior conditional, expected some of samples,",
     ),
     "label of a plain VAE": ("was trained without a condition, expected no --label",),
-    "mixture": ("has the likelihood logistic_mixture, expected one of bernoulli,",),
+    "mixture": ("has the likelihood logistic_mixture, expected bernoulli or ",),
     "film": ("has the conditioning film, expected concat",),
     "not a page": ("explorer.png, expected a name ending in .html",),
     "no member": ("expected --member=N or --best",),
