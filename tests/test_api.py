@@ -188,12 +188,12 @@ def test_load_of_something_else_is_refused(tmp_path):
 
 def test_a_workdir_of_another_run_is_refused(data, tmp_path):
     cj.fit(cj.Config(**SMALL), data, workdir=tmp_path / "run")
-    with pytest.raises(cj.UserError, match="beta is 1.0 there, not 2.0"):
+    with pytest.raises(cj.UserError, match=r"beta is 1.0 there, not 2.0"):
         cj.fit(cj.replace(cj.Config(**SMALL), beta=2.0), data, workdir=tmp_path / "run")
 
 
 def test_an_option_that_shapes_the_program_is_no_axis(data):
-    with pytest.raises(cj.UserError, match="epochs has several values, expected one"):
+    with pytest.raises(cj.UserError, match=r"epochs has several values, expected one"):
         cj.sweep(cj.Config(**SMALL), cj.grid(epochs=[1, 2]), data)
-    with pytest.raises(cj.UserError, match="tc_weight is 1.0, expected none with the objective elbo"):
+    with pytest.raises(cj.UserError, match=r"tc_weight is 1.0, expected none with the objective elbo"):
         cj.sweep(cj.Config(**SMALL), cj.grid(tc_weight=[1.0, 2.0]), data)
