@@ -1,5 +1,6 @@
 """What a person asks to be drawn or spoken, as conditions; and words as sound."""
 
+import warnings
 import wave
 from types import SimpleNamespace
 
@@ -7,11 +8,12 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from cvae_jax.conditions.kinds import Text, decode_text, encode_text
 
+from cvae_jax.conditions import Text
+from cvae_jax.conditions.text import decode_text, encode_text
 from cvae_jax.data.dataset import Dataset, Split
 from cvae_jax.errors import UserError
-from experiments import asked
+from experiments import asked, cli
 from experiments.tasks.spoken_digit import dataset as spoken_digit
 
 CAPTIONS = ("a two", "a small three above a one")
@@ -24,8 +26,8 @@ def _flags():
         flags.FLAGS(["test"])
 
 
-def session(dataset, condition):
-    return SimpleNamespace(dataset=dataset, run=SimpleNamespace(config=SimpleNamespace(condition=condition)))
+def session(dataset):
+    return SimpleNamespace(dataset=dataset, model=SimpleNamespace(condition=dataset.condition))
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +35,13 @@ def words():
     pairs = np.stack(np.meshgrid(np.arange(10), np.arange(5)), axis=-1).reshape(-1, 2)
     factors = np.tile(pairs, (10, 1)).astype(np.int32)
     x = np.random.default_rng(0).uniform(size=(len(factors), 64, 64, 1)).astype(np.float32)
-    return session(spoken_digit.from_spectrograms(x, factors), "text,label")
+    return session(spoken_digit.from_spectrograms(x, factors))
 
 
 @pytest.fixture(scope="module")
 def scenes():
     split = Split(np.zeros((2, 32, 32, 1), np.uint8), encode_text(CAPTIONS, 40))
-    return session(Dataset("captions", split, split, split, 255.0, (), kinds=Text(40)), "text")
+    return session(Dataset("captions", split, split, split, 255.0, Text(40)))
 
 
 def texts(c):
@@ -54,7 +56,7 @@ def test_a_word_and_a_speaker(words):
     assert found.title == "seven, theo"
 
 
-def test_what_is_not_said_comes_in_turn(words):
+def test_what_no_flag_names_comes_in_turn(words):
     with flagsaver.flagsaver(text="two"):
         np.testing.assert_array_equal(asked.asked(words, 7).c["speaker"], [0, 1, 2, 3, 4, 0, 1])
     with flagsaver.flagsaver(speaker="george"):
@@ -70,7 +72,9 @@ def test_the_condition_of_a_test_example(words, scenes):
     assert texts(asked.asked(scenes, 3).c) == [*CAPTIONS, CAPTIONS[0]]
 
 
-def test_unknown_words_are_drawn_with_a_warning(words, scenes, capsys):
+@pytest.mark.filterwarnings("always:unknown words")
+def test_unknown_words_are_drawn_with_a_warning(words, scenes, capsys, monkeypatch):
+    monkeypatch.setattr(warnings, "showwarning", cli._show_warning)
     with flagsaver.flagsaver(text="a purple seven"):
         assert texts(asked.asked(scenes, 1).c) == ["a purple seven"]
     assert capsys.readouterr().err == "warning: unknown words, drawn as well as it can be: purple\n"
@@ -80,7 +84,7 @@ def test_unknown_words_are_drawn_with_a_warning(words, scenes, capsys):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("values", "message"),
     [
         ({"text": "  "}, "text is empty, expected words"),
         ({"text": "a " * 30}, "has 60 bytes, expected at most 40"),
@@ -89,12 +93,12 @@ def test_unknown_words_are_drawn_with_a_warning(words, scenes, capsys):
         ({"example": 2}, "example is 2, expected 0 to 1"),
     ],
 )
-def test_what_cannot_be_drawn_is_told(scenes, given, message):
-    with flagsaver.flagsaver(**given), pytest.raises(UserError, match=message):
+def test_what_cannot_be_drawn_is_refused(scenes, values, message):
+    with flagsaver.flagsaver(**values), pytest.raises(UserError, match=message):
         asked.asked(scenes, 1)
 
 
-def test_an_unknown_speaker_is_told_who_there_is(words):
+def test_the_error_of_an_unknown_speaker_lists_the_speakers(words):
     with (
         flagsaver.flagsaver(speaker="eve"),
         pytest.raises(UserError, match="expected one of george, jackson, nic"),

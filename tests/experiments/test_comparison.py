@@ -6,18 +6,21 @@ import math
 
 import numpy as np
 import pytest
-from cvae_jax.config import Config, Member
 
+from cvae_jax.data.examples import on_device
 from cvae_jax.errors import UserError
 from cvae_jax.evaluation import bounds
+from cvae_jax.training import loop
+from cvae_jax.training import session as sessions
+from cvae_jax.training.config import from_flat, replace
 from cvae_jax.training.run import Run
 from cvae_jax.training.workdir import claim, write_json
-from experiments import comparison, loop, results, scores
+from experiments import comparison, scores
 from experiments.comparison import Named, compare, named
 
-CONFIG = Config(hidden=(8,), epochs=1)
-MEMBERS = (Member(latent_dim=2), Member(latent_dim=3, beta=4.0, seed=1))
-RUN = Run("sweep", CONFIG, MEMBERS, 2, None, 1)
+CONFIG = from_flat(hidden=(8,), epochs=1, latent_dim=2)
+MEMBERS = (CONFIG, replace(CONFIG, latent_dim=3, beta=4.0, seed=1))
+RUN = Run("sweep", MEMBERS, members_per_program=2, checkpoint_every=1)
 K = 3
 
 
@@ -26,26 +29,27 @@ def trained(cache_dir, tmp_path_factory):
     """The workdir of a sweep, its session and its population."""
     workdir = tmp_path_factory.mktemp("sweeps") / "two"
     claim(workdir, RUN)
-    session = open_session(RUN, cache_dir)
+    session = sessions.open_session(RUN, cache_dir)
     population, _ = loop.train(session, session.parts[0], workdir)
     return workdir, session, population
 
 
 @pytest.fixture(scope="module", params=["test", pytest.param("validation", marks=pytest.mark.slow)])
 def compared(request, trained, cache_dir):
-    """A comparison on a split, and each member's figures of each example, computed apart."""
+    """A comparison on a split, and each member's figures of each example, computed by themselves."""
     workdir, session, population = trained
     split = request.param
     record = compare(named(f"{workdir}:0"), named(f"{workdir}:1"), cache_dir, nll_samples=K, split=split)
     (part,) = session.parts
-    examples = bounds.on_device(getattr(session.dataset, split), session.dataset.x_max)
-    terms = bounds.members_elbo_terms(
-        session.model, population.members.best.params, examples, part.hparams.latent_mask
-    )
+    examples = on_device(session.dataset.splits[split], session.dataset.x_max)
+    terms = bounds.members_elbo_terms(session.model, population.members.best.params, examples)
     rate, distortion = np.asarray(terms.rate, np.float64), np.asarray(terms.distortion, np.float64)
     measured = dataclasses.replace(session, dataset=session.dataset.measured_on(split))
     nll = np.stack(
-        [scores.nll_of_test(measured, results.trained_member(part, population, i), K) for i in (0, 1)]
+        [
+            scores.nll_of_test(measured, sessions.trained_member(session, part, population, i), K)
+            for i in (0, 1)
+        ]
     )
     return record, {
         "elbo": -rate - distortion,
@@ -83,7 +87,7 @@ def test_a_model_does_not_differ_from_itself(trained, cache_dir):
 def test_names_of_models(tmp_path):
     sweep, single = tmp_path / "sweep", tmp_path / "a:7"
     claim(sweep, RUN)
-    claim(single, dataclasses.replace(RUN, kind="train", members=MEMBERS[:1], members_per_program=1))
+    claim(single, Run("train", MEMBERS[:1], checkpoint_every=1))
     rows = [
         {"member": i, "epochs": 1, "diverged": None, "stopped_epoch": None, "validation_elbo": -30.0 + i}
         | {"test_elbo": 0.0, "test_rate": 0.0, "test_distortion": 0.0}
@@ -113,14 +117,14 @@ ELSEWHERE = {
 }
 
 
-def model(tmp_path, name, **fields):
-    run = dataclasses.replace(RUN, config=dataclasses.replace(CONFIG, **fields))
+def model(tmp_path, name, **options):
+    run = dataclasses.replace(RUN, members=tuple(replace(member, **options) for member in MEMBERS))
     return Named(name, tmp_path, run, 0)
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_other_units_are_refused_before_data_are_read(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(loop, "open_session", None)
+    monkeypatch.setattr(sessions, "open_session", None)
     a, b = model(tmp_path, "a"), model(tmp_path, "b", **ELSEWHERE[name])
     with pytest.raises(
         UserError, match=r"^a gives probabilities of binary pixels and b .*, expected the same of both"

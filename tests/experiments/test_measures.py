@@ -8,16 +8,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from absl import flags
 from arrays import GREY, load
-from cvae_jax.config import Config, Member
+from flag_values import parse
 from scripts import metrics_lines, read_json
 
 from cvae_jax.errors import DataError, UserError
 from cvae_jax.evaluation import disentanglement
+from cvae_jax.training import loop
 from cvae_jax.training import population as sweep
+from cvae_jax.training import session as sessions
+from cvae_jax.training.config import from_flat
 from cvae_jax.training.run import Run
-from experiments import cli, loop, measures, quality, results, scores, workdir
+from cvae_jax.training.workdir import json_text
+from experiments import caching, measures, quality, results, scores, workdir
 from experiments import sweep as sweep_script
 from experiments import train as train_script
 from experiments.measures import Wanted
@@ -58,23 +61,24 @@ def write(tmp_path):
     return write
 
 
-def a_run(path, condition="vector", **fields):
-    config = Config(
-        dataset=str(path), condition=condition, hidden=(8,), batch_size=32, epochs=1, **GREY | fields
+def a_run(path, condition="vector"):
+    config = from_flat(
+        dataset=str(path), condition=condition, hidden=(8,), latent_dim=2, batch_size=32, epochs=1, **GREY
     )
-    return Run("train", config, (Member(latent_dim=2),), 1, None, 1)
+    return Run("train", (config,), checkpoint_every=1)
 
 
 @pytest.fixture
 def opened(write, cache_dir):
     """A function from a condition to a session, and its member before training."""
 
-    def open_session(condition="vector", **changed):
-        session = open_session(a_run(write(condition, **changed), condition), cache_dir)
+    def open_one(condition="vector", **changed):
+        session = sessions.open_session(a_run(write(condition, **changed), condition), cache_dir)
         (part,) = session.parts
-        return session, results.trained_member(part, sweep.init(session.model, part.hparams), 0)
+        population = sweep.init(session.model, part.hparams)
+        return session, sessions.trained_member(session, part, population, 0)
 
-    return open_session
+    return open_one
 
 
 def quick_scores(codes, factors, *, categorical):
@@ -86,7 +90,7 @@ def quick_scores(codes, factors, *, categorical):
 @pytest.fixture
 def train(cache_dir, monkeypatch):
     """`experiments.train` as called by a script."""
-    monkeypatch.setattr(cli, "use_cache", lambda: cache_dir)
+    monkeypatch.setattr(caching, "use", lambda: cache_dir)
     return train_script.train
 
 
@@ -101,7 +105,7 @@ def test_disentanglement_needs_no_label(opened):
 
 
 @pytest.mark.parametrize(
-    ("condition", "given"),
+    ("condition", "left_out"),
     [
         ("text", 0),
         ("audio", 0),
@@ -112,17 +116,17 @@ def test_disentanglement_needs_no_label(opened):
         ("label", 1),
     ],
 )
-def test_a_factor_that_is_a_label_among_the_conditions_is_left_out(write, condition, given):
+def test_a_factor_that_is_a_label_among_the_conditions_is_left_out(write, condition, left_out):
     dataset = load(write(condition), condition=condition, **GREY)
-    scored = scores.factors_to_score(dataset, condition)
-    assert scored.names == ["shape", "size", "place"][given:]
-    np.testing.assert_array_equal(scored.factors, dataset.test.factors[scored.rows, given:])
+    scored = scores.factors_to_score(dataset, None if condition == "none" else dataset.condition)
+    assert scored.names == ["shape", "size", "place"][left_out:]
+    np.testing.assert_array_equal(scored.factors, dataset.test.factors[scored.rows, left_out:])
 
 
 def test_a_label_among_several_conditions_has_no_order(write):
     dataset = load(write("text,label"), condition="text,label", **GREY)
-    assert scores.factors_to_score(dataset, "none").categorical == [0]
-    assert scores.factors_to_score(dataset, "text,label").categorical == []
+    assert scores.factors_to_score(dataset, None).categorical == [0]
+    assert scores.factors_to_score(dataset, dataset.condition).categorical == []
 
 
 # Refused before training
@@ -230,13 +234,13 @@ def test_a_failure_costs_no_other_result_and_is_made_up_for(write, train, tmp_pa
     assert again["test"] == summary["test"] | {
         name: again["test"][name] for name in ("mutual_information", "aggregate_kl", "active_units")
     }
-    monkeypatch.setattr(loop, "open_session", fail)
+    monkeypatch.setattr(sessions, "open_session", fail)
     assert train(run, folder, SCORED) == read_json(folder / "summary.json")
 
     # Nor do pictures that cannot be drawn cost the results.
     monkeypatch.undo()
     monkeypatch.setattr(disentanglement, "scores_and_chance", quick_scores)
-    monkeypatch.setattr(cli, "use_cache", lambda: tmp_path)
+    monkeypatch.setattr(caching, "use", lambda: tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr(results, "write_pictures", fail)
         (folder / "summary.json").unlink()
@@ -337,30 +341,22 @@ def test_samples_are_judged_beside_the_split_asked_for(write, cache_dir, monkeyp
 
     seen = []
     monkeypatch.setattr(quality, "trained_once", lambda *_: None)
-    monkeypatch.setattr(
-        library, "appoint_judge", lambda dataset, params, seed: seen.append(len(dataset.test))
-    )
-    run = a_run(write("label"), "label")
+    monkeypatch.setattr(library, "make_judge", lambda dataset, params, seed: seen.append(len(dataset.test)))
+    session = sessions.open_session(a_run(write("label"), "label"), cache_dir)
     for split in ("validation", "test"):
-        quality.find_judge(run, cache_dir, 1.0, split=split)
+        quality.find_judge(session, cache_dir, 1.0, split=split)
     assert seen == [N["validation"], N["test"]]
 
 
 def test_a_split_without_a_measure_is_refused(monkeypatch):
-    given = dataclasses.asdict(Wanted(split="validation"))
-    values = {name: SimpleNamespace(value=value) for name, value in given.items()}
-
-    class Flags(dict):
-        temperature = 1.0
-
-    monkeypatch.setattr(flags, "FLAGS", Flags(values))
     run = a_run("own.npz")
-    with pytest.raises(UserError, match="split is validation, expected it with --nll_samples"):
-        measures.wanted(run)
-    values["nll_samples"] = SimpleNamespace(value=4)
-    monkeypatch.setattr(flags, "FLAGS", Flags(values))
+    for split in ("validation", "test"):
+        parse(monkeypatch, [], measures.define_flags, f"--split={split}")
+        with pytest.raises(UserError, match=f"split is {split}, expected it with --nll_samples"):
+            measures.wanted(run)
+    parse(monkeypatch, [], measures.define_flags, "--split=validation", "--nll_samples=4")
     assert measures.wanted(run) == Wanted(nll_samples=4, split="validation")
 
 
 def test_a_record_that_is_printed_holds_no_nan():
-    assert json.loads(workdir.json_text({"test": {"elbo": math.nan}})) == {"test": {"elbo": None}}
+    assert json.loads(json_text({"test": {"elbo": math.nan}})) == {"test": {"elbo": None}}

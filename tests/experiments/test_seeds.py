@@ -1,7 +1,6 @@
 """A sweep's settings over seeds: means and standard errors in the tables, the picture and the report."""
 
 import csv
-import dataclasses
 import math
 import re
 from types import SimpleNamespace
@@ -9,16 +8,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from browser import Browser
-from cvae_jax.config import Config, Member
 from scripts import read_json
 
 from cvae_jax.plots import drawing
+from cvae_jax.training.config import from_flat, traced_options
+from cvae_jax.training.run import Run
 from experiments import report, seeds, sweep
 from experiments.seeds import ERROR
 
 rng = np.random.default_rng(0)
 # Two β of three seeds each, of which one diverged, and one β of a single seed.
-MEMBERS = [Member(beta=beta, seed=seed) for beta in (0.5, 4.0) for seed in (0, 1, 2)] + [Member(beta=1.0)]
+SETTINGS = [(beta, seed) for beta in (0.5, 4.0) for seed in (0, 1, 2)] + [(1.0, 0)]
+MEMBERS = tuple(from_flat(beta=beta, seed=seed) for beta, seed in SETTINGS)
+OPTIONS = tuple(traced_options(MEMBERS[0]))
 DIVERGED = 4
 
 
@@ -37,11 +39,11 @@ def row(i, member):
         "mig": None if i == 2 else 0.1 * i,
     }
     ends = {"epochs": 3, "best_epoch": 1 + i, "stopped_epoch": None, "diverged": 7 if i == DIVERGED else None}
-    return {"member": i, **dataclasses.asdict(member), **bounds, **others, **how, **ends, "seconds": 1.0}
+    return {"member": i, **traced_options(member), **bounds, **others, **how, **ends, "seconds": 1.0}
 
 
 ROWS = [row(i, member) for i, member in enumerate(MEMBERS)]
-RUN = SimpleNamespace(members=MEMBERS, config=Config())
+RUN = Run("sweep", MEMBERS)
 FIGURES = ("validation_elbo", "test_elbo", "test_rate", "test_distortion", "test_active_units", "test_nll")
 
 
@@ -50,7 +52,7 @@ def values(name, *members):
 
 
 def test_a_setting_has_mean_and_standard_error_of_the_members_that_did_not_diverge():
-    of_three, of_two, of_one = seeds.by_setting(ROWS)
+    of_three, of_two, of_one = seeds.by_setting(ROWS, OPTIONS)
     assert [(s["beta"], s["seeds"], s["diverged"]) for s in (of_three, of_two, of_one)] == [
         (0.5, 3, 0), (4.0, 2, 1), (1.0, 1, 0)
     ]  # fmt: skip
@@ -64,7 +66,7 @@ def test_a_setting_has_mean_and_standard_error_of_the_members_that_did_not_diver
 
 
 def test_what_is_no_figure_of_a_seed_is_left_as_it_is_or_out():
-    of_three, of_two, _ = seeds.by_setting(ROWS)
+    of_three, of_two, _ = seeds.by_setting(ROWS, OPTIONS)
     assert (of_three["test_nll_samples"], of_three["judged"], of_three["factors"]) == (5, "means", ["x", "y"])
     assert not {"seed", "member", "seconds", "epochs", "test_nll_standard_error", f"judged{ERROR}"} & set(
         of_three
@@ -76,18 +78,18 @@ def test_what_is_no_figure_of_a_seed_is_left_as_it_is_or_out():
 
 def test_a_setting_whose_members_all_diverged_has_no_figures():
     rows = [one | {"diverged": 3} for one in ROWS[:2]] + ROWS[3:4]
-    setting, _ = seeds.by_setting(rows)
+    setting, _ = seeds.by_setting(rows, OPTIONS)
     assert (setting["seeds"], setting["diverged"]) == (0, 2)
     assert all(setting[name] is None for name in (*FIGURES, "test_nll_samples", "judged"))
-    *_, last = seeds.table(rows)
+    *_, last = seeds.table(rows, OPTIONS)
     assert last[1:] == ["0, 2 diverged", "", "", "", ""]
 
 
 def test_tables_have_rows_per_member_and_per_setting(tmp_path):
-    sweep._write_tables(tmp_path, ROWS)
+    sweep._write_tables(tmp_path, RUN, ROWS)
     assert [one["member"] for one in read_json(tmp_path / "results.json")] == list(range(7))
     settings = read_json(tmp_path / "results_by_setting.json")
-    assert [s["test_elbo"] for s in settings] == [s["test_elbo"] for s in seeds.by_setting(ROWS)]
+    assert [s["test_elbo"] for s in settings] == [s["test_elbo"] for s in seeds.by_setting(ROWS, OPTIONS)]
     with (tmp_path / "results_by_setting.csv").open(encoding="utf-8", newline="") as file:
         for line, setting in zip(csv.DictReader(file), settings, strict=True):
             assert float(line["test_elbo"]) == setting["test_elbo"]
@@ -98,9 +100,10 @@ def test_tables_have_rows_per_member_and_per_setting(tmp_path):
 
 def test_a_sweep_of_one_seed_has_no_table_of_settings(tmp_path, capsys):
     rows = [ROWS[0], ROWS[3]]
-    sweep._write_tables(tmp_path, rows)
+    run = Run("sweep", (MEMBERS[0], MEMBERS[3]))
+    sweep._write_tables(tmp_path, run, rows)
     assert not list(tmp_path.glob("results_by_setting*"))
-    sweep._print_ranking(SimpleNamespace(members=[MEMBERS[0], MEMBERS[3]], config=Config()), rows)
+    sweep._print_ranking(run, rows)
     assert "mean" not in capsys.readouterr().out
 
 
@@ -118,7 +121,7 @@ def test_the_table_printed_says_how_many_seeds(capsys):
         "test_distortion",
     ]
     by_beta = {float(line.split()[0]): line for line in lines[at + 2 :]}
-    order = sorted(seeds.by_setting(ROWS), key=lambda s: -s["validation_elbo"])
+    order = sorted(seeds.by_setting(ROWS, OPTIONS), key=lambda s: -s["validation_elbo"])
     assert list(by_beta) == [s["beta"] for s in order]
     for setting in order:
         figures = by_beta[setting["beta"]]
@@ -134,11 +137,11 @@ ALIVE = [one for one in ROWS if one["diverged"] is None]
 
 
 def test_the_picture_has_a_mark_with_error_bars_per_setting():
-    points = report._points(ALIVE)
+    points = report._points(ALIVE, OPTIONS)
     (axes,) = drawing.rate_distortion(points, ALIVE, title="test split, over 3 seeds").axes
     assert "over 3 seeds" in axes.get_title()
     (bars,) = axes.containers
-    settings = seeds.by_setting(ALIVE)
+    settings = seeds.by_setting(ALIVE, OPTIONS)
     np.testing.assert_allclose(
         bars[0].get_xydata(), [(s["test_rate"], s["test_distortion"]) for s in settings]
     )
@@ -151,16 +154,18 @@ def test_the_picture_has_a_mark_with_error_bars_per_setting():
 
 def test_the_report_has_marks_and_a_table_of_settings(digits, tmp_path):
     browser = Browser(tmp_path)
-    session = SimpleNamespace(run=RUN, dataset=digits)
+    session = SimpleNamespace(run=RUN, dataset=digits, model=SimpleNamespace(condition=digits.condition))
     pictures = [report.NO_PICTURES] * len(ROWS)
     page = tmp_path / "report.html"
     page.write_text(report._page(session, ROWS, ALIVE, pictures, []), encoding="utf-8")
     dom = browser.dom(page)
     table = dom[dom.index('<div id="settings">') : dom.index("<h2>Members</h2>")]
-    assert re.findall(r"<td>([^<]*)</td>", table) == [cell for line in seeds.table(ROWS)[1:] for cell in line]
+    assert re.findall(r"<td>([^<]*)</td>", table) == [
+        cell for line in seeds.table(ROWS, OPTIONS)[1:] for cell in line
+    ]
     plot = dom[dom.index('<div id="rate-distortion"') : dom.index('<div id="pointed"')]
     assert len(re.findall(r'<path class="point[ "]', plot)) == len(ALIVE) + 3
     assert (
         len(re.findall(r'<path class="yerror"', plot)) == len(re.findall(r'<path class="xerror"', plot)) == 2
     )
-    assert re.findall(r"<th>([^<]*)</th>", table) == seeds.table(ROWS)[0]
+    assert re.findall(r"<th>([^<]*)</th>", table) == seeds.table(ROWS, OPTIONS)[0]

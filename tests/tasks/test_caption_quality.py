@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cvae_jax.conditions.kinds import Text, decode_text
 from scans import glyphs
 
 from cvae_jax.checksums import checksum
+from cvae_jax.conditions import Text
+from cvae_jax.conditions.text import decode_text
 from cvae_jax.data.dataset import Dataset, Split
 from experiments.tasks.captions import quality, scenes
 from experiments.tasks.captions.arrangements import Digit, held_out, to_grid
