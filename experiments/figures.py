@@ -13,7 +13,7 @@ from cvae_jax.data.examples import on_device
 from cvae_jax.evaluation import posteriors, sampling
 from cvae_jax.nn.latent import Gaussian
 from cvae_jax.plots import drawing, latents
-from cvae_jax.rng import Stream, root_key, stream
+from cvae_jax.rng import Stream, evaluation_key, root_key, stream
 from cvae_jax.training.session import Session, Trained
 from experiments import shown
 
@@ -50,7 +50,7 @@ def reconstructions_figure(session: Session, trained: Trained) -> Figure:
     rows = rows[: max(1, len(rows) // _COLUMNS) * _COLUMNS]
     columns = min(_COLUMNS, len(rows))
     x = unit(test.x[rows], session.dataset.x_max)
-    keys = jax.random.split(stream(root_key(0), Stream.SAMPLES), len(rows))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(evaluation_key(), jnp.asarray(rows))
     c = jax.tree.map(jnp.asarray, test.take(rows).c)
     images = np.asarray(sampling.reconstruct(session.model, trained.best.params, jnp.asarray(x), c, keys))
     pairs = np.stack([a.reshape(-1, columns, *session.dataset.shape) for a in (x, images)], axis=1)
