@@ -16,8 +16,6 @@ from cvae_jax.options import COUNT, Whole, static
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Key
 
-    Data = Float[Array, "*x"]
-
 
 @dataclasses.dataclass(frozen=True)
 class LogisticMixture(Likelihood):
@@ -34,11 +32,11 @@ class LogisticMixture(Likelihood):
 
     whole_levels: ClassVar[bool] = True
 
-    def log_prob(self, output: Data, x: Data) -> Float[Array, ""]:
+    def log_prob(self, output: Float[Array, "*hw n"], x: Float[Array, "*hw C"]) -> Float[Array, ""]:
         """log P(x|output) of one example, nats."""
         return logistic_mixture_log_likelihood(self._parameters(output), x, levels=self.levels)
 
-    def mean(self, output: Data) -> Data:
+    def mean(self, output: Float[Array, "*hw n"]) -> Float[Array, "*hw C"]:
         """The mean of x, within half a level; it may lie between the modes of a mixture, where no sample does.
 
         It is that of logistics that end at the lowest and the highest level but are not rounded to those between; a
@@ -57,7 +55,7 @@ class LogisticMixture(Likelihood):
         y = jnp.stack([jnp.sum(weights * mean, axis=-1) for mean in means], axis=-1)
         return 0.5 * (y + 1.0)
 
-    def sample(self, key: Key[Array, ""], output: Data) -> Data:
+    def sample(self, key: Key[Array, ""], output: Float[Array, "*hw n"]) -> Float[Array, "*hw C"]:
         """One draw of x: a component per pixel, then its channels one after another, rounded to levels."""
         mixture = self._parameters(output)
         component_key, noise_key = jax.random.split(key)
