@@ -12,7 +12,7 @@ import numpy as np
 from cvae_jax.data.examples import Examples
 from cvae_jax.errors import DataError
 from cvae_jax.evaluation.batches import in_batches
-from cvae_jax.losses import standard_normal_kl
+from cvae_jax.losses import standard_normal_kl_per_latent
 from cvae_jax.model import CVAE, require_flat_latents
 from cvae_jax.nn.latent import Gaussian
 
@@ -60,8 +60,7 @@ def kl_per_latent(q: Gaussian) -> Float[Array, " z"]:
       >>> kl_per_latent(Gaussian(jnp.array([[2.0, 0.0], [0.0, 0.0]]), jnp.zeros((2, 2)))).tolist()
       [1.0, 0.0]
     """
-    each = jax.vmap(jax.vmap(lambda m, v: standard_normal_kl(m[None], v[None])))(q.mean, q.logvar)
-    return jnp.mean(each, axis=0)
+    return jnp.mean(jax.vmap(standard_normal_kl_per_latent)(q.mean, q.logvar), axis=0)
 
 
 def by_information(q: Gaussian, latent_mask: Bool[Array, " z"]) -> Int[np.ndarray, " l"]:

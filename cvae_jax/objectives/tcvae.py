@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cvae_jax.draws import draw
-from cvae_jax.losses import precision
+from cvae_jax.losses import gaussian_log_density
 from cvae_jax.model import CVAE
 from cvae_jax.nn.latent import Gaussian
 from cvae_jax.objectives.base import STANDARD_PRIOR, Batch, Objective, Terms
@@ -18,8 +18,6 @@ from cvae_jax.options import WEIGHT, static, traced
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, PyTree
-
-_LOG_2PI = math.log(2.0 * math.pi)
 
 
 class KLParts(NamedTuple):
@@ -90,8 +88,7 @@ def decompose_kl(
     """
 
     def log_density(z: Array, mean: Array, logvar: Array) -> Array:
-        log_q = -0.5 * (jnp.square(z - mean) * precision(logvar) + logvar + _LOG_2PI)
-        return jnp.where(latent_mask, log_q, 0.0)
+        return jnp.where(latent_mask, gaussian_log_density(mean, z, logvar), 0.0)
 
     own = jnp.sum(log_density(z, q.mean, q.logvar), axis=1)
     prior = jnp.sum(log_density(z, jnp.zeros_like(z), jnp.zeros_like(z)), axis=1)
