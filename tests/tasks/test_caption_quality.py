@@ -70,7 +70,7 @@ def test_what_is_asked_for_is_right(judged):
     assert record["pictures"] == 60
 
 
-def test_one_who_draws_only_what_was_trained_fails_on_the_rest(judged):
+def test_a_drawer_of_trained_combinations_fails_on_the_others(judged):
     record = judged(lambda caption: as_asked(caption) * (not any(map(held_out, parse(caption)))))
     for count in ("one_digit", "two_digits", "three_digits"):
         assert record[f"right_{count}_held_out"] == 0.0
@@ -81,7 +81,7 @@ def test_one_who_draws_only_what_was_trained_fails_on_the_rest(judged):
     assert expected > 0
 
 
-def test_one_who_minds_the_wording_is_found_out(judged):
+def test_a_drawer_that_depends_on_the_wording_is_detected(judged):
     record = judged(lambda caption: as_asked(caption) * (1 + ("draw" in caption)))
     assert record["same_under_rewording"] == record["same_picture_under_rewording"] < 0.5
     # Twice the ink, or half of it, of every second picture.
@@ -90,7 +90,7 @@ def test_one_who_minds_the_wording_is_found_out(judged):
     assert record["stays_right_under_rewording"] < 0.5
 
 
-def test_a_size_that_changes_with_the_wording_is_told_apart(judged):
+def test_a_size_that_changes_with_the_wording_is_detected(judged):
     def drawer(caption):
         grid = as_asked(caption)
         grid[9:] = (grid[:9] > 0) * (1 + ("draw" in caption))
@@ -101,7 +101,7 @@ def test_a_size_that_changes_with_the_wording_is_told_apart(judged):
     assert record["same_under_rewording"] < 0.5
 
 
-def test_one_who_minds_the_wording_of_two_digits_only_is_found_out_there(judged):
+def test_a_drawer_that_depends_on_the_wording_of_two_digits_is_detected_there(judged):
     def drawer(caption):
         grid = as_asked(caption)
         return grid * (np.count_nonzero(grid[:9]) != 2 or "draw" in caption)
@@ -115,7 +115,7 @@ def test_one_who_minds_the_wording_of_two_digits_only_is_found_out_there(judged)
     assert record["same_digits_under_rewording"] == pytest.approx(expected)
 
 
-def test_one_who_draws_the_same_whatever_is_asked_is_found_out(judged):
+def test_a_drawer_that_ignores_the_caption_is_detected(judged):
     record = judged(lambda caption: to_grid((Digit(4, 7, True),)))
     assert record["same_digits_under_rewording"] == 1
     assert record["another_digit_under_rewording"] == record["another_digit_where_asked"] == 0
@@ -123,7 +123,7 @@ def test_one_who_draws_the_same_whatever_is_asked_is_found_out(judged):
 
 @pytest.mark.parametrize(("certainty", "expected"), [(0.89, 0.0), (0.9, 1.0)])
 def test_another_digit_counts_where_the_reader_is_certain(monkeypatch, dataset, certainty, expected):
-    """Of one who draws another digit under the last phrasing, in pictures of the same ink."""
+    """Of a drawer that draws another digit under the last phrasing, in pictures of the same ink."""
     grids = quality._to_rephrase(dataset.test)
     calls = []
 
@@ -150,7 +150,7 @@ def test_another_digit_counts_where_the_reader_is_certain(monkeypatch, dataset, 
 
 
 def test_a_shift_moves_as_much_ink_as_the_wording(dataset, monkeypatch):
-    """One who draws another picture under the last phrasing is seen in what is read, and a wavering reader too."""
+    """Another picture under the last phrasing shows in what is read, and an unstable reader does, too."""
     grids = quality._to_rephrase(dataset.test)
     x = np.random.default_rng(0).uniform(size=(len(grids), 8, 8, 1))
     moved = [0.0, 0.0, 0.1, 0.02]
