@@ -9,9 +9,17 @@ import importlib.machinery
 import sys
 from importlib.abc import MetaPathFinder
 
-_CHECK = (
-    ast.parse("__import__('jaxtyping').jaxtyped(typechecker=__import__('beartype').beartype)").body[0].value
-)
+from beartype import BeartypeConf, beartype
+from jaxtyping import jaxtyped
+
+_CHECK = ast.parse("__import__('checked').check").body[0].value
+# A whole number is a float, too.
+_beartype = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+
+def check(function):
+    """The function, its arguments and results checked in each call."""
+    return jaxtyped(typechecker=_beartype)(function)
 
 
 class _Decorate(ast.NodeTransformer):
@@ -45,7 +53,8 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
 class _Finder(MetaPathFinder):
     def find_spec(self, fullname, path=None, target=None):
-        if fullname != "cvae_jax" and not fullname.startswith("cvae_jax."):
+        # The package's own file has names for type checkers that it imports later.
+        if not fullname.startswith("cvae_jax."):
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
