@@ -63,6 +63,13 @@ OPTIONS = (
     {"patience": 1.0},
     {"compute_dtype": "bfloat16"},
     {"latent_dim": 3, "beta": 4.0, "seed": 5},
+    {
+        "network": "caption_conv",
+        "objective": "capacity",
+        "prior": "vamp",
+        "likelihood": "gaussian_learned",
+        "condition": "text",
+    },
 )
 _STEPS, _BATCH, _N, _SIDE = 20, 8, 48, 8
 _WORDS = ("a dark one", "a bright one", "two", "three of them")
