@@ -37,6 +37,7 @@ class Hook(Part):
       needs: what other parts have to be.
       needs_condition: whether the model needs a condition.
       needs_alternative: whether the data need alternative conditions.
+      over_all_epochs: whether it depends on the number of epochs, so that more of them are another training.
     """
 
     kind: ClassVar[str] = "hook"
@@ -44,6 +45,7 @@ class Hook(Part):
     needs: ClassVar[tuple[Need, ...]] = ()
     needs_condition: ClassVar[bool] = False
     needs_alternative: ClassVar[bool] = False
+    over_all_epochs: ClassVar[bool] = False
 
     def delay(self) -> Float[Array, ""] | float:
         """Epochs, from the first on, in which the objective does not count yet."""

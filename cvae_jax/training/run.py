@@ -192,4 +192,6 @@ def _differing(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str,
 def _may_go_on(before: Config, after: Config) -> bool:
     """Whether a training of more epochs begins as one of fewer."""
     schedules = (after.schedule, after.learning_rate_schedule, *(each.schedule for each in after.schedules))
-    return after.epochs > before.epochs and not any(schedule.over_all_epochs for schedule in schedules)
+    return after.epochs > before.epochs and not any(
+        part.over_all_epochs for part in (*schedules, *after.hooks)
+    )

@@ -193,6 +193,7 @@ class Paraphrase(Hook):
     needs = (Need("prior", _is_comparable),)
     needs_condition = True
     needs_alternative = True
+    over_all_epochs = True
 
     def weights(self, time: Time) -> Weights:
         """λ and μ at a time: λ = ½ (1 − cos(π t/T)) `paraphrase_weight` in epoch t = 0, …, T − 1."""
