@@ -196,7 +196,7 @@ def test_a_hook_changes_the_loss_and_its_gradient(train):
     added = float(penalized.sums.loss[0] - plain.sums.loss[0])
     np.testing.assert_allclose(added, 0.1 * squares(start.params["params"]), rtol=1e-3)
     np.testing.assert_array_equal(penalized.sums.distortion, plain.sums.distortion)
-    shrinks = train({"hooks": (Shrunk(0.5, 100.0),)}, num_steps=20, learning_rate=1e-2)
+    shrinks = train({"hooks": (Shrunk(0.5, 100.0),)}, num_steps=40, learning_rate=1e-2)
     assert squares(shrinks.params["params"]) < 0.5 * squares(start.params["params"])
 
 
