@@ -56,10 +56,10 @@ class Found(NamedTuple):
 
 
 def _owners() -> Iterator[type[Part]]:
-    """All parts that have options."""
-    yield from (Config, Data)
+    """All parts that have options; in a sweep the last one's, such as the seed, change fastest."""
     for table in (*_CHOICES.values(), HOOKS):
         yield from table.values()
+    yield from (Data, Config)
 
 
 def _options_of(part: type[Part]) -> dict[str, Found]:

@@ -24,7 +24,7 @@ FORKS.set_forkserver_preload(
         "sklearn.datasets",
         "experiments.explorer",
         "experiments.figures",
-        "experiments.loop",
+        "cvae_jax.training.loop",
         "experiments.sweep",
     ]
 )

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cvae_jax.training.config import flat
 from cvae_jax.training.run import Run
 from experiments.reproduce import EXPERIMENTS, run_of
 
@@ -13,12 +14,15 @@ def test_the_iwae_papers_rows(name, num_samples, nll):
     published = EXPERIMENTS[f"iwae-{name}"]
     assert (published.nll, published.nll_samples, published.stages) == (nll, 5000, 8)
     run = run_of(published, stages=8, data_dir=None)
-    config, (member,) = run.config, run.members
-    assert (config.dataset, config.condition, config.binarize) == ("mnist", "none", "dynamic")
-    assert (config.hidden, config.activation, member.latent_dim) == ((200, 200), "tanh", 50)
-    assert (config.epochs, config.batch_size, config.learning_rate_schedule) == (3280, 20, "iwae")
-    assert (member.beta, member.learning_rate, member.adam_epsilon) == (1.0, 1e-3, 1e-4 / 20)
-    assert (config.objective, config.num_samples) == ("elbo" if num_samples == 1 else "iwae", num_samples)
+    (config,) = run.members
+    assert (config.data.dataset, config.condition, config.binarize) == ("mnist", (), "dynamic")
+    options = flat(config)
+    assert (options["hidden"], options["activation"], config.latent_dim) == ((200, 200), "tanh", 50)
+    assert (config.epochs, config.batch_size) == (3280, 20)
+    assert options["learning_rate_schedule"] == "iwae"
+    assert (options["beta"], options["learning_rate"], options["adam_epsilon"]) == (1.0, 1e-3, 1e-4 / 20)
+    assert options["objective"] == ("elbo" if num_samples == 1 else "iwae")
+    assert config.objective.draws == num_samples
 
 
 def test_fewer_stages_are_the_start_of_the_schedule():

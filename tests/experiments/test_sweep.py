@@ -17,10 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from browser import Browser
-from cvae_jax.config import Member
 from plotly.offline import get_plotlyjs
 from scripts import Scripts, metrics_lines, read_json, tensorboard_events, without_seconds
 from tensorboardX.proto import plugin_hparams_pb2
+
+from cvae_jax.training.config import Config, traced_options
 
 EPOCHS = 3
 STEPS = EPOCHS * 10
@@ -129,7 +130,7 @@ def ranked(rows):
 
 def test_results_csv_has_a_row_per_member(swept):
     table = read_table(swept[0])
-    settings = list(Member.__dataclass_fields__)
+    settings = list(traced_options(Config()))
     ends = ["epochs", "best_epoch", "stopped_epoch", "diverged", "seconds"]
     assert list(table[0]) == ["member", *settings, *RESULTS, *ends]
     assert [int(row["member"]) for row in table] == [0, 1, 2, 3]
@@ -360,8 +361,8 @@ ERRORS = {
     "member out of range": ("member is 4, expected 0 to 3",),
     "no metrics": ("metrics.jsonl has no line of member 3, expected one per epoch",),
     "compare what": ("expected either --workdir", "or --compare"),
-    "train over a sweep": ("it is a run of experiments.sweep there, not a run of experiments.train",),
-    "sweep over a run": ("it is a run of experiments.train there, not a run of experiments.sweep",),
+    "train over a sweep": ("it is a sweep there, not a single training",),
+    "sweep over a run": ("it is a single training there, not a sweep",),
 }
 
 

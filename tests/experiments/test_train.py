@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from cvae_jax.config import Config, Member
 from scripts import Scripts, metrics_lines, read_json, tensorboard_scalars
 
+from cvae_jax.training.config import from_flat
 from cvae_jax.training.workdir import read_run, training_lock
 
 EPOCHS = 30
@@ -106,8 +106,7 @@ def repeatable(summary):
 
 def test_config_json_describes_the_run(trained):
     run = read_run(trained[0])
-    assert run.config == Config(epochs=EPOCHS)
-    assert run.members == (Member(latent_dim=4),)
+    assert run.members == (from_flat(epochs=EPOCHS, latent_dim=4),)
     assert run.checkpoint_every == 3
 
 
@@ -229,9 +228,7 @@ def test_another_data_dir_of_the_same_data_is_recorded(launched):
 def test_a_second_process_says_who_trains_in_a_workdir_and_ends(scripts, tmp_path):
     with training_lock(tmp_path / "run"):
         result = scripts.run("train", *SETTINGS, f"--workdir={tmp_path / 'run'}")
-        assert_one_line_error(
-            result, f"run is being written by process {os.getpid()} on ", "another --workdir"
-        )
+        assert_one_line_error(result, f"run is being written by process {os.getpid()} on ", "another workdir")
         assert [path.name for path in (tmp_path / "run").iterdir()] == ["train.lock"]
     # Nothing is left of a run that came to nothing.
     assert not (tmp_path / "run").exists()
@@ -406,7 +403,7 @@ ERRORS = {
     "no samples": ("no.npz, expected a name ending in .npz, with --nll_samples",),
     "stages": ("stages is 9, expected 1 to 8",),
     "a file": ("file is a file, expected a folder",),
-    "other beta": ("beta is 1.0 there, not 2.0", "expected the same, or another --workdir"),
+    "other beta": ("beta is 1.0 there, not 2.0", "expected the same, or another workdir"),
     "unknown label": ("label is ten, expected one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",),
 }
 

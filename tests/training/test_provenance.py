@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 from arrays import labels, pixels
-from cvae_jax.config import Config, Member
 
 from cvae_jax.errors import UserError
-from cvae_jax.training import checkpoints
+from cvae_jax.training import checkpoints, provenance, session
+from cvae_jax.training.config import from_flat
 from cvae_jax.training.run import Run
-from experiments import loop, provenance, results
+from cvae_jax.training.session import abstract_population, load_population, origin_of
 
 X, C = pixels(dtype=np.uint8), labels()
 
@@ -24,33 +24,38 @@ def open_session(npz, tmp_path):
 
     def make(*, arrays=None, workdir_data_dir=None, kind="train", **settings):
         npz(**({"x_train": X, "c_train": C} | (arrays or {})))
-        config = Config(dataset=str(tmp_path / "own.npz"), batch_size=4, epochs=settings.pop("epochs", 3))
-        members = tuple(Member(latent_dim=2, beta=beta) for beta in settings.pop("beta", (1.0,)))
+        shared = {"dataset": str(tmp_path / "own.npz"), "batch_size": 4, "epochs": settings.pop("epochs", 3)}
+        members = tuple(from_flat(latent_dim=2, beta=beta, **shared) for beta in settings.pop("beta", (1.0,)))
         assert not settings
-        run = Run(kind, config, members, len(members), workdir_data_dir, checkpoint_every=1)
-        return open_session(run, tmp_path / "cache")
+        run = Run(kind, members, len(members), workdir_data_dir, checkpoint_every=1)
+        return session.open_session(run, tmp_path / "cache")
 
     return make
+
+
+def require_same(workdir, session):
+    """Whether there are checkpoints, all of this run."""
+    return provenance.require_same(workdir, session.run, session.dataset)
 
 
 def save(session, workdir):
     """A checkpoint of a population of zeros."""
     (part,) = session.parts
-    population = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), loop.abstract_population(session, part))
+    population = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), abstract_population(session, part))
     with checkpoints.open_manager(workdir / "checkpoints") as manager:
-        checkpoints.save(manager, population, provenance.of_session(session))
+        checkpoints.save(manager, population, origin_of(session))
 
 
 def test_a_workdir_without_checkpoints_says_nothing(open_session, tmp_path):
-    assert not provenance.require_same(tmp_path / "run", open_session())
+    assert not require_same(tmp_path / "run", open_session())
 
 
 def test_the_same_run_goes_on_also_for_more_epochs(open_session, tmp_path):
     save(open_session(), tmp_path / "run")
-    assert provenance.require_same(tmp_path / "run", open_session())
-    assert provenance.require_same(tmp_path / "run", open_session(epochs=4))
-    # Where the data lie is no matter, as long as they are the same.
-    assert provenance.require_same(tmp_path / "run", open_session(workdir_data_dir="elsewhere"))
+    assert require_same(tmp_path / "run", open_session())
+    assert require_same(tmp_path / "run", open_session(epochs=4))
+    # The folder may be another one, if the data are the same.
+    assert require_same(tmp_path / "run", open_session(workdir_data_dir="elsewhere"))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +63,7 @@ def test_the_same_run_goes_on_also_for_more_epochs(open_session, tmp_path):
     [
         ({"beta": (2.0,)}, "beta is 1.0 there, not 2.0"),
         ({"epochs": 2}, "epochs is 3 there, not 2"),
-        ({"kind": "sweep", "beta": (1.0, 2.0)}, "it is a run of experiments.train there"),
+        ({"kind": "sweep", "beta": (1.0, 2.0)}, "it is a single training there"),
     ],
 )
 def test_another_run_is_refused_by_the_checkpoint_alone(open_session, tmp_path, settings, named):
@@ -66,7 +71,7 @@ def test_another_run_is_refused_by_the_checkpoint_alone(open_session, tmp_path, 
     with pytest.raises(
         UserError, match=rf"checkpoint 0 in .* of a run with other settings: {re.escape(named)}"
     ):
-        provenance.require_same(tmp_path / "run", open_session(**settings))
+        require_same(tmp_path / "run", open_session(**settings))
 
 
 @pytest.mark.parametrize(
@@ -84,10 +89,10 @@ def test_changed_data_are_named(open_session, tmp_path, arrays, named):
     with pytest.raises(
         UserError, match=rf"run was trained on other data: {named} of .*own\.npz changed since"
     ):
-        provenance.require_same(tmp_path / "run", changed)
+        require_same(tmp_path / "run", changed)
     with pytest.warns(UserWarning, match=f"trained on other data: {named} of"):
-        results.load_population(changed, changed.parts[0], tmp_path / "run")
-    results.load_population(open_session(), session.parts[0], tmp_path / "run")
+        load_population(changed, changed.parts[0], tmp_path / "run")
+    load_population(open_session(), session.parts[0], tmp_path / "run")
 
 
 def test_a_single_pixel_of_the_test_split_is_noticed(open_session, tmp_path):
@@ -96,13 +101,13 @@ def test_a_single_pixel_of_the_test_split_is_noticed(open_session, tmp_path):
     other = own["x_test"].copy()
     other[3, 2, 2] ^= 1
     with pytest.raises(UserError, match="other data: the test split of"):
-        provenance.require_same(tmp_path / "run", open_session(arrays=own | {"x_test": other}))
+        require_same(tmp_path / "run", open_session(arrays=own | {"x_test": other}))
 
 
 def test_another_data_dir_with_other_data_is_named(open_session, tmp_path):
     save(open_session(), tmp_path / "run")
     with pytest.raises(UserError, match=r"own\.npz in elsewhere changed since"):
-        provenance.require_same(
+        require_same(
             tmp_path / "run", open_session(workdir_data_dir="elsewhere", arrays={"x_train": 255 - X})
         )
 
@@ -116,7 +121,7 @@ def test_members_that_were_divided_otherwise_are_noticed(open_session, tmp_path)
     folder.mkdir()
     (tmp_path / "part-1").rename(folder / "part-1")
     with pytest.raises(UserError, match="it has 2 members there, not 1"):
-        provenance.require_same(tmp_path / "run", open_session(kind="sweep"))
+        require_same(tmp_path / "run", open_session(kind="sweep"))
 
 
 def test_another_version_is_named(open_session, tmp_path, monkeypatch):
@@ -125,19 +130,19 @@ def test_another_version_is_named(open_session, tmp_path, monkeypatch):
         patch.setattr(provenance.cvae_jax, "__version__", "0.0.9")
         save(session, tmp_path / "run")
     with pytest.warns(UserWarning, match=r"was trained by cvae_jax 0\.0\.9, jax \S+, this is cvae_jax"):
-        assert provenance.require_same(tmp_path / "run", session)
+        assert require_same(tmp_path / "run", session)
 
 
 def test_a_checkpoint_of_other_settings_than_config_json_is_not_read(open_session, tmp_path):
     save(open_session(), tmp_path / "run")
     other = open_session(beta=(2.0,))
     with pytest.raises(UserError, match=r"beta is 1\.0 there, not 2\.0"):
-        results.load_population(other, other.parts[0], tmp_path / "run")
+        load_population(other, other.parts[0], tmp_path / "run")
 
 
 def test_the_record_is_plain_json(open_session):
-    record = provenance.of_session(open_session())
-    assert json.loads(json.dumps(record, allow_nan=False))["run"]["members"][0]["clip_norm"] is None
+    record = origin_of(open_session())
+    assert json.loads(json.dumps(record, allow_nan=False))["run"]["members"][0]["clip_norm"] == "inf"
     assert set(record["data"]) == {"train", "validation", "test"}
 
 
