@@ -40,7 +40,7 @@ _HELP = ("--help", "-help", "-h", "-?", "--helpshort")
 
 
 class Literal:
-    """A stream that lines of people's own text go to: control characters in them are shown instead of obeyed."""
+    """A stream that shows control characters as escapes, for text that comes from users and their files."""
 
     def __init__(self, stream: TextIO) -> None:
         """Pass all on to a stream."""
@@ -84,7 +84,7 @@ def say(kind: str, message: str) -> None:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-    """A warning as a line; the place in the code says something to programmers alone."""
+    """A warning as a line, without its place in the code."""
     if damaged := _DAMAGED_PROGRAM.match(str(message)):
         _forget_programs(damaged[1])
     say("warning", str(message))
@@ -111,7 +111,7 @@ def require_flags_within_bounds() -> None:
 
 
 def _parse(argv: list[str], sections: Sequence[usage.Section]) -> list[str]:
-    """Set the flags, or print in one line what is wrong with them, or the help that is asked for, and leave."""
+    """Set the flags, or print what is wrong with them in one line, or the help text, and end the script."""
     if any(argument in _HELP for argument in argv[1:]):
         listed = {entry.name for section in sections for entry in section.entries}
         titles = {section.title.removeprefix("--").partition("=")[0] for section in sections}

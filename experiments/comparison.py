@@ -30,8 +30,8 @@ class Named(NamedTuple):
     """A trained model as `--compare` names it.
 
     Attributes:
-      name: as given.
-      workdir, run, member: where it lies.
+      name: as in the flag.
+      workdir, run, member: the member of a run in a folder.
     """
 
     name: str
@@ -68,7 +68,7 @@ def named(name: str) -> Named:
 def compare(
     a: Named, b: Named, cache: Path, *, nll_samples: int | None, split: Literal["validation", "test"]
 ) -> Record:
-    """What two models say of the same examples under the same noise, and the difference A − B of each figure.
+    """Figures of two models on the same examples under the same noise, and the difference A − B of each.
 
     Args:
       a, b: the models.

@@ -30,14 +30,14 @@ def main() -> int:
 
 
 def _compare() -> int:
-    """Print what two models say of the same examples."""
+    """Print figures of two models on the same examples."""
     names = flags.FLAGS.compare
     if len(names) != 2:
         raise UserError(f"compare is {','.join(names)}, expected two names with a comma between")
-    given = [name for name in _OF_ONE_RUN if flags.FLAGS[name].present]
-    if given:
+    unused = [name for name in _OF_ONE_RUN if flags.FLAGS[name].present]
+    if unused:
         raise UserError(
-            f"{given[0]} is {flags.FLAGS[given[0]].value}, expected none with --compare, which takes --nll_samples"
+            f"{unused[0]} is {flags.FLAGS[unused[0]].value}, expected none with --compare, which takes --nll_samples"
         )
 
     from experiments.comparison import compare, named

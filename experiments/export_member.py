@@ -73,7 +73,7 @@ def main() -> int:
 
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of the sweep.", required=True)
-    flags.DEFINE_string("output", None, "Folder of the new run; the sweep's with -memberN if not given.")
+    flags.DEFINE_string("output", None, "Folder of the new run; the sweep's with -memberN if not set.")
     define_member_choice()
     caching.define_flags()
     cli.run(main)

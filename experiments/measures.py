@@ -27,7 +27,7 @@ SPLITS = ("validation", "test")
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """The measures asked for.
+    """The measures that the flags ask for.
 
     Attributes:
       nll_samples: draws of z per example for the likelihood, None to leave it out.
@@ -138,7 +138,7 @@ def flat(record: Record) -> Record:
 
 
 def holds(row: Record, each: Wanted) -> bool:
-    """Whether a row has all the measures asked for, on the split asked for, and nothing of it failed."""
+    """Whether a row has all these measures on their split, and none of them failed."""
     return (
         row.get("error") is None
         and each.nll_samples in (None, row.get(f"{each.split}_nll_samples"))
@@ -157,7 +157,7 @@ def attempt(faults: list[str], what: str, act: Callable[..., Any], *arguments: A
     Args:
       faults: to which a failure is added, in words.
       what: is done.
-      act: does it, given the arguments.
+      act: does it with the arguments.
 
     Returns:
       What `act` returns, None if it fails. The traceback of a fault of the program is printed.
@@ -192,7 +192,7 @@ def not_finite(record: Record) -> list[str]:
 
 
 def with_error(record: Record, faults: list[str]) -> Record:
-    """A record whose `error` says what failed and which figures are not finite; without it where all is well."""
+    """A record whose `error` names what failed and which figures are not finite; without it where nothing failed."""
     if names := not_finite(record):
         faults = [*faults, f"not finite: {', '.join(names)}"]
     return record | {"error": "; ".join(faults)} if faults else record
@@ -214,7 +214,7 @@ def prepare(
     """Make ready what the measures need, and refuse what is known to fail.
 
     Args:
-      each: the measures asked for.
+      each: the measures.
       session: the run.
       cache: where the judge's classifier is kept.
       nll_output: an `.npz` for the likelihood of each example.

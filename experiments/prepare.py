@@ -47,8 +47,6 @@ def main() -> int:
 
 if __name__ == "__main__":
     flags.DEFINE_string("dataset", None, "A TFDS name.", required=True)
-    flags.DEFINE_string(
-        "data_dir", None, "Folder of prepared TFDS datasets; TFDS's own default if not given."
-    )
+    flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS datasets; TFDS's own default if not set.")
     caching.define_flags()
     cli.run(main)

@@ -87,10 +87,8 @@ def main() -> int:
 
 if __name__ == "__main__":
     flags.DEFINE_enum("experiment", None, list(EXPERIMENTS), "The result to repeat.", required=True)
-    flags.DEFINE_integer("stages", None, "Stages of the paper's schedule to train; all if not given.")
-    flags.DEFINE_string(
-        "data_dir", None, "Folder of prepared TFDS datasets; TFDS's own default if not given."
-    )
-    flags.DEFINE_string("workdir", None, "Folder of the results; named after the experiment if not given.")
+    flags.DEFINE_integer("stages", None, "Stages of the paper's schedule to train; all if not set.")
+    flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS datasets; TFDS's own default if not set.")
+    flags.DEFINE_string("workdir", None, "Folder of the results; named after the experiment if not set.")
     caching.define_flags()
     cli.run(main)

@@ -12,7 +12,7 @@ from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
 from cvae_jax.training.config import traced_options
 from cvae_jax.training.workdir import read_run
-from experiments import asked, betas, caching, cli, measures
+from experiments import betas, caching, choices, cli, measures
 from experiments.workdir import chosen_member, define_member_choice, require_writable
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def main() -> int:
     session = open_session(run, caching.use())
     # The draws, their means and their pictures.
     memory.require_free(f"num is {FLAGS.num}", 3 * FLAGS.num * 4 * math.prod(session.dataset.shape))
-    wanted = asked.asked(session, FLAGS.num)
+    wanted = choices.chosen(session, FLAGS.num)
     trained = load_member(session, workdir, member)
     params = trained.best.params if beta is None else at_beta(trained.best.params, beta)
     x = sampling.generate(
@@ -66,8 +66,8 @@ def main() -> int:
     return 0
 
 
-def _write(output: Path, x: np.ndarray, wanted: asked.Asked) -> None:
-    """Samples as the name of the file says: arrays, words one after another, or a table of pictures."""
+def _write(output: Path, x: np.ndarray, wanted: choices.Chosen) -> None:
+    """Write samples in the format of the file's name: arrays, one sound after another, or a table of pictures."""
     import numpy as np
 
     from cvae_jax.data import audio
@@ -93,10 +93,10 @@ def _write(output: Path, x: np.ndarray, wanted: asked.Asked) -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
     define_member_choice()
-    asked.define_flags()
+    choices.define_flags()
     flags.DEFINE_integer("num", 16, "Number of samples.")
     flags.DEFINE_integer("seed", 0, "Of the samples.")
-    flags.DEFINE_float("beta", None, "Of a multirate model: draw at this beta; at its own if not given.")
+    flags.DEFINE_float("beta", None, "Of a multirate model: draw at this beta; at its own if not set.")
     flags.DEFINE_float(
         "guidance", None,
         "Of a model trained with --condition_dropout: 0 draws as without a condition, 1 under it, more beyond it.",

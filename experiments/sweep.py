@@ -211,7 +211,7 @@ def _write_tables(workdir: Path, run: Run, rows: Rows) -> None:
         write_atomically(
             workdir / f"{name}.csv", lambda file, content=content: file.write_text(content, encoding="utf-8")
         )
-        # `results.json` says that the sweep is finished: it is the last.
+        # A sweep with `results.json` counts as finished: it is written last.
         write_json(workdir / f"{name}.json", table)
 
 

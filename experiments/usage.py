@@ -19,7 +19,7 @@ class Entry(NamedTuple):
 
     Attributes:
       name: without the dashes.
-      default: as a person would type it, empty for none.
+      default: as it is typed, empty for none.
       text: what it does.
     """
 

@@ -84,7 +84,7 @@ def open_manager(directory: Path, *, read_only: bool = False) -> Iterator[ocp.Ch
         yield manager
         finish(manager)
     finally:
-        # What failed has been said; waiting again for it would say it again.
+        # Waiting again for what failed would raise the same error again.
         with contextlib.suppress(Exception):
             manager.close()
 
@@ -208,7 +208,7 @@ def _newest_readable(manager: ocp.CheckpointManager, read: Callable[[int], Check
 
 
 def _contents(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    """What the record of a checkpoint says, if it is whole and of this step."""
+    """The record of a checkpoint, if it is whole and of this step."""
     args = _orbax().args
     items = args.Composite(record=args.JsonRestore())
     contents = dict(manager.restore(step, args=items)["record"])

@@ -1,4 +1,4 @@
-"""Who learns how a training goes: `metrics.jsonl`, TensorBoard, or a user's own logger."""
+"""Loggers of a training: `metrics.jsonl`, TensorBoard, or a user's own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TERMS = ("elbo", "rate", "distortion")
 
 
 class Logger:
-    """Learns how the members of a part train; override what you need.
+    """Receives what a training reports; a subclass overrides the methods that it needs.
 
     The methods are called in this order: `start` once, then `step` and, at the end of each epoch, `epoch` and `flush`,
     then `end` if the training was not interrupted, and `close` in any case.

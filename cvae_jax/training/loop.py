@@ -34,7 +34,7 @@ from cvae_jax.training.session import (
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
 
-# One call into the compiled program lasts about this long: how often loggers hear of steps, and signals are answered.
+# One call into the compiled program lasts about this long: how often loggers are called, and signals noticed.
 _SECONDS_PER_CALL = 1.0
 
 
@@ -47,7 +47,7 @@ def train(
       session: the run.
       part: the members to train.
       workdir: where checkpoints and `metrics.jsonl` go; None writes nothing.
-      loggers: learn how the training goes.
+      loggers: receive what the training reports.
 
     Returns:
       The trained population, and the seconds that training took, over all starts.
@@ -157,7 +157,7 @@ def _require_finite(population: Population, store: _Store) -> None:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second one is obeyed at once.
+    """Collect SIGINT and SIGTERM, so that the state can be saved; a second one ends the process at once.
 
     Only the main thread can: elsewhere nothing is collected.
     """

@@ -28,7 +28,7 @@ from cvae_jax.training.step import TrainState
 if TYPE_CHECKING:
     from jaxtyping import PyTree
 
-# A device that does not say how much memory it has is taken to spare this much.
+# Free memory that is assumed of a device that does not report it.
 ASSUMED_FREE_BYTES = 4 * 2**30
 _SHARE = 0.8
 # What XLA gives memory of its own. All else is elementwise or moves elements, cheap enough for XLA to compute again
@@ -138,7 +138,7 @@ def require_free(what: str, needed: float) -> None:
     """Refuse what takes more bytes than are free.
 
     Args:
-      what: the settings that say how much it is, as an error names them.
+      what: the settings that it depends on, as an error names them.
       needed: bytes.
 
     Raises:
@@ -165,7 +165,7 @@ def _free_bytes() -> int:
 
 
 def _host_bytes() -> float:
-    """Bytes of the host's memory that are free or could be freed; inf where the system does not say."""
+    """Bytes of the host's memory that are free or could be freed; inf where the system does not report them."""
     with contextlib.suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
@@ -173,7 +173,7 @@ def _host_bytes() -> float:
 
 
 def _device_bytes() -> int:
-    """Free bytes on all devices together; 0 where none says."""
+    """Free bytes on all devices together; 0 where none reports them."""
     free = 0
     for device in jax.local_devices():
         stats: dict[str, Any] = device.memory_stats() or {}

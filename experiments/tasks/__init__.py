@@ -6,7 +6,7 @@ def register() -> None:
     from cvae_jax.data.reading import DATASETS, Source
     from cvae_jax.networks import NETWORKS
     from cvae_jax.training.hooks import HOOKS
-    from experiments.asked import UNKNOWN_WORDS
+    from experiments.choices import UNKNOWN_WORDS
     from experiments.quality import OF_TASKS
     from experiments.tasks.captions import quality as captions
     from experiments.tasks.captions.dataset import from_mnist

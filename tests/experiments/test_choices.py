@@ -13,7 +13,7 @@ from cvae_jax.conditions import Text
 from cvae_jax.conditions.text import decode_text, encode_text
 from cvae_jax.data.dataset import Dataset, Split
 from cvae_jax.errors import UserError
-from experiments import asked, cli
+from experiments import choices, cli
 from experiments.tasks.spoken_digit import dataset as spoken_digit
 
 CAPTIONS = ("a two", "a small three above a one")
@@ -21,7 +21,7 @@ CAPTIONS = ("a two", "a small three above a one")
 
 @pytest.fixture(scope="module", autouse=True)
 def _flags():
-    asked.define_flags()
+    choices.define_flags()
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["test"])
 
@@ -50,7 +50,7 @@ def texts(c):
 
 def test_a_word_and_a_speaker(words):
     with flagsaver.flagsaver(text="seven", speaker="theo"):
-        found = asked.asked(words, 3)
+        found = choices.chosen(words, 3)
     assert texts(found.c["text"]) == ["seven"] * 3
     np.testing.assert_array_equal(found.c["speaker"], spoken_digit.SPEAKERS.index("theo"))
     assert found.title == "seven, theo"
@@ -58,28 +58,28 @@ def test_a_word_and_a_speaker(words):
 
 def test_what_no_flag_names_comes_in_turn(words):
     with flagsaver.flagsaver(text="two"):
-        np.testing.assert_array_equal(asked.asked(words, 7).c["speaker"], [0, 1, 2, 3, 4, 0, 1])
+        np.testing.assert_array_equal(choices.chosen(words, 7).c["speaker"], [0, 1, 2, 3, 4, 0, 1])
     with flagsaver.flagsaver(speaker="george"):
-        assert texts(asked.asked(words, 11).c["text"]) == [*spoken_digit.WORDS, "zero"]
+        assert texts(choices.chosen(words, 11).c["text"]) == [*spoken_digit.WORDS, "zero"]
 
 
 def test_the_condition_of_a_test_example(words, scenes):
     with flagsaver.flagsaver(example=7):
-        c = asked.asked(words, 2).c
+        c = choices.chosen(words, 2).c
     of_test = words.dataset.test.c
     assert texts(c["text"]) == [decode_text(of_test["text"][7])] * 2
     np.testing.assert_array_equal(c["speaker"], of_test["speaker"][7])
-    assert texts(asked.asked(scenes, 3).c) == [*CAPTIONS, CAPTIONS[0]]
+    assert texts(choices.chosen(scenes, 3).c) == [*CAPTIONS, CAPTIONS[0]]
 
 
 @pytest.mark.filterwarnings("always:unknown words")
 def test_unknown_words_are_drawn_with_a_warning(words, scenes, capsys, monkeypatch):
     monkeypatch.setattr(warnings, "showwarning", cli._show_warning)
     with flagsaver.flagsaver(text="a purple seven"):
-        assert texts(asked.asked(scenes, 1).c) == ["a purple seven"]
+        assert texts(choices.chosen(scenes, 1).c) == ["a purple seven"]
     assert capsys.readouterr().err == "warning: unknown words, drawn as well as it can be: purple\n"
     with flagsaver.flagsaver(text="twelve"):
-        assert texts(asked.asked(words, 1).c["text"]) == ["twelve"]
+        assert texts(choices.chosen(words, 1).c["text"]) == ["twelve"]
     assert capsys.readouterr().err == "warning: unknown words, drawn as well as it can be: twelve\n"
 
 
@@ -95,7 +95,7 @@ def test_unknown_words_are_drawn_with_a_warning(words, scenes, capsys, monkeypat
 )
 def test_what_cannot_be_drawn_is_refused(scenes, values, message):
     with flagsaver.flagsaver(**values), pytest.raises(UserError, match=message):
-        asked.asked(scenes, 1)
+        choices.chosen(scenes, 1)
 
 
 def test_the_error_of_an_unknown_speaker_lists_the_speakers(words):
@@ -103,7 +103,7 @@ def test_the_error_of_an_unknown_speaker_lists_the_speakers(words):
         flagsaver.flagsaver(speaker="eve"),
         pytest.raises(UserError, match="expected one of george, jackson, nic"),
     ):
-        asked.asked(words, 1)
+        choices.chosen(words, 1)
 
 
 def test_words_are_written_one_after_another(tmp_path):
@@ -114,7 +114,7 @@ def test_words_are_written_one_after_another(tmp_path):
     time = np.arange(4000) / audio.SAMPLE_RATE
     tone = (np.sin(2 * np.pi * 440 * time) * np.sin(np.pi * time / time[-1])).astype(np.float32)
     one = audio.spectrogram(tone)
-    sample._write(tmp_path / "words.wav", np.stack([one, one])[..., None], asked.Asked({}, ""))
+    sample._write(tmp_path / "words.wav", np.stack([one, one])[..., None], choices.Chosen({}, ""))
     with wave.open(str(tmp_path / "words.wav")) as file:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (8000, 1, 2)
         sound = np.frombuffer(file.readframes(file.getnframes()), np.int16)

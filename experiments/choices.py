@@ -1,4 +1,4 @@
-"""The conditions that flags of `experiments.sample` name."""
+"""The conditions that the flags of `experiments.sample` choose."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNKNOWN_WORDS: dict[str, Callable[[str], tuple[str, ...]]] = {}
 
 
 def define_flags() -> None:
-    """The flags that name a condition."""
+    """The flags that choose a condition."""
     flags.DEFINE_string("label", None, "Name of the class to draw; all in turn if not set.")
     flags.DEFINE_string("text", None, "Text to draw or to speak; those of the dataset in turn if not set.")
     flags.DEFINE_string("speaker", None, "Who is to speak it; all in turn if not set.")
@@ -34,8 +34,8 @@ def define_flags() -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """Conditions, and what a person calls them.
+class Chosen:
+    """Conditions with a title.
 
     Attributes:
       c: with a leading axis of samples.
@@ -46,8 +46,8 @@ class Asked:
     title: str
 
 
-def asked(session: Session, num: int) -> Asked:
-    """The conditions that the flags ask for.
+def chosen(session: Session, num: int) -> Chosen:
+    """The conditions that the flags choose.
 
     Args:
       session: of the run.
@@ -63,7 +63,7 @@ def asked(session: Session, num: int) -> Asked:
             trained = "without a condition" if condition is None else f"with the condition {condition.name}"
             raise UserError(f"the run was trained {trained}, expected no --{name}")
     if condition is None:
-        return Asked(np.zeros(num, np.int32), "samples")
+        return Chosen(np.zeros(num, np.int32), "samples")
     if isinstance(condition, Label):
         return _of_label(dataset, num)
     rows = np.arange(num) % len(dataset.test)
@@ -77,11 +77,11 @@ def asked(session: Session, num: int) -> Asked:
     else:
         c = _part(dataset, "", condition, np.asarray(c))
     words = [FLAGS.text, FLAGS.speaker, FLAGS.label]
-    return Asked(c, ", ".join(word for word in words if word) or "samples")
+    return Chosen(c, ", ".join(word for word in words if word) or "samples")
 
 
 def _known_flags(condition: Condition | None) -> list[str]:
-    """The flags that a condition can be named by."""
+    """The flags that can choose a condition."""
     if condition is None:
         return []
     if isinstance(condition, Label):
@@ -97,15 +97,15 @@ def _names_of(condition: Condition) -> list[str]:
     return [name for name, _ in condition.parts] if isinstance(condition, Several) else [""]
 
 
-def _of_label(dataset: Dataset, num: int) -> Asked:
+def _of_label(dataset: Dataset, num: int) -> Chosen:
     names = dataset.class_names
     if FLAGS.label is None:
-        return Asked(np.arange(num) % len(names), "samples")
-    return Asked(np.full(num, _place("label", FLAGS.label, names)), f"class {FLAGS.label}")
+        return Chosen(np.arange(num) % len(names), "samples")
+    return Chosen(np.full(num, _place("label", FLAGS.label, names)), f"class {FLAGS.label}")
 
 
 def _part(dataset: Dataset, name: str, condition: Condition, c: np.ndarray) -> np.ndarray:
-    """One of the conditions: as the flags name it, or all there are in turn, or as of the test examples."""
+    """One of the conditions: as the flags choose it, or all there are in turn, or as of the test examples."""
     num, names = len(c), dataset.names
     names = names if isinstance(names, tuple) else names.get(name, ())
     match condition:
