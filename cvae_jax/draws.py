@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 
-from cvae_jax.model import CVAE, Inference
+from cvae_jax.model import Inference, Model
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Key, PyTree
@@ -26,7 +26,7 @@ class Draw(NamedTuple):
     rate: Float[Array, " b"]
 
 
-def draw(model: CVAE, params: PyTree, x: Float[Array, "b H W C"], c: PyTree, keys: Key[Array, " b"]) -> Draw:
+def draw(model: Model, params: PyTree, x: Float[Array, "b H W C"], c: PyTree, keys: Key[Array, " b"]) -> Draw:
     """Encode, draw one z per example, decode, and compare with x.
 
     Args:
@@ -45,7 +45,7 @@ def draw(model: CVAE, params: PyTree, x: Float[Array, "b H W C"], c: PyTree, key
 
 
 def log_likelihood(
-    model: CVAE, params: PyTree, x: Float[Array, "b H W C"], z: PyTree, c: PyTree
+    model: Model, params: PyTree, x: Float[Array, "b H W C"], z: PyTree, c: PyTree
 ) -> Float[Array, " b"]:
     """log p(x|z,c) of one z per example, shape (b,), nats."""
     return model.log_prob(model.decode(params, z, c), x)
@@ -66,7 +66,7 @@ class LogWeights(NamedTuple):
 
 
 def log_weights(
-    model: CVAE, params: PyTree, x: Float[Array, "b H W C"], c: PyTree, keys: Key[Array, "b k"]
+    model: Model, params: PyTree, x: Float[Array, "b H W C"], c: PyTree, keys: Key[Array, "b k"]
 ) -> LogWeights:
     """Importance weights of k draws from the posterior per example, for bounds tighter than the ELBO.
 

@@ -136,7 +136,7 @@ def continuous_bernoulli_log_likelihood(
 
 
 def gaussian_log_density(
-    mean: Float[Array, "*a"], x: Float[Array, "*a"], logvar: Float[Array, "*a"]
+    mean: Float[Array, "*#a"], x: Float[Array, "*#a"], logvar: Float[Array, "*#a"]
 ) -> Float[Array, "*a"]:
     """log N(x; m, e^v) of each number by itself, nats; see `gaussian_log_likelihood`."""
     return -0.5 * (jnp.square(x - mean) * precision(logvar) + logvar + math.log(2.0 * math.pi))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -50,6 +50,100 @@ class Inference(NamedTuple):
     def rate(self) -> Float[Array, " b"]:
         """KL(q(z|x,c) ‖ p(z|c)) per example, nats."""
         return sum((jnp.sum(kl, axis=1) for kl in jax.tree.leaves(self.kl)), jnp.zeros_like(self.log_q))
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What training, evaluation and sampling need of a model: pure functions of its parameters.
+
+    A `CVAE` is such a model. One's own can extend this class; `CVAE` has the arguments and results of each method.
+    """
+
+    @property
+    def flat_latents(self) -> bool:
+        """Whether z is one array with a Gaussian posterior: then it is a `FlatModel`."""
+        ...
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """The density p(x|z,c)."""
+        ...
+
+    @property
+    def condition(self) -> Condition | None:
+        """What c is made of, None for a plain VAE."""
+        ...
+
+    @property
+    def shape(self) -> Shape:
+        """(height, width, channels) of x."""
+        ...
+
+    @property
+    def capacity(self) -> int:
+        """Number of latents there is room for."""
+        ...
+
+    def init(self, key: Key[Array, ""], latent_mask: Bool[Array, " z"] | None = None) -> PyTree:
+        """Parameters before training."""
+        ...
+
+    def embed(self, params: PyTree, c: PyTree) -> Any:
+        """What can take the place of c in the other methods, to embed once what is used often."""
+        ...
+
+    def infer(
+        self, params: PyTree, x: Float[Array, "b H W C"], c: PyTree, keys: Key[Array, " b"]
+    ) -> Inference:
+        """One z ~ q(z|x,c) for each example of a batch."""
+        ...
+
+    def decode(self, params: PyTree, z: Any, c: PyTree) -> PyTree:
+        """The likelihood's parameters for a batch of latents."""
+        ...
+
+    def log_prob(self, outputs: PyTree, x: Float[Array, "b H W C"]) -> Float[Array, " b"]:
+        """log p(x|z,c) of a batch under decoded parameters, nats."""
+        ...
+
+    def mean(self, outputs: PyTree) -> Float[Array, "b H W C"]:
+        """The mean of p(x|z,c) of a batch of decoded parameters, in units of x."""
+        ...
+
+    def generate(
+        self,
+        params: PyTree,
+        c: PyTree,
+        keys: Key[Array, " b"],
+        temperature: Float[Array, ""] | float = 1.0,
+    ) -> Any:
+        """One z ~ p(z|c) for each condition of a batch."""
+        ...
+
+
+@runtime_checkable
+class FlatModel(Model, Protocol):
+    """A model whose latents are one array with a Gaussian posterior."""
+
+    def encode(self, params: PyTree, x: Float[Array, "b H W C"], c: PyTree) -> Gaussian:
+        """The posterior q(z|x,c) of a batch."""
+        ...
+
+    def log_prior(self, params: PyTree, z: Float[Array, "b z"], c: PyTree) -> Float[Array, " b"]:
+        """log p(z|c) over the latents in use, nats."""
+        ...
+
+    def from_noise(self, params: PyTree, noise: Float[Array, "b z"], c: PyTree) -> Float[Array, "b z"]:
+        """z that lies under p(z|c) where the noise lies under N(0, I)."""
+        ...
+
+    def to_noise(self, params: PyTree, z: Float[Array, "b z"], c: PyTree) -> Float[Array, "b z"]:
+        """The inverse of `from_noise`."""
+        ...
+
+    def latent_mask(self, params: PyTree) -> Bool[Array, " z"]:
+        """The latents in use."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,8 +297,8 @@ class CVAE:
         return params["latents"]["mask"]
 
 
-def require_flat_latents(model: CVAE, what: str) -> None:
-    """Refuse a model whose latents are not one array with a Gaussian posterior.
+def require_flat_latents(model: Model, what: str) -> FlatModel:
+    """The model, unless its latents are not one array with a Gaussian posterior.
 
     Args:
       model: the model.
@@ -218,6 +312,7 @@ def require_flat_latents(model: CVAE, what: str) -> None:
             f"{what}: expected a model with one array of latents and a Gaussian posterior, got one with several "
             "levels of latents"
         )
+    return cast(FlatModel, model)
 
 
 class _Modules(nn.Module):

@@ -5,12 +5,13 @@ each function is decorated with `jaxtyping.jaxtyped`.
 """
 
 import ast
+import contextlib
 import importlib.machinery
 import sys
 from importlib.abc import MetaPathFinder
 
 from beartype import BeartypeConf, beartype
-from jaxtyping import jaxtyped
+from jaxtyping import config, jaxtyped
 
 _CHECK = ast.parse("__import__('checked').check").body[0].value
 # A whole number is a float, too.
@@ -65,3 +66,13 @@ class _Finder(MetaPathFinder):
 def install():
     """Check what is imported from now on."""
     sys.meta_path.insert(0, _Finder())
+
+
+@contextlib.contextmanager
+def unchecked():
+    """Leave arguments to the library's own checks, which refuse them in its own words."""
+    config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        config.update("jaxtyping_disable", False)

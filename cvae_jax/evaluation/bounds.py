@@ -13,7 +13,7 @@ import numpy as np
 from cvae_jax.data.examples import Examples
 from cvae_jax.draws import draw, log_likelihood, log_weights
 from cvae_jax.evaluation.batches import in_batches
-from cvae_jax.model import CVAE
+from cvae_jax.model import Model
 from cvae_jax.rng import evaluation_key
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class ElboTerms(NamedTuple):
     rate: Float[Array, " n"]
 
 
-def elbo_terms(model: CVAE, params: PyTree, examples: Examples, key: Key[Array, ""]) -> ElboTerms:
+def elbo_terms(model: Model, params: PyTree, examples: Examples, key: Key[Array, ""]) -> ElboTerms:
     """Distortion and rate of every example.
 
     The noise of example i comes from `fold_in(key, i)`, so that the result does not depend on the batches.
@@ -60,14 +60,14 @@ def elbo_terms(model: CVAE, params: PyTree, examples: Examples, key: Key[Array, 
 
 
 @partial(jax.jit, static_argnames="model")
-def members_elbo_terms(model: CVAE, params: PyTree, examples: Examples) -> ElboTerms:
+def members_elbo_terms(model: Model, params: PyTree, examples: Examples) -> ElboTerms:
     """`elbo_terms` of m members, whose parameters are stacked, with the same noise for all; shapes (m, n)."""
     return jax.vmap(lambda member: elbo_terms(model, member, examples, evaluation_key()))(params)
 
 
 @partial(jax.jit, static_argnames=("model", "num_samples", "chunk", "proposal"))
 def importance_nll(
-    model: CVAE,
+    model: Model,
     params: PyTree,
     examples: Examples,
     key: Key[Array, ""],

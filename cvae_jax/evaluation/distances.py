@@ -207,7 +207,7 @@ def diversity(
       [0.5, 0.0]
     """
 
-    def spread(features: np.ndarray, c: np.ndarray, label: int) -> float:
+    def spread(features: Float[np.ndarray, "n d"], c: Int[np.ndarray, " n"], label: np.integer) -> float:
         mine = features[c == label].astype(np.float64)
         return float(pdist(mine).mean()) if len(mine) > 1 else 0.0
 

@@ -14,7 +14,7 @@ from cvae_jax.conditions.label import Label
 from cvae_jax.data.examples import Examples
 from cvae_jax.evaluation.batches import in_batches
 from cvae_jax.losses import precision, reparameterize
-from cvae_jax.model import CVAE, require_flat_latents
+from cvae_jax.model import Model, require_flat_latents
 from cvae_jax.nn.latent import Gaussian
 from cvae_jax.rng import Stream, root_key, stream
 
@@ -45,7 +45,7 @@ class LatentTerms(NamedTuple):
     conditional_information: Float[Array, " N"] | None = None
 
 
-def latent_terms(model: CVAE, params: PyTree, examples: Examples, key: Key[Array, ""]) -> LatentTerms:
+def latent_terms(model: Model, params: PyTree, examples: Examples, key: Key[Array, ""]) -> LatentTerms:
     """Compare a draw of every example's posterior with the aggregate posterior, the mixture of all posteriors.
 
     q(z) = 1/N Σₙ q(z|xₙ,cₙ); for labels also q(z|c), the same over the N_c examples of class c
@@ -71,20 +71,20 @@ def latent_terms(model: CVAE, params: PyTree, examples: Examples, key: Key[Array
       Hoffman & Johnson, ELBO Surgery, 2016, equation 4; Burda, Grosse & Salakhutdinov, Importance Weighted
       Autoencoders, 2016, section 5.
     """
-    require_flat_latents(model, "information in the latents")
+    flat_model = require_flat_latents(model, "information in the latents")
     n = len(examples)
     rows_key, z_key = jax.random.split(key)
     rows = jax.random.permutation(rows_key, n)[:MAX_EXAMPLES] if n > MAX_EXAMPLES else jnp.arange(n)
 
     def posteriors(rows: Int[Array, " b"]) -> tuple[Gaussian, Float[Array, "b z"]]:
         x, c = examples.take(rows)
-        c = model.embed(params, c)
-        q = model.encode(params, x, c)
-        return q, model.to_noise(params, q.mean, c)
+        c = flat_model.embed(params, c)
+        q = flat_model.encode(params, x, c)
+        return q, flat_model.to_noise(params, q.mean, c)
 
     q, standardized = in_batches(posteriors, rows, _ENCODED_AT_ONCE)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(z_key, rows)
-    z = jnp.where(model.latent_mask(params), jax.vmap(reparameterize)(keys, q.mean, q.logvar), 0.0)
+    z = jnp.where(flat_model.latent_mask(params), jax.vmap(reparameterize)(keys, q.mean, q.logvar), 0.0)
     if not isinstance(model.condition, Label):
         return LatentTerms(information(z, q), variance_within(standardized, jnp.zeros_like(rows), 1))
     c = examples.c[rows]
@@ -166,7 +166,7 @@ def information(
 
 
 @partial(jax.jit, static_argnames="model")
-def members_latent_terms(model: CVAE, params: PyTree, examples: Examples) -> LatentTerms:
+def members_latent_terms(model: Model, params: PyTree, examples: Examples) -> LatentTerms:
     """`latent_terms` of m members, whose parameters are stacked, with the same noise; shapes (m, N) and (m, z)."""
     key = stream(root_key(0), Stream.LATENTS)
     return jax.vmap(lambda member: latent_terms(model, member, examples, key))(params)

@@ -13,7 +13,7 @@ from cvae_jax.data.examples import Examples
 from cvae_jax.errors import DataError
 from cvae_jax.evaluation.batches import in_batches
 from cvae_jax.losses import standard_normal_kl_per_latent
-from cvae_jax.model import CVAE, require_flat_latents
+from cvae_jax.model import Model, require_flat_latents
 from cvae_jax.nn.latent import Gaussian
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ LEAST_EXAMPLES = 4
 
 
 @partial(jax.jit, static_argnames="model")
-def encode_examples(model: CVAE, params: PyTree, examples: Examples) -> Gaussian:
+def encode_examples(model: Model, params: PyTree, examples: Examples) -> Gaussian:
     """The posterior q(z|x,c) of every example.
 
     Args:
@@ -39,10 +39,10 @@ def encode_examples(model: CVAE, params: PyTree, examples: Examples) -> Gaussian
     Raises:
       SettingError: for a model with several levels of latents.
     """
-    require_flat_latents(model, "posteriors of a split")
+    flat_model = require_flat_latents(model, "posteriors of a split")
 
     def one_batch(rows: Int[Array, " b"]) -> Gaussian:
-        return model.encode(params, *examples.take(rows))
+        return flat_model.encode(params, *examples.take(rows))
 
     return in_batches(one_batch, jnp.arange(len(examples)), _BATCH)
 

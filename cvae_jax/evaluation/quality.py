@@ -18,7 +18,7 @@ from cvae_jax.evaluation import sampling
 from cvae_jax.evaluation.classifier import Classifier
 from cvae_jax.evaluation.distances import NEIGHBOUR, Comparison, compare, diversity
 from cvae_jax.likelihoods.base import Likelihood
-from cvae_jax.model import CVAE
+from cvae_jax.model import Model
 from cvae_jax.rng import Stream, root_key, stream
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def uses_draws(dataset: Dataset, likelihood: Likelihood) -> bool:
 
 def sample_quality(
     judge: Judge,
-    model: CVAE,
+    model: Model,
     params: PyTree,
     *,
     temperature: float = 1.0,

@@ -10,7 +10,7 @@ import numpy as np
 
 from cvae_jax.data.examples import Examples
 from cvae_jax.evaluation.sampling import reconstruct
-from cvae_jax.model import CVAE
+from cvae_jax.model import Model
 from cvae_jax.rng import evaluation_key
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _ssim(x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
     return inner.mean(axis=(1, 2, 3))
 
 
-def reconstruction_errors(model: CVAE, params: PyTree, examples: Examples) -> ReconstructionErrors:
+def reconstruction_errors(model: Model, params: PyTree, examples: Examples) -> ReconstructionErrors:
     """Errors of the reconstruction of every example, see `sampling.reconstruct`.
 
     Args:

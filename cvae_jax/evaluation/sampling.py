@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from cvae_jax.conditions.label import Label
 from cvae_jax.errors import SettingError
 from cvae_jax.evaluation.batches import in_batches
-from cvae_jax.model import CVAE, require_flat_latents
+from cvae_jax.model import Model, require_flat_latents
 from cvae_jax.nn.embedding import MaskedCondition
 
 if TYPE_CHECKING:
@@ -21,14 +21,14 @@ _BATCH = 250
 
 
 @partial(jax.jit, static_argnames="model")
-def decode_mean(model: CVAE, params: PyTree, z: PyTree, c: PyTree) -> Float[Array, "b H W C"]:
+def decode_mean(model: Model, params: PyTree, z: PyTree, c: PyTree) -> Float[Array, "b H W C"]:
     """The mean of p(x|z,c), shape (b, H, W, C), in units of x."""
     return model.mean(model.decode(params, z, c))
 
 
 @partial(jax.jit, static_argnames="model")
 def generate(
-    model: CVAE,
+    model: Model,
     params: PyTree,
     key: Key[Array, ""],
     c: PyTree,
@@ -72,7 +72,7 @@ def generate(
 
 @partial(jax.jit, static_argnames="model")
 def reconstruct(
-    model: CVAE, params: PyTree, x: Float[Array, "b H W C"], c: PyTree, keys: Key[Array, " b"] | None = None
+    model: Model, params: PyTree, x: Float[Array, "b H W C"], c: PyTree, keys: Key[Array, " b"] | None = None
 ) -> Float[Array, "b H W C"]:
     """Encode a batch and return the mean of p(x|z,c), at the mean of q(z|x,c) if the model has one array of latents.
 
@@ -93,7 +93,8 @@ def reconstruct(
     """
     c = model.embed(params, c)
     if model.flat_latents:
-        return decode_mean(model, params, model.encode(params, x, c).mean, c)
+        q = require_flat_latents(model, "the mean of the posterior").encode(params, x, c)
+        return decode_mean(model, params, q.mean, c)
     if keys is None:
         raise SettingError("keys is None, expected one per example: this model draws z to reconstruct x")
     return decode_mean(model, params, model.infer(params, x, c, keys).z, c)
@@ -101,7 +102,7 @@ def reconstruct(
 
 @partial(jax.jit, static_argnames="model")
 def traverse(
-    model: CVAE,
+    model: Model,
     params: PyTree,
     noise: Float[Array, " z"],
     c: PyTree,
@@ -128,17 +129,17 @@ def traverse(
     Raises:
       SettingError: for a model with several levels of latents.
     """
-    require_flat_latents(model, "traversals")
+    flat_model = require_flat_latents(model, "traversals")
     grid = jax.vmap(lambda i: jax.vmap(lambda value: noise.at[i].set(value))(values))(latents)
     count = grid.shape[0] * grid.shape[1]
     repeated = jax.tree.map(lambda a: jnp.broadcast_to(a, (count, *jnp.shape(a))), c)
-    z = model.from_noise(params, grid.reshape(count, -1), repeated)
+    z = flat_model.from_noise(params, grid.reshape(count, -1), repeated)
     images = decode_mean(model, params, z, repeated)
     return images.reshape(*grid.shape[:2], *images.shape[1:])
 
 
 def interpolate(
-    model: CVAE,
+    model: Model,
     params: PyTree,
     z_from: Float[Array, " z"],
     z_to: Float[Array, " z"],
@@ -168,7 +169,7 @@ def interpolate(
 
 
 def interpolate_labels(
-    model: CVAE,
+    model: Model,
     params: PyTree,
     z: Float[Array, " z"],
     c_from: Int[Array, ""],
@@ -198,7 +199,7 @@ def interpolate_labels(
 
 
 def across_labels(
-    model: CVAE, params: PyTree, z: Float[Array, "s z"], c: Int[Array, " k"]
+    model: Model, params: PyTree, z: Float[Array, "s z"], c: Int[Array, " k"]
 ) -> Float[Array, "s k H W C"]:
     """Decode every z under every label.
 
@@ -219,7 +220,7 @@ def across_labels(
     return images.reshape(len(z), len(c), *images.shape[1:])
 
 
-def _label_of(model: CVAE) -> Label:
+def _label_of(model: Model) -> Label:
     """The condition of a model whose classes can be compared at the same z."""
     require_flat_latents(model, "comparison of classes")
     if not isinstance(model.condition, Label):

@@ -48,7 +48,7 @@ def _initial_kernel(key: Key[Array, ""], shape: tuple[int, int, int, int]) -> Fl
     return nn.initializers.lecun_normal()(key, matrix).reshape(shape)
 
 
-def patches(x: Float[Array, "b H W c"]) -> Float[Array, "b h w 16*c"]:
+def patches(x: Float[Array, "b H W c"]) -> Float[Array, "b (H+1)//2 (W+1)//2 16*c"]:
     """The 4×4 windows of an image at stride 2, under "SAME" padding, flattened as (row, column, channel)."""
     _, height, width, _ = x.shape
     x = jnp.pad(x, ((0, 0), (1, 1 + height % 2), (1, 1 + width % 2), (0, 0)))
@@ -57,7 +57,7 @@ def patches(x: Float[Array, "b H W c"]) -> Float[Array, "b h w 16*c"]:
     return jnp.concatenate(taps, axis=-1)
 
 
-def overlap_add(p: Float[Array, "b h w 16*c"]) -> Float[Array, "b 2*h 2*w c"]:
+def overlap_add(p: Float[Array, "b h w taps"]) -> Float[Array, "b 2*h 2*w taps//16"]:
     """Add 4×4 windows into an image at stride 2: the linear transpose of `patches`.
 
     A window covers 2×2 blocks of 2×2 pixels. Summed blockwise first, each pixel is written once.
@@ -79,7 +79,9 @@ def overlap_add(p: Float[Array, "b h w 16*c"]) -> Float[Array, "b 2*h 2*w c"]:
 
 
 @jax.custom_jvp
-def convolve(x: Float[Array, "b H W i"], kernel: Float[Array, "16*i o"]) -> Float[Array, "b h w o"]:
+def convolve(
+    x: Float[Array, "b H W i"], kernel: Float[Array, "16*i o"]
+) -> Float[Array, "b (H+1)//2 (W+1)//2 o"]:
     """Convolve with 4×4 kernels at stride 2: one matrix product over the patches."""
     return patches(x) @ kernel
 
@@ -95,7 +97,9 @@ def _convolve_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -
 
 
 @jax.custom_jvp
-def convolve_transpose(x: Float[Array, "b h w i"], kernel: Float[Array, "16*o i"]) -> Float[Array, "b H W o"]:
+def convolve_transpose(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "taps i"]
+) -> Float[Array, "b 2*h 2*w taps//16"]:
     """Spread every pixel over a 4×4 window at stride 2: one matrix product, then an overlap-add."""
     return overlap_add(x @ kernel.T)
 
@@ -127,7 +131,7 @@ class Downsample(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b H W i"]) -> Float[Array, "b h w o"]:
+    def __call__(self, x: Float[Array, "b H W i"]) -> Float[Array, "b (H+1)//2 (W+1)//2 o"]:
         """Convolve a batch of images."""
         kernel = self.param("kernel", _initial_kernel, (4, 4, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -147,7 +151,7 @@ class Upsample(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b H W o"]:
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b 2*h 2*w o"]:
         """Convolve a batch of images, transposed."""
         kernel = self.param("kernel", _initial_kernel, (4, 4, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import optax
 from flax import struct
 
-from cvae_jax.model import CVAE
+from cvae_jax.model import CVAE, Model
 from cvae_jax.options import Part
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Objective(Part):
     needs_flat_latents: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = ()
 
-    def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:
+    def loss(self, model: Model, params: PyTree, batch: Batch) -> Terms:
         """The loss of each example of a batch, and its terms.
 
         Args:
@@ -119,7 +119,7 @@ class Objective(Part):
         """The model that this objective trains: the model itself, unless its networks have to differ."""
         return model
 
-    def init(self, model: CVAE, key: Key[Array, ""], latent_mask: Bool[Array, " z"]) -> dict[str, PyTree]:
+    def init(self, model: Model, key: Key[Array, ""], latent_mask: Bool[Array, " z"]) -> dict[str, PyTree]:
         """Collections of variables beside the model's, before the first step.
 
         Args:

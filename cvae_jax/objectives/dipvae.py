@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from cvae_jax.draws import draw
 from cvae_jax.losses import beta_elbo, bounded_exp
-from cvae_jax.model import CVAE
+from cvae_jax.model import Model, require_flat_latents
 from cvae_jax.nn.latent import Gaussian
 from cvae_jax.objectives.base import STANDARD_PRIOR, Batch, Terms
 from cvae_jax.objectives.elbo import Elbo
@@ -98,13 +98,13 @@ class _MomentMatching(Elbo):
     dip_off_diagonal: float
     dip_diagonal: float
 
-    def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:
+    def loss(self, model: Model, params: PyTree, batch: Batch) -> Terms:
         """Loss, distortion, rate and the part `penalty`, the same for all examples, nats."""
         inference, log_likelihood, rate = draw(model, params, batch.x, batch.c, batch.keys)
         assert inference.q is not None
         penalty = covariance_penalty(
             latent_covariance(inference.q, of_aggregate=self.of_aggregate),
-            model.latent_mask(params),
+            require_flat_latents(model, "DIP-VAE").latent_mask(params),
             off_diagonal=self.dip_off_diagonal,
             diagonal=self.dip_diagonal,
         )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from cvae_jax.draws import draw
 from cvae_jax.losses import beta_elbo
-from cvae_jax.model import CVAE
+from cvae_jax.model import Model, require_flat_latents
 from cvae_jax.objectives.base import STANDARD_PRIOR, Batch, Objective, Terms
 from cvae_jax.options import WEIGHT, traced
 
@@ -31,7 +31,7 @@ class Elbo(Objective):
         1.0, bounds=WEIGHT, help="Weight of the KL, in a loss summed over pixels and latents."
     )
 
-    def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:
+    def loss(self, model: Model, params: PyTree, batch: Batch) -> Terms:
         """Loss, distortion and rate per example, nats."""
         _, log_likelihood, rate = draw(model, params, batch.x, batch.c, batch.keys)
         return Terms(-beta_elbo(log_likelihood, rate, self.beta), -log_likelihood, rate)
@@ -53,10 +53,10 @@ class FreeBits(Elbo):
     needs_flat_latents = True
     needs = (STANDARD_PRIOR,)
 
-    def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:
+    def loss(self, model: Model, params: PyTree, batch: Batch) -> Terms:
         """Loss, distortion and rate per example, nats."""
         inference, log_likelihood, rate = draw(model, params, batch.x, batch.c, batch.keys)
-        mask = model.latent_mask(params)
+        mask = require_flat_latents(model, "free bits").latent_mask(params)
         counts = mask & (jnp.mean(inference.kl, axis=0) > self.free_bits)
         floor = jnp.where(mask, self.free_bits, 0.0)
         paid = jnp.sum(jnp.where(counts, inference.kl, floor), axis=1)
@@ -77,7 +77,7 @@ class Capacity(Objective):
     kl_target: float = traced(0.0, bounds=WEIGHT, help="C, the KL that training ends at, nats.")
     annealed = "kl_target"
 
-    def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:
+    def loss(self, model: Model, params: PyTree, batch: Batch) -> Terms:
         """Loss, distortion and rate per example, nats."""
         _, log_likelihood, rate = draw(model, params, batch.x, batch.c, batch.keys)
         distance = jnp.abs(jnp.mean(rate) - self.kl_target)

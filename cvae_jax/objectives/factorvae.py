@@ -12,7 +12,7 @@ import optax
 
 from cvae_jax.draws import draw
 from cvae_jax.losses import beta_elbo
-from cvae_jax.model import CVAE
+from cvae_jax.model import Model, require_flat_latents
 from cvae_jax.nn.dense import Dense
 from cvae_jax.nn.latent import FromLatents
 from cvae_jax.objectives.base import STANDARD_PRIOR, Batch, Terms
@@ -89,7 +89,7 @@ class FactorVae(Elbo):
     needs_flat_latents = True
     needs = (STANDARD_PRIOR,)
 
-    def init(self, model: CVAE, key: Key[Array, ""], latent_mask: Bool[Array, " z"]) -> dict[str, PyTree]:
+    def init(self, model: Model, key: Key[Array, ""], latent_mask: Bool[Array, " z"]) -> dict[str, PyTree]:
         """The discriminator's parameters."""
         z = jnp.zeros((1, model.capacity))
         variables = Discriminator(self.discriminator_width).init(
@@ -102,9 +102,9 @@ class FactorVae(Elbo):
         adam, rate = optax.scale_by_adam(b1=0.5, b2=0.9), self.discriminator_learning_rate
         return {"discriminator": optax.chain(adam, optax.scale_by_learning_rate(rate))}
 
-    def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:
+    def loss(self, model: Model, params: PyTree, batch: Batch) -> Terms:
         """Loss, distortion, rate and the two parts per example, nats."""
-        mask = model.latent_mask(params)
+        mask = require_flat_latents(model, "FactorVAE").latent_mask(params)
         inference, log_likelihood, rate = draw(model, params, batch.x, batch.c, batch.keys)
 
         def logit(weights: PyTree, z: Float[Array, "b z"]) -> Float[Array, " b"]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from cvae_jax.draws import log_likelihood, log_weights
 from cvae_jax.losses import importance_weighted_bound, reparameterize
-from cvae_jax.model import CVAE
+from cvae_jax.model import FlatModel, Model, require_flat_latents
 from cvae_jax.nn.latent import log_density
 from cvae_jax.objectives.base import FIXED_VARIANCE, Batch, Terms
 from cvae_jax.objectives.elbo import Elbo
@@ -45,7 +45,7 @@ class Iwae(Elbo):
         """k."""
         return self.num_samples
 
-    def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:
+    def loss(self, model: Model, params: PyTree, batch: Batch) -> Terms:
         """Loss; distortion, the mean over the draws; and rate, of the first draw; per example, nats."""
         likelihood, ratio, rate = log_weights(model, params, batch.x, batch.c, self._keys(batch))
         return self._terms(likelihood, ratio, rate)
@@ -72,7 +72,7 @@ class Dreg(Iwae):
 
     needs_flat_latents = True
 
-    def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:
+    def loss(self, model: Model, params: PyTree, batch: Batch) -> Terms:
         """Loss; distortion, the mean over the draws; and rate, of the first draw; per example, nats."""
         c = model.embed(params, batch.c)
         keys = self._keys(batch)
@@ -83,11 +83,12 @@ class Dreg(Iwae):
             keys, mean, logvar
         )
         rest = (params, batch.x, c, jax.lax.stop_gradient(first.q))
-        likelihood, ratio = _doubly_reparameterized(partial(_log_weights, model), z, rest, self.beta)
+        weigh = partial(_log_weights, require_flat_latents(model, "the doubly-reparameterized gradient"))
+        likelihood, ratio = _doubly_reparameterized(weigh, z, rest, self.beta)
         return self._terms(likelihood, ratio, first.rate)
 
 
-def _log_weights(model: CVAE, z: Float[Array, "b k z"], rest: tuple[Any, ...]) -> Parts:
+def _log_weights(model: FlatModel, z: Float[Array, "b k z"], rest: tuple[Any, ...]) -> Parts:
     """log p(x|z,c) and log p(z|c) − log q(z|x,c) of k draws per example, with q as it is in the rest."""
     params, x, c, q = rest
     mask = model.latent_mask(params)

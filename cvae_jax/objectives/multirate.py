@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from cvae_jax.draws import draw
 from cvae_jax.errors import SettingError
 from cvae_jax.losses import beta_elbo
-from cvae_jax.model import CVAE
+from cvae_jax.model import CVAE, Model
 from cvae_jax.objectives.base import Batch, Need, Objective, Terms
 from cvae_jax.options import POSITIVE, WEIGHT, as_float32, traced
 
@@ -63,11 +63,11 @@ class MultiRate(Objective):
         """The model whose layers are gated by β."""
         return dataclasses.replace(model, gated=True)
 
-    def init(self, model: CVAE, key: Key[Array, ""], latent_mask: Bool[Array, " z"]) -> dict[str, PyTree]:
+    def init(self, model: Model, key: Key[Array, ""], latent_mask: Bool[Array, " z"]) -> dict[str, PyTree]:
         """The β that the model is set to outside training."""
         return at_beta({}, self.beta)
 
-    def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:
+    def loss(self, model: Model, params: PyTree, batch: Batch) -> Terms:
         """Loss, distortion and rate per example, nats, each at its own β."""
         low, high = jnp.log(self.beta_min), jnp.log(self.beta_max)
         beta = jnp.exp(low + (high - low) * jax.random.uniform(batch.key, (batch.x.shape[0],)))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from cvae_jax.draws import draw, log_likelihood
 from cvae_jax.losses import beta_elbo
-from cvae_jax.model import CVAE
+from cvae_jax.model import CVAE, Model
 from cvae_jax.objectives.base import GAUSSIAN_PRIOR, LEARNED_PRIOR, STANDARD_PRIOR, Batch, Objective, Terms
 from cvae_jax.objectives.elbo import Elbo
 from cvae_jax.options import Real, traced
@@ -26,7 +26,7 @@ class _Prediction(Objective):
     has_posterior = False
     needs_flat_latents = True
 
-    def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:
+    def loss(self, model: Model, params: PyTree, batch: Batch) -> Terms:
         """Loss, distortion and rate per example, nats."""
         _, likelihood, rate = draw(model, params, batch.x, batch.c, batch.keys)
         return Terms(-likelihood, -likelihood, rate)
@@ -80,7 +80,7 @@ class Hybrid(Elbo):
     one_draw = False
     needs = (LEARNED_PRIOR,)
 
-    def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:
+    def loss(self, model: Model, params: PyTree, batch: Batch) -> Terms:
         """Loss, distortion and rate per example, and −log p(x|z′,c) as the part `prediction`, nats."""
         of_posterior, of_prior = jnp.moveaxis(jax.vmap(jax.random.split)(batch.keys), 1, 0)
         c = model.embed(params, batch.c)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from cvae_jax.draws import draw
 from cvae_jax.losses import gaussian_log_density
-from cvae_jax.model import CVAE
+from cvae_jax.model import Model, require_flat_latents
 from cvae_jax.nn.latent import Gaussian
 from cvae_jax.objectives.base import STANDARD_PRIOR, Batch, Objective, Terms
 from cvae_jax.options import WEIGHT, static, traced
@@ -121,12 +121,13 @@ class TotalCorrelation(Objective):
     needs_flat_latents = True
     needs = (STANDARD_PRIOR,)
 
-    def loss(self, model: CVAE, params: PyTree, batch: Batch) -> Terms:
+    def loss(self, model: Model, params: PyTree, batch: Batch) -> Terms:
         """Loss, distortion, rate and the three terms per example, nats."""
         inference, log_likelihood, rate = draw(model, params, batch.x, batch.c, batch.keys)
         assert inference.q is not None
         weights = log_batch_weights(batch.x.shape[0], batch.num_examples, stratified=self.stratified)
-        parts = decompose_kl(inference.z, inference.q, weights, model.latent_mask(params))
+        latent_mask = require_flat_latents(model, "β-TCVAE").latent_mask(params)
+        parts = decompose_kl(inference.z, inference.q, weights, latent_mask)
         loss = (
             self.mi_weight * parts.mutual_information
             + self.beta * parts.total_correlation

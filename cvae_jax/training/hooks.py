@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import zlib
+from abc import ABCMeta
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
 
 from cvae_jax.likelihoods.gaussian import fit_logvar, fitted_logvar
-from cvae_jax.model import CVAE
+from cvae_jax.model import FlatModel, Model
 from cvae_jax.nn.embedding import MaskedCondition
 from cvae_jax.objectives.base import Batch, Need, Terms
 from cvae_jax.options import EPOCHS, SHARE, Part, Table, options_of, traced
@@ -90,7 +91,7 @@ class Hook(Part):
         return None
 
     def after(
-        self, model: CVAE, params: PyTree, kept: PyTree, terms: Terms, time: Time, runs: Bool[Array, ""]
+        self, model: Model, params: PyTree, kept: PyTree, terms: Terms, time: Time, runs: Bool[Array, ""]
     ) -> tuple[PyTree, PyTree]:
         """The parameters and what the hook keeps, after an update.
 
@@ -146,6 +147,9 @@ class Changed:
         return lambda params, *rest, **named: found({**params, **variables}, *rest, **named)
 
 
+# It has no methods of its own that `isinstance` could find.
+cast(ABCMeta, FlatModel).register(Changed)
+
 _OF_PARAMETERS = ("embed", "infer", "decode", "generate", "encode", "log_prior", "from_noise", "to_noise")
 
 
@@ -164,7 +168,7 @@ class MovingAverage(Hook):
         return params["params"]
 
     def after(
-        self, model: CVAE, params: PyTree, kept: PyTree, terms: Terms, time: Time, runs: Bool[Array, ""]
+        self, model: Model, params: PyTree, kept: PyTree, terms: Terms, time: Time, runs: Bool[Array, ""]
     ) -> tuple[PyTree, PyTree]:
         """Move the average."""
         return params, move_average(kept, params["params"], self.ema_decay, time.step + 1, runs)
@@ -314,7 +318,7 @@ class FittedVariance(Hook):
         return Changed(model, log_prob=log_prob), batch
 
     def after(
-        self, model: CVAE, params: PyTree, kept: PyTree, terms: Terms, time: Time, runs: Bool[Array, ""]
+        self, model: Model, params: PyTree, kept: PyTree, terms: Terms, time: Time, runs: Bool[Array, ""]
     ) -> tuple[PyTree, PyTree]:
         """The parameters with the running average."""
         logvar = params["fitted"]["logvar"]

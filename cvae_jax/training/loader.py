@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from cvae_jax.data.augmentation import augment
 from cvae_jax.data.dataset import Dataset
 from cvae_jax.data.examples import Examples, on_device
-from cvae_jax.model import CVAE
+from cvae_jax.model import Model
 from cvae_jax.rng import Stream, root_key, stream
 from cvae_jax.training import devices
 from cvae_jax.training.config import Config
@@ -79,7 +79,7 @@ def epoch_order(data: TrainingData, epoch: Int[Array, ""]) -> Int[Array, " n"]:
 
 
 def draw_batch(
-    config: Config, model: CVAE, data: TrainingData, rows: Int[Array, " b"], step: Int[Array, ""]
+    config: Config, model: Model, data: TrainingData, rows: Int[Array, " b"], step: Int[Array, ""]
 ) -> tuple[Float[Array, "b H W C"], PyTree, PyTree]:
     """The examples of one step: gathered, scaled, and augmented and binarized anew if the configuration says so.
 

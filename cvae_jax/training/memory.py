@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.extend.core import Var
 
 from cvae_jax.errors import SettingError
-from cvae_jax.model import CVAE
+from cvae_jax.model import Model
 from cvae_jax.objectives.base import Batch
 from cvae_jax.options import COUNT
 from cvae_jax.rng import root_key
@@ -56,18 +56,18 @@ def tree_bytes(tree: PyTree) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _abstract_settings(model: CVAE, members: Sequence[Config]) -> Hparams:
+def _abstract_settings(model: Model, members: Sequence[Config]) -> Hparams:
     """Shapes of one member's settings."""
     one = max(alike(members), key=lambda member: member.latent_dim)
     return jax.eval_shape(lambda: hparams(one, capacity=model.capacity))
 
 
-def _abstract_state(model: CVAE, members: Sequence[Config]) -> TrainState:
+def _abstract_state(model: Model, members: Sequence[Config]) -> TrainState:
     """Shapes of one member's state."""
     return jax.eval_shape(lambda h: training.init(model, h), _abstract_settings(model, members))
 
 
-def member_bytes(model: CVAE, members: Sequence[Config]) -> int:
+def member_bytes(model: Model, members: Sequence[Config]) -> int:
     """Bytes that one more member takes while it trains: its state, and what a step keeps at its peak.
 
     The peak is that of one step's program: the state, updated in place, and each value with memory of its own from
@@ -100,7 +100,7 @@ def member_bytes(model: CVAE, members: Sequence[Config]) -> int:
     return tree_bytes(state) + _peak_bytes(jaxpr.jaxpr)
 
 
-def require_room(model: CVAE, members: Sequence[Config], at_once: int) -> None:
+def require_room(model: Model, members: Sequence[Config], at_once: int) -> None:
     """Refuse members that cannot fit into free memory, before anything of theirs is made.
 
     What is counted is the least they take: parameters, the optimizer's state, and one step's decoded draws.
@@ -152,7 +152,7 @@ def require_free(what: str, needed: float) -> None:
         )
 
 
-def members_that_fit(model: CVAE, members: Sequence[Config]) -> int:
+def members_that_fit(model: Model, members: Sequence[Config]) -> int:
     """Members to train at once: all, or as many equal parts as the devices' free memory asks for."""
     fit = max(1, int(_SHARE * _free_bytes() / member_bytes(model, members)))
     parts = -(-len(members) // fit)

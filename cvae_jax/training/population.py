@@ -14,7 +14,7 @@ from flax import struct
 from cvae_jax.data.dataset import Dataset, Description
 from cvae_jax.data.examples import Examples
 from cvae_jax.errors import SettingError
-from cvae_jax.model import CVAE
+from cvae_jax.model import CVAE, Model
 from cvae_jax.objectives.base import Batch, Terms
 from cvae_jax.options import LARGEST_INT
 from cvae_jax.rng import Stream, stream
@@ -90,7 +90,7 @@ def model_of(members: Sequence[Config], data: Description) -> CVAE:
 
 
 @partial(jax.jit, static_argnames="model")
-def init(model: CVAE, hparams: Hparams) -> Population:
+def init(model: Model, hparams: Hparams) -> Population:
     """The population before the first step."""
     return Population(jnp.int32(0), jax.vmap(partial(training.init, model))(hparams))
 
@@ -124,7 +124,7 @@ def as_alone(state: TrainState, members: Sequence[Config], index: int) -> TrainS
 
 
 def train_steps(
-    model: CVAE,
+    model: Model,
     state: TrainState,
     hparams: Hparams,
     data: TrainingData,
@@ -176,7 +176,7 @@ def train_steps(
     return state
 
 
-def make_train(model: CVAE, *, num_steps: int) -> Callable[[Hparams, TrainingData], TrainState]:
+def make_train(model: Model, *, num_steps: int) -> Callable[[Hparams, TrainingData], TrainState]:
     """A whole training as one pure function of settings and data: jit, vmap and shard it as you like.
 
     Args:
@@ -220,7 +220,7 @@ def make_train(model: CVAE, *, num_steps: int) -> Callable[[Hparams, TrainingDat
 
 @partial(jax.jit, static_argnames="model", donate_argnames="population")
 def run_steps(
-    model: CVAE,
+    model: Model,
     population: Population,
     hparams: Hparams,
     data: TrainingData,
@@ -250,7 +250,7 @@ def run_steps(
 
 @partial(jax.jit, static_argnames=("model", "num_examples"), donate_argnames="population")
 def end_epoch(
-    model: CVAE,
+    model: Model,
     population: Population,
     hparams: Hparams,
     validation: Examples,

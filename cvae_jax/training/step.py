@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from cvae_jax.model import CVAE, require_flat_latents
+from cvae_jax.model import Model, require_flat_latents
 from cvae_jax.objectives.base import Batch, Terms
 from cvae_jax.rng import Stream, stream
 from cvae_jax.training.config import Config, at, name_of
@@ -79,7 +79,7 @@ def optimizers(config: Config) -> dict[str, optax.GradientTransformation]:
     return {"params": config.optimizer.transformation(), **config.objective.optimizers()}
 
 
-def init(model: CVAE, hparams: Hparams) -> TrainState:
+def init(model: Model, hparams: Hparams) -> TrainState:
     """The state before the first step: the same for a seed whatever the latent capacity.
 
     Raises:
@@ -103,7 +103,7 @@ def init(model: CVAE, hparams: Hparams) -> TrainState:
     )
 
 
-def train_step(model: CVAE, state: TrainState, batch: Batch, hparams: Hparams, time: Time) -> TrainState:
+def train_step(model: Model, state: TrainState, batch: Batch, hparams: Hparams, time: Time) -> TrainState:
     """One update of one member.
 
     A loss or gradient that is not finite freezes the member: the step is recorded, and its parameters never
@@ -151,7 +151,7 @@ def train_step(model: CVAE, state: TrainState, batch: Batch, hparams: Hparams, t
     )
 
 
-def _loss(config: Config, model: CVAE, params: PyTree, batch: Batch, time: Time) -> Terms:
+def _loss(config: Config, model: Model, params: PyTree, batch: Batch, time: Time) -> Terms:
     """Batch means of the objective's terms, as the hooks change them."""
 
     def objective(params: PyTree, batch: Batch) -> Terms:

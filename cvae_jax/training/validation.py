@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from cvae_jax.data.examples import Examples
 from cvae_jax.draws import draw
-from cvae_jax.model import CVAE
+from cvae_jax.model import Model
 from cvae_jax.objectives.base import Batch, Terms
 from cvae_jax.options import with_values
 from cvae_jax.rng import Stream, evaluation_key, root_key, stream
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def validate(
-    model: CVAE, params: PyTree, examples: Examples, hparams: Hparams, *, num_examples: int
+    model: Model, params: PyTree, examples: Examples, hparams: Hparams, *, num_examples: int
 ) -> Terms:
     """Means over a split of the training objective's loss at its final settings, and of distortion and rate.
 
@@ -65,7 +65,7 @@ def validate(
 
 
 @partial(jax.jit, static_argnames="model")
-def members_bounds(model: CVAE, params: PyTree, examples: Examples, hparams: Hparams) -> Float[Array, " m"]:
+def members_bounds(model: Model, params: PyTree, examples: Examples, hparams: Hparams) -> Float[Array, " m"]:
     """The bound of the configured number of draws, log (1/k) Σⱼ wⱼ, of stacked members under the same noise.
 
     At β = 1 for every member, so that members of different β can be compared.

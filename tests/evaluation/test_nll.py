@@ -14,7 +14,7 @@ from cvae_jax.errors import SettingError
 from cvae_jax.evaluation import bounds, latents, posteriors, reconstruction, sampling
 from cvae_jax.likelihoods import Gaussian
 from cvae_jax.losses import gaussian_kl, gaussian_log_density
-from cvae_jax.model import Inference
+from cvae_jax.model import Inference, Model
 from cvae_jax.rng import evaluation_key
 
 SIGMA, PIXELS, LATENTS, N = 0.5, 6, 3, 7
@@ -25,7 +25,7 @@ KEY = jax.random.key(0)
 
 
 @dataclasses.dataclass(frozen=True)
-class LinearGaussian:
+class LinearGaussian(Model):
     """x = W z + σ·noise, with its exact posterior, shifted by some standard deviations: only what a model must have."""
 
     shift: float = 0.0
@@ -103,7 +103,7 @@ def test_the_answer_does_not_depend_on_the_other_examples(examples):
 
 
 @dataclasses.dataclass(frozen=True)
-class TwoLevels:
+class TwoLevels(Model):
     """z₁ ~ N(0, I), z₂ ~ N(z₁, I), x = U z₁ + V z₂ + σ·noise; q has the posterior's means and larger variances."""
 
     condition = None

@@ -10,7 +10,7 @@ from cvae_jax.nn.dense import kernel_gradient, matmul
 
 def arrays(*shapes):
     rng = np.random.default_rng(0)
-    return [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
+    return [jnp.asarray(rng.standard_normal(shape, dtype=np.float32)) for shape in shapes]
 
 
 # Few rows and many; into narrow and wide, from narrow and wide.
@@ -19,7 +19,7 @@ def arrays(*shapes):
 )
 def test_a_kernel_gradient_is_the_product_over_all_rows(rows, inner, columns):
     x, g = arrays((2, rows, inner), (2, rows, columns))
-    expected = np.einsum("bri,bro->io", x.astype(np.float64), g.astype(np.float64))
+    expected = np.einsum("bri,bro->io", np.float64(x), np.float64(g))
     np.testing.assert_allclose(kernel_gradient(x, g), expected, rtol=1e-4, atol=1e-3)
     of_members = jax.vmap(kernel_gradient)(x, g)
     assert of_members.shape == (2, inner, columns)

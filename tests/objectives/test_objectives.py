@@ -15,7 +15,7 @@ from cvae_jax.conditions import Label
 from cvae_jax.errors import SettingError
 from cvae_jax.likelihoods import Bernoulli, Gaussian
 from cvae_jax.losses import reparameterize
-from cvae_jax.model import CVAE, Inference
+from cvae_jax.model import CVAE, FlatModel, Inference
 from cvae_jax.networks import MLP, Conv
 from cvae_jax.nn.latent import Gaussian as Posterior
 from cvae_jax.objectives import Batch, Capacity, Dreg, Elbo, FreeBits, Iwae
@@ -220,10 +220,11 @@ def test_dreg_leaves_the_decoder_alone_and_weighs_the_encoders_draws_anew(beta):
 
 
 @dataclasses.dataclass(frozen=True)
-class TwoGaussians:
+class TwoGaussians(FlatModel):
     """z ~ N(0, 1) or a learned Gaussian, x|z ~ N(s z, 1), q(z|x) = N(a x + b, e^v)."""
 
     learned_prior: bool = False
+    flat_latents = True
 
     def embed(self, params, c):
         return c
