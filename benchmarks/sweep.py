@@ -21,12 +21,12 @@ from absl import app, flags
 
 from cvae_jax.errors import SettingError
 from cvae_jax.files import cache_dir
+from cvae_jax.runs.session import load_dataset
 from cvae_jax.training import loader, memory
 from cvae_jax.training import population as sweep
 from cvae_jax.training.config import Config, replace
 from cvae_jax.training.grid import grid
 from cvae_jax.training.hparams import stack_hparams
-from cvae_jax.training.session import load_dataset
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer(

@@ -23,7 +23,7 @@ from pathlib import Path
 from absl import app, flags
 
 from benchmarks.gpu_timing import BATCH_SIZE, DTYPES, LATENT_DIM, TORCH_MODES, Record
-from cvae_jax.training.workdir import write_json
+from cvae_jax.runs.workdir import write_json
 
 FLAGS = flags.FLAGS
 

@@ -63,10 +63,10 @@ if TYPE_CHECKING:
     )
     from cvae_jax.options import POSITIVE, WEIGHT, static, traced
     from cvae_jax.priors import Conditional, Flow, Mixture, Prior, PriorModule, Standard, Vamp
+    from cvae_jax.runs.logs import Logger
     from cvae_jax.training.config import Config, from_flat, replace
     from cvae_jax.training.grid import grid
     from cvae_jax.training.hooks import ConditionDropout, ConditionFirst, Hook, MovingAverage, UnitDropout
-    from cvae_jax.training.logs import Logger
     from cvae_jax.training.optimizer import AdamW, Optimizer
     from cvae_jax.training.schedules import (
         Constant,
@@ -153,7 +153,7 @@ _MODULES = {
     "Hook": "cvae_jax.training.hooks",
     "MovingAverage": "cvae_jax.training.hooks",
     "UnitDropout": "cvae_jax.training.hooks",
-    "Logger": "cvae_jax.training.logs",
+    "Logger": "cvae_jax.runs.logs",
     "AdamW": "cvae_jax.training.optimizer",
     "Optimizer": "cvae_jax.training.optimizer",
     "Constant": "cvae_jax.training.schedules",

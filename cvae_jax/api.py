@@ -21,16 +21,17 @@ from cvae_jax.files import cache_dir
 from cvae_jax.model import CVAE
 from cvae_jax.nn.latent import Gaussian
 from cvae_jax.rng import Stream, root_key, stream
-from cvae_jax.training import devices, memory, provenance
+from cvae_jax.runs import provenance
+from cvae_jax.runs.description import read_description, write_description
+from cvae_jax.runs.logs import Logger, Record
+from cvae_jax.runs.loop import train
+from cvae_jax.runs.run import Run
+from cvae_jax.runs.session import diverged, load_part, member_of, new_session, parts_of
+from cvae_jax.runs.workdir import claim, read_run, require_same_run, training_lock
+from cvae_jax.training import devices, memory
 from cvae_jax.training.config import Config, traced_options
-from cvae_jax.training.description import read_description, write_description
 from cvae_jax.training.grid import Settings, members
-from cvae_jax.training.logs import Logger, Record
-from cvae_jax.training.loop import train
 from cvae_jax.training.population import build_model, model_of
-from cvae_jax.training.run import Run
-from cvae_jax.training.session import diverged, load_part, member_of, new_session, parts_of
-from cvae_jax.training.workdir import claim, read_run, require_same_run, training_lock
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Key, PyTree

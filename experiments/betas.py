@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from cvae_jax.errors import UserError
 from cvae_jax.objectives import MultiRate
+from cvae_jax.runs.run import Run
 from cvae_jax.training.config import name_of
 from cvae_jax.training.grid import Uniform
-from cvae_jax.training.run import Run
 from experiments import lists
 
 

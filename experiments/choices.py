@@ -17,7 +17,7 @@ from cvae_jax.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from cvae_jax.data.dataset import Dataset
-    from cvae_jax.training.session import Session
+    from cvae_jax.runs.session import Session
 
 FLAGS = flags.FLAGS
 

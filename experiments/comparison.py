@@ -13,11 +13,11 @@ from cvae_jax.data.dataset import Dataset
 from cvae_jax.data.examples import on_device
 from cvae_jax.errors import UserError
 from cvae_jax.evaluation import bounds
-from cvae_jax.training import session as sessions
+from cvae_jax.runs import session as sessions
+from cvae_jax.runs.run import Run
+from cvae_jax.runs.session import Session, Trained, diverged, load_population, trained_member
+from cvae_jax.runs.workdir import read_run
 from cvae_jax.training.config import Config
-from cvae_jax.training.run import Run
-from cvae_jax.training.session import Session, Trained, diverged, load_population, trained_member
-from cvae_jax.training.workdir import read_run
 from experiments import scores
 from experiments.measures import nll_name
 from experiments.workdir import best_member

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from cvae_jax.files import write_atomically
+from cvae_jax.runs.run import Run
+from cvae_jax.runs.workdir import read_run, write_json
 from cvae_jax.training.config import from_flat
-from cvae_jax.training.run import Run
-from cvae_jax.training.workdir import read_run, write_json
 from experiments import caching, cli
 from experiments.measures import Wanted, require_no_error, with_error
 from experiments.train import train
 
 if TYPE_CHECKING:
-    from cvae_jax.training.session import Session, Trained
+    from cvae_jax.runs.session import Session, Trained
 
 FLAGS = flags.FLAGS
 
@@ -62,7 +62,7 @@ def main() -> int:
 
 def _hidden_pixels(objective: str, workdir: Path) -> dict[str, dict[str, float | None]]:
     """−log p of the test split's hidden pixels under a trained model, by proposal; draws the CVAE's figure, too."""
-    from cvae_jax.training.session import load_member, open_session
+    from cvae_jax.runs.session import load_member, open_session
     from experiments import scores
 
     session = open_session(read_run(workdir), caching.use())

@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import flags
 
 from cvae_jax.errors import UserError
-from cvae_jax.training.workdir import json_text, read_run
+from cvae_jax.runs.workdir import json_text, read_run
 from experiments import betas, caching, cli, measures, quality
 from experiments.workdir import chosen_member, define_member_choice, require_writable
 
@@ -67,7 +67,7 @@ def _evaluate() -> int:
     features = quality.read_inception_features(Path(inception)) if inception else None
 
     from cvae_jax.evaluation.distances import frechet_distance
-    from cvae_jax.training.session import load_population, open_session, trained_member
+    from cvae_jax.runs.session import load_population, open_session, trained_member
     from experiments import results, scores
 
     cache = caching.use()

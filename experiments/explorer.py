@@ -11,7 +11,7 @@ from absl import flags
 
 from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
-from cvae_jax.training.workdir import read_run
+from cvae_jax.runs.workdir import read_run
 from experiments import caching, cli
 from experiments.pages import script_json
 from experiments.workdir import chosen_member, define_member_choice, require_writable
@@ -38,8 +38,8 @@ def main() -> int:
 
     from cvae_jax.evaluation import posteriors
     from cvae_jax.networks import NETWORKS
+    from cvae_jax.runs.session import load_member, open_session
     from cvae_jax.training.config import traced_options
-    from cvae_jax.training.session import load_member, open_session
     from experiments import figures
 
     session = open_session(run, caching.use())

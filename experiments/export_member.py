@@ -9,8 +9,8 @@ from absl import flags
 
 from cvae_jax.errors import UserError
 from cvae_jax.files import folder_atomically
-from cvae_jax.training.logs import MetricsLog, read_metrics
-from cvae_jax.training.workdir import claim, read_run
+from cvae_jax.runs.logs import MetricsLog, read_metrics
+from cvae_jax.runs.workdir import claim, read_run
 from experiments import caching, cli, measures
 from experiments.measures import Wanted
 from experiments.workdir import (
@@ -42,9 +42,9 @@ def main() -> int:
         )
     single = dataclasses.replace(run, kind="train", members=(run.members[member],), members_per_program=1)
 
-    from cvae_jax.training import checkpoints
+    from cvae_jax.runs import checkpoints
+    from cvae_jax.runs.session import load_population, member_of, open_session, origin_of, stack_one
     from cvae_jax.training.population import Population, as_alone
-    from cvae_jax.training.session import load_population, member_of, open_session, origin_of, stack_one
     from experiments import results
 
     cache = caching.use()

@@ -14,7 +14,7 @@ from cvae_jax.evaluation import posteriors, sampling
 from cvae_jax.nn.latent import Gaussian
 from cvae_jax.plots import drawing, latents
 from cvae_jax.rng import Stream, evaluation_key, root_key, stream
-from cvae_jax.training.session import Session, Trained
+from cvae_jax.runs.session import Session, Trained
 from experiments import shown
 
 _COLUMNS = 12

@@ -19,8 +19,8 @@ from experiments.quality import Record
 
 if TYPE_CHECKING:
     from cvae_jax.model import CVAE
-    from cvae_jax.training.run import Run
-    from cvae_jax.training.session import Session, Trained
+    from cvae_jax.runs.run import Run
+    from cvae_jax.runs.session import Session, Trained
 
 SPLITS = ("validation", "test")
 

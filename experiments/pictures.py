@@ -11,7 +11,7 @@ from absl import flags
 
 from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
-from cvae_jax.training.workdir import read_run
+from cvae_jax.runs.workdir import read_run
 from experiments import caching, cli
 from experiments.workdir import chosen_member, define_member_choice, require_writable
 
@@ -37,7 +37,7 @@ def main() -> int:
             raise UserError(f"only is {name}, expected some of {', '.join(_ALL)}")
 
     from cvae_jax.conditions import Label
-    from cvae_jax.training.session import load_member, open_session
+    from cvae_jax.runs.session import load_member, open_session
     from experiments import figures
 
     session = open_session(run, caching.use())

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cvae_jax.errors import load_package
-from cvae_jax.training.logs import Logger, Record
-from cvae_jax.training.session import Part, Session
+from cvae_jax.runs.logs import Logger, Record
+from cvae_jax.runs.session import Part, Session
 
 _SECONDS_BETWEEN_LINES = 5.0
 

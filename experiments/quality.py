@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from cvae_jax.data.dataset import Dataset
     from cvae_jax.evaluation.quality import Judge
-    from cvae_jax.training.run import Run
-    from cvae_jax.training.session import Session, Trained
+    from cvae_jax.runs.run import Run
+    from cvae_jax.runs.session import Session, Trained
 
     Measure = Callable[[Session, Trained], Record]
     Split = Literal["validation", "test"]
@@ -75,8 +75,8 @@ def find_judge(
 
 def stored(run: Run, cache: Path) -> Dataset:
     """A run's dataset with its pixels as they are stored: judges see them so, though the run may binarize them."""
+    from cvae_jax.runs.session import load_dataset
     from cvae_jax.training.config import replace
-    from cvae_jax.training.session import load_dataset
 
     return load_dataset(replace(run.config, binarize="none"), run.data_dir, cache)
 

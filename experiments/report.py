@@ -24,9 +24,9 @@ from cvae_jax.evaluation import sampling
 from cvae_jax.files import write_atomically
 from cvae_jax.plots import drawing
 from cvae_jax.rng import Stream, root_key, stream
+from cvae_jax.runs.logs import read_metrics
+from cvae_jax.runs.session import Session, Trained
 from cvae_jax.training.config import name_of, traced_options
-from cvae_jax.training.logs import read_metrics
-from cvae_jax.training.session import Session, Trained
 from experiments import seeds, shown
 from experiments.pages import script_json
 from experiments.workdir import ranked_by

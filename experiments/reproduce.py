@@ -12,8 +12,8 @@ from pathlib import Path
 from absl import flags
 
 from cvae_jax.errors import UserError
+from cvae_jax.runs.run import Run
 from cvae_jax.training.config import Config, from_flat, replace
-from cvae_jax.training.run import Run
 from experiments import caching, cli
 from experiments.measures import Wanted
 from experiments.train import train

@@ -15,12 +15,9 @@ from cvae_jax.data.examples import on_device
 from cvae_jax.evaluation import bounds as evaluation
 from cvae_jax.evaluation import latents, reconstruction
 from cvae_jax.files import write_atomically
-from cvae_jax.training import validation
-from cvae_jax.training.config import name_of, traced_options
-from cvae_jax.training.logs import Logger, TensorBoard
-from cvae_jax.training.population import Population
-from cvae_jax.training.run import Run
-from cvae_jax.training.session import (
+from cvae_jax.runs.logs import Logger, TensorBoard
+from cvae_jax.runs.run import Run
+from cvae_jax.runs.session import (
     Part,
     Session,
     Trained,
@@ -29,8 +26,11 @@ from cvae_jax.training.session import (
     stopped_epoch,
     trained_member,
 )
+from cvae_jax.runs.workdir import write_json
+from cvae_jax.training import validation
+from cvae_jax.training.config import name_of, traced_options
+from cvae_jax.training.population import Population
 from cvae_jax.training.step import Best
-from cvae_jax.training.workdir import write_json
 from experiments import figures
 from experiments.measures import SPLITS, Record, attempt, with_error
 from experiments.progress import Progress

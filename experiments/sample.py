@@ -10,8 +10,8 @@ from absl import flags
 
 from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
+from cvae_jax.runs.workdir import read_run
 from cvae_jax.training.config import traced_options
-from cvae_jax.training.workdir import read_run
 from experiments import betas, caching, choices, cli, measures
 from experiments.workdir import chosen_member, define_member_choice, require_writable
 
@@ -48,8 +48,8 @@ def main() -> int:
     from cvae_jax.evaluation import sampling
     from cvae_jax.objectives.multirate import at_beta
     from cvae_jax.rng import root_key
+    from cvae_jax.runs.session import load_member, open_session
     from cvae_jax.training import memory
-    from cvae_jax.training.session import load_member, open_session
 
     session = open_session(run, caching.use())
     # The draws, their means and their pictures.

@@ -18,7 +18,7 @@ from cvae_jax.evaluation.codes import require_shared_values
 from cvae_jax.evaluation.posteriors import encode_examples
 from cvae_jax.objectives.multirate import at_beta
 from cvae_jax.rng import Stream, root_key, stream
-from cvae_jax.training.session import Session, Trained
+from cvae_jax.runs.session import Session, Trained
 
 _SCORED_EXAMPLES = 10_000
 # Two to fit to and two to score on.

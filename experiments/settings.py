@@ -13,11 +13,11 @@ from cvae_jax.conditions import CONDITIONS
 from cvae_jax.data.settings import Data
 from cvae_jax.errors import UserError
 from cvae_jax.options import Option, Part, Table, Values, options_of, values_of
+from cvae_jax.runs.run import Run, read_members
 from cvae_jax.training import grid as search
 from cvae_jax.training.config import TABLES, Config, name_of, replace, traced_options
 from cvae_jax.training.grid import Uniform
 from cvae_jax.training.hooks import HOOKS
-from cvae_jax.training.run import Run, read_members
 from experiments import lists, tasks
 from experiments.usage import Entry, Section, of_option
 

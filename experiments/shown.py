@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cvae_jax.conditions import Label
-from cvae_jax.training.session import Session
+from cvae_jax.runs.session import Session
 
 
 class Shown(NamedTuple):

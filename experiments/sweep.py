@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from cvae_jax.files import write_atomically
+from cvae_jax.runs.run import Run
+from cvae_jax.runs.workdir import claim, read_run, require_same_run, training_lock, write_json
 from cvae_jax.training.config import Config, name_of, traced_options
-from cvae_jax.training.run import Run
-from cvae_jax.training.workdir import claim, read_run, require_same_run, training_lock, write_json
 from experiments import caching, cli, measures, seeds, settings
 from experiments.measures import Wanted
 from experiments.workdir import finished_rows, is_current, missing, ranked_by
 
 if TYPE_CHECKING:
-    from cvae_jax.training.session import Part, Session, Trained
+    from cvae_jax.runs.session import Part, Session, Trained
     from experiments import report
     from experiments.quality import Record
 
@@ -64,8 +64,8 @@ def _sweep(run: Run, workdir: Path, wanted: Wanted, rows: Rows | None, cache: Pa
       rows: what `results.json` holds, if it may be of this sweep and nothing is left to train and to measure.
       cache: the cache folder.
     """
-    from cvae_jax.training import provenance
-    from cvae_jax.training.session import load_population, open_session, trained_member
+    from cvae_jax.runs import provenance
+    from cvae_jax.runs.session import load_population, open_session, trained_member
     from experiments import report, results
 
     session = open_session(run, cache)
@@ -121,8 +121,8 @@ def _train_part(
       pictures: where those of each member are added.
       tests: where the metrics of each member's test split are added.
     """
-    from cvae_jax.training import loop
-    from cvae_jax.training.session import diverged, stopped_epoch, trained_member
+    from cvae_jax.runs import loop
+    from cvae_jax.runs.session import diverged, stopped_epoch, trained_member
     from experiments import report, results
 
     population, seconds = loop.train(session, part, workdir, results.loggers(session, part, workdir))
@@ -173,9 +173,9 @@ def _planned_size(members: tuple[Config, ...], workdir: Path, cache: Path) -> in
     if (workdir / "config.json").exists():
         return min(read_run(workdir).members_per_program, len(members))
 
+    from cvae_jax.runs.session import load_dataset
     from cvae_jax.training import memory
     from cvae_jax.training import population as sweep
-    from cvae_jax.training.session import load_dataset
 
     dataset = load_dataset(members[0], FLAGS.data_dir, cache)
     return memory.members_that_fit(sweep.build_model(members, dataset), members)

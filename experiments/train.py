@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cvae_jax.training.run import Run
-from cvae_jax.training.workdir import claim, require_same_run, training_lock
+from cvae_jax.runs.run import Run
+from cvae_jax.runs.workdir import claim, require_same_run, training_lock
 from experiments import caching, cli, measures, settings
 from experiments.measures import Wanted
 from experiments.workdir import PICTURES, finished_summary, is_current, missing, test_line
@@ -56,8 +56,8 @@ def _train(run: Run, workdir: Path, wanted: Wanted, summary: dict[str, Any] | No
     Returns:
       What `summary.json` holds.
     """
-    from cvae_jax.training import loop, provenance
-    from cvae_jax.training.session import load_member, open_session
+    from cvae_jax.runs import loop, provenance
+    from cvae_jax.runs.session import load_member, open_session
     from experiments import results
 
     cache = caching.use()

@@ -12,10 +12,10 @@ from typing import Any
 from absl import flags
 
 from cvae_jax.errors import UserError
+from cvae_jax.runs.logs import TERMS, has_numbers
+from cvae_jax.runs.run import Run
+from cvae_jax.runs.workdir import read_run
 from cvae_jax.training.config import traced_options
-from cvae_jax.training.logs import TERMS, has_numbers
-from cvae_jax.training.run import Run
-from cvae_jax.training.workdir import read_run
 
 # An ordinary run's, beside its `summary.json`.
 PICTURES = ("samples.png", "reconstructions.png", "traversals.png")

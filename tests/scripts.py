@@ -24,7 +24,7 @@ FORKS.set_forkserver_preload(
         "sklearn.datasets",
         "experiments.explorer",
         "experiments.figures",
-        "cvae_jax.training.loop",
+        "cvae_jax.runs.loop",
         "experiments.sweep",
     ]
 )

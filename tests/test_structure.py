@@ -22,6 +22,7 @@ ORDER = [
     {"draws"},
     {"objectives", "data"},
     {"training"},
+    {"runs"},
     {"evaluation"},
     {"plots"},
     {"api"},

@@ -20,7 +20,7 @@ from cvae_jax.data.shapes import FACTORS as FACTOR_NAMES
 from cvae_jax.errors import DataError, UserError
 from cvae_jax.evaluation import disentanglement, posteriors
 from cvae_jax.evaluation.disentanglement import code_disentanglement, importances, scores, scores_and_chance
-from cvae_jax.training.session import Session, Trained
+from cvae_jax.runs.session import Session, Trained
 from experiments.scores import disentanglement_scores, require_factors
 
 NAMES = {

@@ -20,8 +20,8 @@ from cvae_jax.model import CVAE
 from cvae_jax.networks import MLP
 from cvae_jax.nn.latent import Gaussian
 from cvae_jax.priors import Conditional, Flow, Standard
+from cvae_jax.runs.run import Run
 from cvae_jax.training.config import Config
-from cvae_jax.training.run import Run
 from experiments import results
 
 KEY = jax.random.key(5)

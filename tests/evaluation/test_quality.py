@@ -17,8 +17,8 @@ from cvae_jax.errors import DataError, UserError
 from cvae_jax.evaluation import distances, quality
 from cvae_jax.likelihoods import Bernoulli, Gaussian
 from cvae_jax.model import Model
+from cvae_jax.runs.run import Run
 from cvae_jax.training.config import Config, from_flat
-from cvae_jax.training.run import Run
 from experiments import quality as judging
 
 RNG = np.random.default_rng(0)

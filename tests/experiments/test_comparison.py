@@ -10,11 +10,11 @@ import pytest
 from cvae_jax.data.examples import on_device
 from cvae_jax.errors import UserError
 from cvae_jax.evaluation import bounds
-from cvae_jax.training import loop
-from cvae_jax.training import session as sessions
+from cvae_jax.runs import loop
+from cvae_jax.runs import session as sessions
+from cvae_jax.runs.run import Run
+from cvae_jax.runs.workdir import claim, write_json
 from cvae_jax.training.config import from_flat, replace
-from cvae_jax.training.run import Run
-from cvae_jax.training.workdir import claim, write_json
 from experiments import comparison, scores
 from experiments.comparison import Named, compare, named
 

@@ -14,12 +14,12 @@ from scripts import metrics_lines, read_json
 
 from cvae_jax.errors import DataError, UserError
 from cvae_jax.evaluation import disentanglement
-from cvae_jax.training import loop
+from cvae_jax.runs import loop
+from cvae_jax.runs import session as sessions
+from cvae_jax.runs.run import Run
+from cvae_jax.runs.workdir import json_text
 from cvae_jax.training import population as sweep
-from cvae_jax.training import session as sessions
 from cvae_jax.training.config import from_flat
-from cvae_jax.training.run import Run
-from cvae_jax.training.workdir import json_text
 from experiments import caching, measures, quality, results, scores, workdir
 from experiments import sweep as sweep_script
 from experiments import train as train_script

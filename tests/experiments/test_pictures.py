@@ -10,11 +10,11 @@ import pytest
 from browser import Browser
 from scripts import Scripts
 
-from cvae_jax.training import checkpoints
+from cvae_jax.runs import checkpoints
+from cvae_jax.runs.run import Run, run_to_record
+from cvae_jax.runs.session import abstract_population, open_session, origin_of
+from cvae_jax.runs.workdir import claim, read_run, write_json
 from cvae_jax.training.config import from_flat, replace
-from cvae_jax.training.run import Run, run_to_record
-from cvae_jax.training.session import abstract_population, open_session, origin_of
-from cvae_jax.training.workdir import claim, read_run, write_json
 
 OF_ALL = {"samples", "reconstructions", "traversals", "interpolations", "aggregate_posterior", "latents"}
 OF_LABELS = {"traversals_by_class", "label_interpolations", "styles"}

@@ -2,8 +2,8 @@
 
 import pytest
 
+from cvae_jax.runs.run import Run
 from cvae_jax.training.config import flat
-from cvae_jax.training.run import Run
 from experiments.reproduce import EXPERIMENTS, run_of
 
 

@@ -11,8 +11,8 @@ from browser import Browser
 from scripts import read_json
 
 from cvae_jax.plots import drawing
+from cvae_jax.runs.run import Run
 from cvae_jax.training.config import from_flat, traced_options
-from cvae_jax.training.run import Run
 from experiments import report, seeds, sweep
 from experiments.seeds import ERROR
 

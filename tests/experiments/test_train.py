@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from scripts import Scripts, metrics_lines, read_json, tensorboard_scalars
 
+from cvae_jax.runs.workdir import read_run, training_lock
 from cvae_jax.training.config import from_flat
-from cvae_jax.training.workdir import read_run, training_lock
 
 EPOCHS = 30
 STEPS = EPOCHS * 10

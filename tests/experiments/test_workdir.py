@@ -3,9 +3,9 @@
 import pytest
 
 from cvae_jax.errors import UserError
+from cvae_jax.runs.run import Run
+from cvae_jax.runs.workdir import write_json
 from cvae_jax.training.config import from_flat
-from cvae_jax.training.run import Run
-from cvae_jax.training.workdir import write_json
 from experiments.sweep import ranking
 from experiments.workdir import best_member, finished_rows, finished_summary, require_writable
 

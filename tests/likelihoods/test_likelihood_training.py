@@ -21,12 +21,12 @@ from cvae_jax.objectives import Capacity, DipVaeII, Elbo, FreeBits, TotalCorrela
 from cvae_jax.objectives.base import Batch
 from cvae_jax.options import with_values
 from cvae_jax.rng import Stream, stream
+from cvae_jax.runs.run import Run
+from cvae_jax.runs.session import open_session
 from cvae_jax.training import population as sweep
 from cvae_jax.training import step as training
 from cvae_jax.training.config import from_flat
-from cvae_jax.training.run import Run
 from cvae_jax.training.schedules import Time
-from cvae_jax.training.session import open_session
 from experiments import results, workdir
 
 FAMILIES = ("gaussian_learned", "gaussian_optimal", "logistic_mixture")

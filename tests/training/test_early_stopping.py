@@ -4,12 +4,12 @@ import jax
 import numpy as np
 import pytest
 
-from cvae_jax.training import loop
+from cvae_jax.runs import loop
+from cvae_jax.runs.logs import read_metrics
+from cvae_jax.runs.run import Run
+from cvae_jax.runs.session import open_session
+from cvae_jax.runs.workdir import claim, write_json
 from cvae_jax.training.config import from_flat
-from cvae_jax.training.logs import read_metrics
-from cvae_jax.training.run import Run
-from cvae_jax.training.session import open_session
-from cvae_jax.training.workdir import claim, write_json
 from experiments.progress import Progress
 from experiments.workdir import finished_rows
 

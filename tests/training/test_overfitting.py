@@ -13,7 +13,7 @@ from cvae_jax.errors import SettingError
 from cvae_jax.evaluation import bounds
 from cvae_jax.model import CVAE
 from cvae_jax.objectives import Batch
-from cvae_jax.training import checkpoints
+from cvae_jax.runs import checkpoints
 from cvae_jax.training import population as sweep
 from cvae_jax.training import step as training
 from cvae_jax.training.config import from_flat

@@ -13,7 +13,7 @@ from cvae_jax.checksums import checksum
 from cvae_jax.data import audio
 from cvae_jax.evaluation import sampling
 from cvae_jax.rng import Stream, root_key, stream
-from cvae_jax.training.session import Session, Trained
+from cvae_jax.runs.session import Session, Trained
 from experiments import quality
 from experiments.tasks.spoken_digit import judge as speech_judge
 

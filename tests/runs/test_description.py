@@ -11,7 +11,7 @@ from cvae_jax.data.reading import prepared
 from cvae_jax.data.settings import Data
 from cvae_jax.errors import UserError
 from cvae_jax.likelihoods import Gaussian
-from cvae_jax.training.description import read_description, write_description
+from cvae_jax.runs.description import read_description, write_description
 
 N = 40
 RNG = np.random.default_rng(0)

@@ -10,10 +10,10 @@ import pytest
 from arrays import labels, pixels
 
 from cvae_jax.errors import UserError
-from cvae_jax.training import checkpoints, provenance, session
+from cvae_jax.runs import checkpoints, provenance, session
 from cvae_jax.training.config import from_flat
-from cvae_jax.training.run import Run
-from cvae_jax.training.session import abstract_population, load_population, origin_of
+from cvae_jax.runs.run import Run
+from cvae_jax.runs.session import abstract_population, load_population, origin_of
 
 X, C = pixels(dtype=np.uint8), labels()
 

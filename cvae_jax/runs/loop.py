@@ -18,11 +18,12 @@ import numpy as np
 from cvae_jax.data.examples import Examples, on_device
 from cvae_jax.errors import Interrupted, UserError
 from cvae_jax.objectives.base import Terms
-from cvae_jax.training import checkpoints, devices, loader
+from cvae_jax.runs import checkpoints
+from cvae_jax.training import devices, loader
 from cvae_jax.training import population as sweep
-from cvae_jax.training.logs import Logger, Loggers, MetricsLog, epoch_records
+from cvae_jax.runs.logs import Logger, Loggers, MetricsLog, epoch_records
 from cvae_jax.training.population import Population
-from cvae_jax.training.session import (
+from cvae_jax.runs.session import (
     Part,
     Session,
     abstract_population,

@@ -13,7 +13,7 @@ from cvae_jax.rng import GENERATOR
 from cvae_jax.training.config import Config, flat, name_of, replace, traced_options
 from cvae_jax.training.hooks import HOOKS
 from cvae_jax.training.hparams import alike
-from cvae_jax.training.records import (
+from cvae_jax.runs.records import (
     config_from_record,
     items_of,
     mapping_of,

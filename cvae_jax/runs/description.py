@@ -11,8 +11,8 @@ import numpy as np
 from cvae_jax.conditions import CONDITIONS
 from cvae_jax.data.dataset import Description, Scaling
 from cvae_jax.errors import UserError
-from cvae_jax.training.records import part_from_record, part_to_record
-from cvae_jax.training.workdir import write_json
+from cvae_jax.runs.records import part_from_record, part_to_record
+from cvae_jax.runs.workdir import write_json
 
 _FILE = "data.json"
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cvae_jax.errors import CheckpointError
-from cvae_jax.training import checkpoints
+from cvae_jax.runs import checkpoints
 from cvae_jax.training import population as sweep
 from cvae_jax.training.population import Population
 
@@ -129,9 +129,9 @@ def test_a_checkpoint_that_exists_is_left_alone(tmp_path):
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, damage):
     save_all(tmp_path, map(numbered, (10, 20)))
     damage(tmp_path / "20")
-    with caplog.at_level(logging.WARNING, "cvae_jax.training.checkpoints"):
+    with caplog.at_level(logging.WARNING, "cvae_jax.runs.checkpoints"):
         assert_same_bits(restore(tmp_path, numbered(0)), numbered(10))
-    (warning,) = (r for r in caplog.records if r.name == "cvae_jax.training.checkpoints")
+    (warning,) = (r for r in caplog.records if r.name == "cvae_jax.runs.checkpoints")
     assert warning.getMessage().startswith("checkpoint 20 cannot be read")
     assert warning.getMessage().endswith("; checkpoint 10 is read instead")
     # The run goes on from there and writes the damaged one anew; what could not be read stays there for a person.
@@ -204,7 +204,7 @@ def test_a_save_that_fails_ends_at_once_and_says_why(tmp_path):
     """In a process of its own: what hung were orbax's threads, when Python waited for them at its end."""
     program = """
 import sys, pathlib, jax.numpy as jnp
-from cvae_jax.training import checkpoints
+from cvae_jax.runs import checkpoints
 from cvae_jax.training.population import Population
 folder = pathlib.Path(sys.argv[1])
 with checkpoints.open_manager(folder) as manager:

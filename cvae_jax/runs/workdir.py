@@ -13,8 +13,8 @@ from typing import Any
 
 from cvae_jax.errors import LockedError, UserError
 from cvae_jax.files import locked, remove_abandoned, write_atomically
-from cvae_jax.training.logs import without_infinities
-from cvae_jax.training.run import Run, differences, run_from_record, run_to_record
+from cvae_jax.runs.logs import without_infinities
+from cvae_jax.runs.run import Run, differences, run_from_record, run_to_record
 
 
 def json_text(value: Any) -> str:

@@ -12,8 +12,8 @@ import jax
 import cvae_jax
 from cvae_jax.data.dataset import Dataset, Description
 from cvae_jax.errors import UserError
-from cvae_jax.training import checkpoints
-from cvae_jax.training.run import Run, differences, run_from_record, run_to_record
+from cvae_jax.runs import checkpoints
+from cvae_jax.runs.run import Run, differences, run_from_record, run_to_record
 
 
 def record(run: Run, dataset: Dataset | Description) -> dict[str, Any]:
