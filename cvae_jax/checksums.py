@@ -14,7 +14,7 @@ def checksum(*parts: Any) -> str:
     The first 64 bits of SHA-256: enough against accidents.
 
     Args:
-      parts: arrays, or what `str` tells apart: numbers and texts.
+      parts: arrays, or what `str` distinguishes: numbers and texts.
 
     Returns:
       16 hexadecimal digits.

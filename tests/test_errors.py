@@ -106,7 +106,7 @@ def test_other_errors_are_faults_of_the_program():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run on classes of such names with its explorer, a sweep on captions of such texts, and what they said."""
+    """A run on classes of such names with its explorer, a sweep on captions of such texts, and what they output."""
     folder = tmp_path_factory.mktemp("runs")
     rows = np.arange(40 * len(NAMES)) % len(NAMES)
     names = np.array(NAMES)[rows]
@@ -135,11 +135,11 @@ def test_runs_end_whatever_their_classes_and_captions_are_called(trained, script
 
 @pytest.mark.slow
 def test_an_error_names_classes_as_they_are(trained):
-    said = trained[1]["sample"]
-    assert said.code == 1
-    assert said.err.startswith("error: label is none, expected one of ")
-    assert said.err.count("\n") == 1
-    assert all(name.replace(r"\u2028", " ") in said.err for name in ESCAPED)
+    output = trained[1]["sample"]
+    assert output.code == 1
+    assert output.err.startswith("error: label is none, expected one of ")
+    assert output.err.count("\n") == 1
+    assert all(name.replace(r"\u2028", " ") in output.err for name in ESCAPED)
 
 
 @pytest.mark.slow

@@ -19,10 +19,7 @@ from cvae_jax.data.examples import Examples, on_device
 from cvae_jax.errors import Interrupted, UserError
 from cvae_jax.objectives.base import Terms
 from cvae_jax.runs import checkpoints
-from cvae_jax.training import devices, loader
-from cvae_jax.training import population as sweep
 from cvae_jax.runs.logs import Logger, Loggers, MetricsLog, epoch_records
-from cvae_jax.training.population import Population
 from cvae_jax.runs.session import (
     Part,
     Session,
@@ -31,6 +28,9 @@ from cvae_jax.runs.session import (
     diverged,
     origin_of,
 )
+from cvae_jax.training import devices, loader
+from cvae_jax.training import population as sweep
+from cvae_jax.training.population import Population
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp

@@ -10,9 +10,6 @@ from typing import Any, Literal
 from cvae_jax.errors import SettingError
 from cvae_jax.options import COUNT, require_within
 from cvae_jax.rng import GENERATOR
-from cvae_jax.training.config import Config, flat, name_of, replace, traced_options
-from cvae_jax.training.hooks import HOOKS
-from cvae_jax.training.hparams import alike
 from cvae_jax.runs.records import (
     config_from_record,
     items_of,
@@ -22,6 +19,9 @@ from cvae_jax.runs.records import (
     require_known,
     to_record,
 )
+from cvae_jax.training.config import Config, flat, name_of, replace, traced_options
+from cvae_jax.training.hooks import HOOKS
+from cvae_jax.training.hparams import alike
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,12 +15,12 @@ from cvae_jax.data.dataset import Dataset, Description
 from cvae_jax.errors import UserError
 from cvae_jax.model import CVAE
 from cvae_jax.runs import checkpoints, provenance
+from cvae_jax.runs.run import Run
 from cvae_jax.training import devices, loader, memory
 from cvae_jax.training import population as sweep
 from cvae_jax.training.config import Config
 from cvae_jax.training.hparams import Hparams, stack_hparams
 from cvae_jax.training.population import Population
-from cvae_jax.runs.run import Run
 from cvae_jax.training.step import DIVERGED_TERMS, Best
 
 if TYPE_CHECKING:

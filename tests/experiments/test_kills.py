@@ -43,14 +43,14 @@ def leave_alone(scripts, name, tmp_path_factory):
 
 def numbers(workdir):
     """All that a run says of its training, without the seconds."""
-    said = {"metrics": metrics_lines(workdir), "tensorboard": tensorboard_scalars(workdir)}
+    output = {"metrics": metrics_lines(workdir), "tensorboard": tensorboard_scalars(workdir)}
     if (workdir / "summary.json").exists():
         seconds = ("seconds", "examples_per_second")
         summary = read_json(workdir / "summary.json")
-        return said | {"summary": {k: v for k, v in summary.items() if k not in seconds}}
+        return output | {"summary": {k: v for k, v in summary.items() if k not in seconds}}
     table = read_json(workdir / "results.json")
     lines = (workdir / "results.csv").read_text(encoding="utf-8").splitlines()
-    return said | {"rows": without_seconds(table), "csv": [line.rpartition(",")[0] for line in lines]}
+    return output | {"rows": without_seconds(table), "csv": [line.rpartition(",")[0] for line in lines]}
 
 
 def left_over(*folders):

@@ -31,15 +31,15 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(dataset, tmp_path_factory):
-    """What each command said, and where the workdirs are."""
+    """What each command output, and where the workdirs are."""
     scripts, folder = Scripts(tmp_path_factory.mktemp("cache")), tmp_path_factory.mktemp("runs")
     settings = (f"--dataset={dataset}", "--epochs=2", "--latent_dim=2", "--sample_quality")
     rng = np.random.default_rng(0)
     features = rng.normal(size=(2, 5, 2048))
     np.savez(folder / "features.npz", real=features[0], generated=features[0] + 2)
     train = ("train", *settings, f"--workdir={folder / 'one'}")
-    said = {"train": scripts.run(*train)}
-    assert said["train"].code == 0, said["train"].err
+    output = {"train": scripts.run(*train)}
+    assert output["train"].code == 0, output["train"].err
     commands = {
         "again": train,
         "evaluate": (
@@ -56,22 +56,22 @@ def results(dataset, tmp_path_factory):
     }  # fmt: skip
     with ThreadPoolExecutor(2) as pool:
         futures = {name: pool.submit(scripts.run, *command) for name, command in commands.items()}
-    return said | {name: future.result() for name, future in futures.items()}, folder
+    return output | {name: future.result() for name, future in futures.items()}, folder
 
 
 def test_a_summary_holds_sample_quality(results):
-    said, folder = results
+    output, folder = results
     quality = read_json(folder / "one" / "summary.json")["sample_quality"]
     assert set(quality) == NAMES
     assert quality["classifier_test_accuracy"] > 0.95
-    assert "training the classifier that judges samples of noise" in said["train"].err
+    assert "training the classifier that judges samples of noise" in output["train"].err
 
 
 def test_an_evaluation_says_the_same_without_training_the_judge_again(results):
-    said, folder = results
-    assert said["evaluate"].code == 0, said["evaluate"].err
-    assert "training the classifier" not in said["evaluate"].err
-    record = json.loads(said["evaluate"].out)
+    output, folder = results
+    assert output["evaluate"].code == 0, output["evaluate"].err
+    assert "training the classifier" not in output["evaluate"].err
+    record = json.loads(output["evaluate"].out)
     expected = read_json(folder / "one" / "summary.json")["sample_quality"]
     assert set(record["sample_quality"]) == NAMES
     for name, value in expected.items():
@@ -85,27 +85,27 @@ def test_an_evaluation_says_the_same_without_training_the_judge_again(results):
 
 def test_samples_are_judged_at_a_temperature(results):
     """At 0 all samples of a class are one picture."""
-    said, folder = results
-    middle = json.loads(said["middle"].out)["sample_quality"]
+    output, folder = results
+    middle = json.loads(output["middle"].out)["sample_quality"]
     usual = read_json(folder / "one" / "summary.json")["sample_quality"]
     assert (middle["temperature"], usual["temperature"]) == (0, 1)
     assert middle["diversity"] == pytest.approx(0, abs=1e-6)
     assert usual["diversity"] > 1e-4
-    assert "temperature is 0.5, expected none without --sample_quality" in said["temperature alone"].err
-    assert "temperature is -1.0, expected a finite number ≥ 0" in said["cold"].err
+    assert "temperature is 0.5, expected none without --sample_quality" in output["temperature alone"].err
+    assert "temperature is -1.0, expected a finite number ≥ 0" in output["cold"].err
 
 
 def test_two_judges_say_how_far_they_differ(results):
-    said, folder = results
-    two = json.loads(said["two judges"].out)["sample_quality"]
+    output, folder = results
+    two = json.loads(output["two judges"].out)["sample_quality"]
     one = read_json(folder / "one" / "summary.json")["sample_quality"]
     measured = {name for name, value in one.items() if isinstance(value, float)} - {"temperature"}
     assert set(two) == NAMES | {f"{name}_judge_sd" for name in measured}
     assert two["judges"] == 2
     name = "classifier_frechet_distance"
     assert two[f"{name}_judge_sd"] == pytest.approx(abs(two[name] - one[name]) * np.sqrt(2), rel=1e-4)
-    assert "judges is 2, expected none without --sample_quality" in said["judges alone"].err
-    assert "judges is 0, expected a whole number ≥ 1" in said["no judge"].err
+    assert "judges is 2, expected none without --sample_quality" in output["judges alone"].err
+    assert "judges is 0, expected a whole number ≥ 1" in output["no judge"].err
 
 
 def test_a_judged_run_is_finished(results):
@@ -113,8 +113,8 @@ def test_a_judged_run_is_finished(results):
 
 
 def test_without_a_condition_it_is_refused_in_one_line(results):
-    said, folder = results
-    assert said["no condition"].code == 1
-    assert "condition is none, expected label with --sample_quality" in said["no condition"].err
-    assert len(said["no condition"].err.splitlines()) == 1
+    output, folder = results
+    assert output["no condition"].code == 1
+    assert "condition is none, expected label with --sample_quality" in output["no condition"].err
+    assert len(output["no condition"].err.splitlines()) == 1
     assert not (folder / "none").exists()

@@ -60,7 +60,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def swept(scripts, tmp_path_factory):
-    """The workdir of a finished sweep, and what its command said."""
+    """The workdir of a finished sweep, and what its command output."""
     workdir = tmp_path_factory.mktemp("sweeps") / "undisturbed"
     result = scripts.run("sweep", *SWEEP, f"--workdir={workdir}")
     assert result.code == 0, result.err
@@ -172,10 +172,10 @@ def test_a_member_that_diverges_leaves_the_others_alone(swept):
 
 
 def test_the_ranking_is_printed_best_first(swept):
-    workdir, said = swept
-    assert said.err == ""
+    workdir, output = swept
+    assert output.err == ""
     rows = read_json(workdir / "results.json")
-    lines = said.out.splitlines()
+    lines = output.out.splitlines()
     at = next(i for i, line in enumerate(lines) if line.split()[:1] == ["member"])
     assert lines[at].split() == [
         "member", "learning_rate", "validation_elbo", "test_elbo", "test_rate", "test_distortion"
@@ -294,11 +294,11 @@ def test_the_best_member_is_sampled(launched):
 
 
 def test_the_same_command_says_it_is_finished(swept, result):
-    workdir, said = swept
+    workdir, output = swept
     assert result("again").code == 0, result("again").err
     *ranking, last = result("again").out.splitlines()
     assert last == f"{workdir} is finished: {EPOCHS} epochs"
-    assert said.out.splitlines()[-1 - len(ranking) : -1] == ranking
+    assert output.out.splitlines()[-1 - len(ranking) : -1] == ranking
 
 
 def test_a_finished_sweep_gets_back_what_it_lacks(swept, launched):
@@ -321,9 +321,9 @@ def test_an_exported_member_has_its_rows_metrics_and_continues(swept, launched):
     for name in LATENTS:
         np.testing.assert_allclose(evaluated["test"][name.removeprefix("test_")], row[name], atol=1e-4)
     row = read_json(swept[0] / "results.json")[3]
-    said = results["export"].out.splitlines()[-1]
-    assert said.startswith(f"member 3 is an ordinary run in {other / 'exported'}: test elbo ")
-    assert float(said.split("test elbo ")[1].split()[0]) == pytest.approx(row["test_elbo"], abs=0.0051)
+    output = results["export"].out.splitlines()[-1]
+    assert output.startswith(f"member 3 is an ordinary run in {other / 'exported'}: test elbo ")
+    assert float(output.split("test elbo ")[1].split()[0]) == pytest.approx(row["test_elbo"], abs=0.0051)
 
     assert results["train on"].code == 0, results["train on"].err
     assert f"resuming at step {STEPS} of {STEPS + 20}" in results["train on"].out

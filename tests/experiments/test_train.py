@@ -27,7 +27,7 @@ def scripts(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(scripts, tmp_path_factory):
-    """The workdir of a finished run, and what its command said."""
+    """The workdir of a finished run, and what its command output."""
     workdir = tmp_path_factory.mktemp("runs") / "undisturbed"
     result = scripts.run("train", *SETTINGS, f"--workdir={workdir}")
     assert result.code == 0, result.err
@@ -189,10 +189,10 @@ def test_no_temporary_files_are_left(trained):
 
 
 def test_a_run_says_its_result(trained):
-    workdir, said = trained
+    workdir, output = trained
     elbo = read_json(workdir / "summary.json")["test"]["elbo"]
-    assert f"test elbo {elbo:.2f}" in said.out.splitlines()[-1]
-    assert said.err == ""
+    assert f"test elbo {elbo:.2f}" in output.out.splitlines()[-1]
+    assert output.err == ""
 
 
 # Commands on a finished run

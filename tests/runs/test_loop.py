@@ -11,10 +11,10 @@ from cvae_jax.data.arrays import from_arrays
 from cvae_jax.data.reading import prepared
 from cvae_jax.errors import UserError, load_package
 from cvae_jax.runs import loop
-from cvae_jax.training.config import from_flat, replace
 from cvae_jax.runs.logs import Logger, TensorBoard, read_metrics
 from cvae_jax.runs.run import Run
 from cvae_jax.runs.session import new_session
+from cvae_jax.training.config import from_flat, replace
 
 CONFIG = from_flat(hidden=(8,), latent_dim=2, batch_size=12, epochs=2)
 STEPS = 3  # of an epoch

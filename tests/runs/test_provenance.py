@@ -11,9 +11,9 @@ from arrays import labels, pixels
 
 from cvae_jax.errors import UserError
 from cvae_jax.runs import checkpoints, provenance, session
-from cvae_jax.training.config import from_flat
 from cvae_jax.runs.run import Run
 from cvae_jax.runs.session import abstract_population, load_population, origin_of
+from cvae_jax.training.config import from_flat
 
 X, C = pixels(dtype=np.uint8), labels()
 

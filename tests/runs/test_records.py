@@ -13,10 +13,10 @@ from cvae_jax.conditions import CONDITIONS, Label, Observed
 from cvae_jax.errors import SettingError, UserError
 from cvae_jax.objectives import Elbo, FreeBits
 from cvae_jax.options import static, traced, with_values
-from cvae_jax.training.config import TABLES, Config, Scheduled, from_flat, replace
-from cvae_jax.training.hooks import HOOKS
 from cvae_jax.runs.records import config_from_record, read_file, to_record
 from cvae_jax.runs.run import Run, differences, read_members, run_from_record, run_to_record
+from cvae_jax.training.config import TABLES, Config, Scheduled, from_flat, replace
+from cvae_jax.training.hooks import HOOKS
 from cvae_jax.training.schedules import CosineDecay, CosineWarmup
 
 OWN = types.ModuleType("own_parts")

@@ -3,10 +3,10 @@
 import pytest
 
 from cvae_jax.errors import SettingError
-from cvae_jax.training import memory
-from cvae_jax.training.config import from_flat
 from cvae_jax.runs.run import Run
 from cvae_jax.runs.session import open_session
+from cvae_jax.training import memory
+from cvae_jax.training.config import from_flat
 
 
 def a_run(**options):

@@ -4,10 +4,10 @@ import pytest
 from scripts import metrics_lines, read_json
 
 from cvae_jax.errors import UserError
-from cvae_jax.training.config import from_flat
 from cvae_jax.runs.logs import MetricsLog, read_metrics
 from cvae_jax.runs.run import Run
 from cvae_jax.runs.workdir import claim, read_run, write_json
+from cvae_jax.training.config import from_flat
 
 DAMAGED = [
     "", "{", "{}", "[]", "[{}]", "123", "null", '"a"', '{"epochs": 100}', '{"epochs": 100, "test": 3}', "\xff"

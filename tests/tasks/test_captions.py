@@ -7,7 +7,7 @@ import pytest
 
 from experiments.tasks.captions import arrangements, captions, dataset
 from experiments.tasks.captions.arrangements import Digit, held_out
-from experiments.tasks.captions.captions import Meaning, Said, asked, meanings, phrasings
+from experiments.tasks.captions.captions import Meaning, Mentioned, asked, meanings, phrasings
 from experiments.tasks.captions.parser import CaptionError, parse, unknown_words
 
 
@@ -21,10 +21,10 @@ def scenes_of(count):
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_every_phrasing_asks_for_what_it_means(count):
-    said = set()
+    mentioned = set()
     for scene in scenes_of(count):
         for meaning in meanings(scene):
-            said.add(meaning.said)
+            mentioned.add(meaning.mentioned)
             expected = asked(meaning)
             silent_or_right = {tuple(d._replace(large=None) for d in a) for a in expected}
             assert tuple(d._replace(large=None) for d in scene) in silent_or_right
@@ -32,18 +32,18 @@ def test_every_phrasing_asks_for_what_it_means(count):
                 assert parse(caption) == expected, caption
                 assert unknown_words(caption) == (), caption
                 assert len(caption.encode()) <= dataset.LENGTH, caption
-    assert len(said) == {1: 4, 2: 4, 3: 3}[count]
+    assert len(mentioned) == {1: 4, 2: 4, 3: 3}[count]
 
 
 def test_every_digit_has_a_word_and_a_numeral():
     for digit in range(10):
-        found = phrasings(Meaning((Digit(4, digit),), Said.NOTHING))
+        found = phrasings(Meaning((Digit(4, digit),), Mentioned.NOTHING))
         assert all({one[0].digit for one in parse(caption)} == {digit} for caption in found)
         assert len(found) == 8
 
 
 def test_there_are_many_phrasings_of_one_meaning():
-    both = Meaning((Digit(0, 7, True), Digit(6, 2, False)), Said.FORM)
+    both = Meaning((Digit(0, 7, True), Digit(6, 2, False)), Mentioned.FORM)
     assert {"a large seven above a small two", "draw 2 under 7"} & set(phrasings(both))
     assert len(phrasings(both)) == len(set(phrasings(both))) == 240
     assert phrasings(both) == phrasings(both)

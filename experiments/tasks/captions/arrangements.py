@@ -21,7 +21,7 @@ class Digit(NamedTuple):
     Attributes:
       cell: where its centre lies, from 0 at the top left to 8 at the bottom right, row by row.
       digit: 0 to 9.
-      large: its size; None where nothing is said of it.
+      large: its size; None where the caption does not mention it.
     """
 
     cell: int

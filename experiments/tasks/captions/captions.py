@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-class Said(enum.Enum):
+class Mentioned(enum.Enum):
     """What a caption says of where digits are."""
 
     CELLS = "the cell of each"
@@ -39,18 +39,18 @@ class Meaning(NamedTuple):
 
     Attributes:
       arrangement: with None for each size that it does not say.
-      said: of where the digits are.
+      mentioned: of where the digits are.
     """
 
     arrangement: Arrangement
-    said: Said
+    mentioned: Mentioned
 
 
-# How often each is said, where it can be.
+# How often each is mentioned, where it can be.
 _SHARES = {
-    1: {Said.CELLS: 0.65, Said.ROW: 0.1, Said.COLUMN: 0.1, Said.NOTHING: 0.15},
-    2: {Said.CELLS: 0.4, Said.FORM: 0.45, Said.BESIDE: 0.075, Said.NOTHING: 0.075},
-    3: {Said.CELLS: 0.4, Said.FORM: 0.5, Said.NOTHING: 0.1},
+    1: {Mentioned.CELLS: 0.65, Mentioned.ROW: 0.1, Mentioned.COLUMN: 0.1, Mentioned.NOTHING: 0.15},
+    2: {Mentioned.CELLS: 0.4, Mentioned.FORM: 0.45, Mentioned.BESIDE: 0.075, Mentioned.NOTHING: 0.075},
+    3: {Mentioned.CELLS: 0.4, Mentioned.FORM: 0.5, Mentioned.NOTHING: 0.1},
 }
 
 # {a}, {b} and {c} are the digits in the order of their cells, {p}, {q} and {r} these cells.
@@ -118,10 +118,11 @@ def meanings(scene: Arrangement) -> tuple[Meaning, ...]:
     if len(scene) < 3:
         large_only = tuple(digit if digit.large else digit._replace(large=None) for digit in scene)
         sized |= {scene, large_only}
-    said = [said for said in _SHARES[len(scene)] if said is not Said.BESIDE or form(scene) == "beside"]
-    # Sorted by what is said of sizes: the order of a set is not the same in every process.
+    beside = form(scene) == "beside"
+    choices = [each for each in _SHARES[len(scene)] if beside or each is not Mentioned.BESIDE]
+    # Sorted by the sizes that are mentioned: the order of a set is not the same in every process.
     ordered = sorted(sized, key=lambda digits: [digit.large is not None for digit in digits])
-    return tuple(Meaning(arrangement, each) for each in said for arrangement in ordered)
+    return tuple(Meaning(arrangement, each) for each in choices for arrangement in ordered)
 
 
 def asked(meaning: Meaning) -> frozenset[Arrangement]:
@@ -129,19 +130,19 @@ def asked(meaning: Meaning) -> frozenset[Arrangement]:
 
     Example:
       >>> beside = (Digit(0, 3), Digit(2, 9))
-      >>> [len(asked(Meaning(beside, said))) for said in (Said.CELLS, Said.FORM, Said.BESIDE, Said.NOTHING)]
+      >>> [len(asked(Meaning(beside, each))) for each in Mentioned if each.name not in ("ROW", "COLUMN")]
       [1, 3, 6, 12]
     """
-    arrangement, said = meaning
+    arrangement, mentioned = meaning
     first = arrangement[0].cell
     cells, in_order = {
-        Said.CELLS: ((tuple(d.cell for d in arrangement),), True),
-        Said.FORM: (LAYOUTS[form(arrangement)], True),
-        Said.BESIDE: (LAYOUTS["beside"], False),
-        Said.ROW: (tuple((cell,) for cell in range(9) if cell // 3 == first // 3), True),
-        Said.COLUMN: (tuple((cell,) for cell in range(9) if cell % 3 == first % 3), True),
-        Said.NOTHING: (layouts(len(arrangement)), False),
-    }[said]
+        Mentioned.CELLS: ((tuple(d.cell for d in arrangement),), True),
+        Mentioned.FORM: (LAYOUTS[form(arrangement)], True),
+        Mentioned.BESIDE: (LAYOUTS["beside"], False),
+        Mentioned.ROW: (tuple((cell,) for cell in range(9) if cell // 3 == first // 3), True),
+        Mentioned.COLUMN: (tuple((cell,) for cell in range(9) if cell % 3 == first % 3), True),
+        Mentioned.NOTHING: (layouts(len(arrangement)), False),
+    }[mentioned]
     orders = [arrangement] if in_order else list(itertools.permutations(arrangement))
     return frozenset(
         tuple(Digit(cell, d.digit, d.large) for cell, d in zip(one, order, strict=True))
@@ -152,16 +153,16 @@ def asked(meaning: Meaning) -> frozenset[Arrangement]:
 
 def templates(meaning: Meaning) -> tuple[str, ...]:
     """The sentences of a meaning, digits and places left open."""
-    arrangement, said = meaning
+    arrangement, mentioned = meaning
     count, name = len(arrangement), form(arrangement)
     return {
-        Said.CELLS: _LISTS[count] + _IN_LINE.get(name, ()),
-        Said.FORM: _FORMS.get(name, ()),
-        Said.BESIDE: _BESIDE,
-        Said.ROW: ("{a} {row}",),
-        Said.COLUMN: ("{a} {column}",),
-        Said.NOTHING: _UNORDERED[count],
-    }[said]
+        Mentioned.CELLS: _LISTS[count] + _IN_LINE.get(name, ()),
+        Mentioned.FORM: _FORMS.get(name, ()),
+        Mentioned.BESIDE: _BESIDE,
+        Mentioned.ROW: ("{a} {row}",),
+        Mentioned.COLUMN: ("{a} {column}",),
+        Mentioned.NOTHING: _UNORDERED[count],
+    }[mentioned]
 
 
 class Style(NamedTuple):
@@ -195,7 +196,7 @@ def _places(digit: Digit, meaning: Meaning) -> tuple[str, ...]:
 def _lines(meaning: Meaning) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What the row and the column of the first digit are called; if it is alone and free in them, sides too."""
     row, column = divmod(meaning.arrangement[0].cell, 3)
-    if meaning.said in (Said.ROW, Said.COLUMN):
+    if meaning.mentioned in (Mentioned.ROW, Mentioned.COLUMN):
         return SIDE_ROW_PHRASES[row] + ROW_PHRASES[row], SIDE_COLUMN_PHRASES[column] + COLUMN_PHRASES[column]
     return ROW_PHRASES[row], COLUMN_PHRASES[column]
 
@@ -205,10 +206,10 @@ def _choices(meaning: Meaning) -> Style:
     rows, columns = map(len, _lines(meaning))
     places = {
         # Sentences of one meaning name cells or lines: a common multiple makes all their names alike in number.
-        Said.CELLS: math.lcm(len(_places(meaning.arrangement[0], meaning)), rows, columns),
-        Said.ROW: rows,
-        Said.COLUMN: columns,
-    }.get(meaning.said, 1)
+        Mentioned.CELLS: math.lcm(len(_places(meaning.arrangement[0], meaning)), rows, columns),
+        Mentioned.ROW: rows,
+        Mentioned.COLUMN: columns,
+    }.get(meaning.mentioned, 1)
     sizes = len(LARGE) if any(digit.large is not None for digit in meaning.arrangement) else 1
     return Style(len(templates(meaning)), len(_OPENINGS), 2, 2, sizes, places)
 
@@ -217,7 +218,7 @@ def write(meaning: Meaning, style: Style) -> str:
     """The caption of a meaning in a style.
 
     Example:
-      >>> write(Meaning((Digit(0, 8, True), Digit(6, 2)), Said.FORM), Style(0, 1, 1, 0, 0, 0))
+      >>> write(Meaning((Digit(0, 8, True), Digit(6, 2)), Mentioned.FORM), Style(0, 1, 1, 0, 0, 0))
       'draw a large eight above a two'
     """
     arrangement = meaning.arrangement
@@ -240,7 +241,7 @@ def phrasings(meaning: Meaning) -> tuple[str, ...]:
     """Every caption of a meaning, each once, in an order that never changes.
 
     Example:
-      >>> phrasings(Meaning((Digit(4, 8),), Said.NOTHING))
+      >>> phrasings(Meaning((Digit(4, 8),), Mentioned.NOTHING))
       ('eight', '8', 'an eight', 'an 8', 'draw eight', 'draw 8', 'draw an eight', 'draw an 8')
     """
     styles = itertools.product(*map(range, _choices(meaning)))
@@ -258,7 +259,7 @@ def draw_meaning(rng: np.random.Generator, scene: Arrangement, *, only_held_out:
     choices = meanings(scene)
     if only_held_out:
         choices = tuple(meaning for meaning in choices if all(map(held_out, asked(meaning))))
-    shares = [_SHARES[len(scene)][meaning.said] for meaning in choices]
+    shares = [_SHARES[len(scene)][meaning.mentioned] for meaning in choices]
     at = rng.random() * sum(shares)
     return next(m for m, total in zip(choices, itertools.accumulate(shares), strict=True) if at < total)
 

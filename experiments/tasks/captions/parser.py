@@ -56,8 +56,8 @@ def parse(caption: str) -> frozenset[Arrangement]:
         hint = f"; unknown words: {', '.join(unknown)}" if unknown else ""
         raise CaptionError(f"caption {caption!r} names {count} digits, expected 1 to {MOST_DIGITS}{hint}")
     reading = _Reading()
-    said = " ".join(known)
-    for segment in re.split(r" ?, ?", said):
+    mentioned = " ".join(known)
+    for segment in re.split(r" ?, ?", mentioned):
         reading.add(segment, caption)
     reading.line_up()
     arrangements = reading.solve()
@@ -111,7 +111,7 @@ class _Reading:
 
     Attributes:
       items: digit and size of each digit.
-      places: what each of them is said to lie in, by symbol.
+      places: where the caption places each of them, by symbol.
       common: what all of them lie in.
       line: the relation of each digit to the next, where they form a line.
       rules: of the digits' cells, all of which hold.
@@ -166,11 +166,16 @@ class _Reading:
             self.common.append(_TOWARDS[relation])
 
     def line_up(self) -> None:
-        """Let digits that a row or a column is said of once, at the end, stand in it in order."""
-        said = [word for words in self.places for word in words] + self.common
-        if len(self.items) > 1 and not self.rules and len(said) == 1 and re.match("row|column", said[0]):
-            self.line = "left-of" if said[0].startswith("row") else "above"
-            self.common, self.places = said, [[] for _ in self.items]
+        """Let digits of a row or a column that is mentioned once, at the end, stand in it in order."""
+        mentioned = [word for words in self.places for word in words] + self.common
+        if (
+            len(self.items) > 1
+            and not self.rules
+            and len(mentioned) == 1
+            and re.match("row|column", mentioned[0])
+        ):
+            self.line = "left-of" if mentioned[0].startswith("row") else "above"
+            self.common, self.places = mentioned, [[] for _ in self.items]
         if self.line:
             for a, b in itertools.pairwise(range(len(self.items))):
                 self.rules.append(_between(self.line, [a], b))

@@ -36,7 +36,7 @@ class Share(NamedTuple):
 
 
 def right(read: Int[np.ndarray, " 18"], asked: Collection[Arrangement]) -> bool:
-    """Whether a picture shows what was asked for: every digit in place, nothing else, and the sizes that were said.
+    """Whether a picture shows what was asked for: every digit in place, nothing else, the sizes as mentioned.
 
     Args:
       read: what it shows, see `arrangements.to_grid`.

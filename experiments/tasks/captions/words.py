@@ -35,14 +35,14 @@ SIDE_ROW_PHRASES = (("at the top", "somewhere at the top"), (), ("at the bottom"
 SIDE_COLUMN_PHRASES = (("on the left", "on the left side"), (), ("on the right", "on the right side"))
 
 # What a caption may say, longest first where one begins another, and the symbol that it stands for. A symbol of several
-# words has hyphens. None is said for the sake of the sentence.
+# words has hyphens. None: the word is for the grammar alone.
 _UPPER, _LOWER, _MIDDLE = "(?:top|upper)", "(?:bottom|lower)", "(?:middle|cent(?:re|er)|central)"
 _HAND = "(?: hand)?(?: (?:side|edge))?"
 _OF_IT = "(?:it|them|these|those|both|that|each)"
 _UNDER = "(?:below|under|underneath|beneath)"
 _OVER = "(?:above|over|on top of|on top|atop)"
 _AT = "(?:at|on|in|to|along|across|down|towards?|near|somewhere|of)"
-_SAID: list[tuple[str, str | None]] = [
+_MENTIONED: list[tuple[str, str | None]] = [
     (r"(?:from )?left to right", "left-to-right"),
     (r"(?:from )?(?:top to bottom|top down)", "top-to-bottom"),
     (r"(?:one|each) (?:above|below|under|on top of|beneath) (?:the )?(?:other|next)", "top-to-bottom"),
@@ -100,7 +100,7 @@ _WHERE = re.compile(r"\b(?:of|in|on) (?:the|this|a) (?:picture|image|canvas|page
 _LEXER = re.compile(
     "|".join(
         [
-            *(rf"(?P<w{i}>(?<!\w)(?:{said})(?!\w))" for i, (said, _) in enumerate(_SAID)),
+            *(rf"(?P<w{i}>(?<!\w)(?:{mentioned})(?!\w))" for i, (mentioned, _) in enumerate(_MENTIONED)),
             r"(?P<unknown>\w+|\S)",
         ]
     )
@@ -114,7 +114,7 @@ def symbols(caption: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
       caption: in any case; hyphens separate words, full stops and the like are no words.
 
     Returns:
-      Symbols of what is said, and unknown words in the order of the caption.
+      Symbols of what is mentioned, and unknown words in the order of the caption.
 
     Example:
       >>> symbols("Draw a big Seven, please, on top of an old 2 in the upper left-hand corner!")
@@ -127,6 +127,6 @@ def symbols(caption: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         name = match.lastgroup
         if name == "unknown":
             unknown.append(match.group())
-        elif name and (symbol := _SAID[int(name[1:])][1]) is not None:
+        elif name and (symbol := _MENTIONED[int(name[1:])][1]) is not None:
             known.append(symbol)
     return tuple(known), tuple(unknown)

@@ -225,7 +225,7 @@ def _named(prefix: str, values: dict[str, float]) -> dict[str, float]:
 def _examples(split: Split, question: str) -> Examples:
     """Spectrograms on the device, two frames averaged to one, labelled by the answers to a question.
 
-    At 20 ms a frame words and speakers are told as well, by a network of a quarter of the multiplications.
+    At 20 ms a frame words and speakers are recognized as well, by a network of a quarter of the multiplications.
     """
     assert split.factors is not None
     x = split.x.reshape(len(split), -1, 2, *split.x.shape[2:]).mean(axis=2)
