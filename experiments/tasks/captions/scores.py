@@ -43,8 +43,8 @@ def right(read: Int[np.ndarray, " 18"], asked: Collection[Arrangement]) -> bool:
       asked: all arrangements that are right, see `caption_parser.parse`.
 
     Example:
-      >>> from cvae_jax.arrangements import Digit, to_grid
-      >>> from cvae_jax.caption_parser import parse
+      >>> from experiments.tasks.captions.arrangements import Digit, to_grid
+      >>> from experiments.tasks.captions.parser import parse
       >>> drawn = to_grid((Digit(0, 7, large=True), Digit(6, 2, large=False)))
       >>> [right(drawn, parse(caption)) for caption in ("a seven above a two", "a small 7 above a 2", "a seven")]
       [True, False, False]
@@ -71,7 +71,7 @@ def shares(right: Bool[np.ndarray, " n"], asked: Sequence[Collection[Arrangement
       `one digit, seen`, `one digit, held out` and so on to three, then `all`; each with its number of pictures.
 
     Example:
-      >>> from cvae_jax.caption_parser import parse
+      >>> from experiments.tasks.captions.parser import parse
       >>> found = shares(np.array([True, False]), [parse("a 7"), parse("a 5 at the top left")])
       >>> found["one digit, seen"], found["one digit, held out"]
       (Share(value=1.0, pictures=1), Share(value=0.0, pictures=1))
