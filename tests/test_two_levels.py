@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import cvae_jax as cj
 from cvae_jax.conditions import Label
 from cvae_jax.data.examples import Examples
 from cvae_jax.errors import SettingError
@@ -16,6 +17,7 @@ from cvae_jax.evaluation import bounds, latents, posteriors, sampling
 from cvae_jax.likelihoods import Gaussian
 from cvae_jax.losses import gaussian_kl, gaussian_log_density, reparameterize
 from cvae_jax.model import Inference
+from cvae_jax.networks import Network
 from cvae_jax.objectives import OBJECTIVES
 from cvae_jax.training import memory
 from cvae_jax.training import population as sweep
@@ -34,6 +36,7 @@ class TwoLevels:
     condition: Label = Label(CLASSES)
     capacity: int = 1
     flat_latents = False
+    likelihood = Gaussian(SIGMA)
 
     def init(self, key, latent_mask):
         keys = jax.random.split(key, 6)
@@ -78,7 +81,7 @@ class TwoLevels:
         return means.reshape(-1, *self.shape)
 
     def log_prob(self, outputs, x):
-        return Gaussian(SIGMA).log_probs(outputs, x)
+        return self.likelihood.log_probs(outputs, x)
 
     def mean(self, outputs):
         return outputs
@@ -87,6 +90,14 @@ class TwoLevels:
         noise = temperature * jax.vmap(lambda key: jax.random.normal(key, (TOP + LOW,)))(keys)
         top = noise[:, :TOP]
         return top, top @ params["params"]["A"] + noise[:, TOP:]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ladder(Network):
+    """Makes a model of two levels of what else would be a CVAE."""
+
+    def adapted(self, model):
+        return TwoLevels(model.shape, model.condition, model.capacity)
 
 
 MODEL = TwoLevels()
@@ -99,8 +110,8 @@ def covariance(params, noise=SIGMA):
 
 
 def settings(**options):
-    member = {"likelihood": "gaussian", "latent_dim": 1, "batch_size": 64, "learning_rate": 1e-2} | options
-    return from_flat(**member)
+    shared = {"network": Ladder(), "likelihood": Gaussian(SIGMA), "batch_size": 64, "learning_rate": 1e-2}
+    return from_flat(**(shared | {"latent_dim": 1} | options))
 
 
 @pytest.fixture(scope="module")
@@ -215,18 +226,23 @@ def test_the_plan_of_memory_knows_it():
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_objectives_of_one_array_of_latents_refuse_it(objective):
+def test_objectives_of_one_array_of_latents_refuse_it(digits, objective):
     needed = {"gsnn": {"prior": "conditional"}, "hybrid": {"prior": "conditional"}}.get(objective, {})
-    options = {} if objective == "nn" else {"latent_dim": 1}
-    h = stack_hparams([from_flat(objective=objective, **needed, **options)], capacity=16)
-    if objective in ("elbo", "capacity", "iwae", "hybrid", "multirate"):
-        sweep.init(MODEL, h)
-    else:
+    config = from_flat(network=Ladder(), objective=objective, **needed)
+    if objective in ("elbo", "capacity", "iwae", "hybrid"):
+        assert sweep.build_model([config], digits) == TwoLevels(capacity=16)
+    elif objective == "multirate":
         message = (
-            f"the objective {objective}: expected a model with one array of latents and a Gaussian posterior"
+            "the objective MultiRate changes the networks of a CVAE, expected no other model, got TwoLevels"
         )
         with pytest.raises(SettingError, match=message):
-            sweep.init(MODEL, h)
+            sweep.build_model([config], digits)
+    else:
+        message = f"the objective {objective}: expected a model with one array of latents"
+        with pytest.raises(SettingError, match=message):
+            sweep.build_model([config], digits)
+        with pytest.raises(SettingError, match=message):
+            sweep.init(MODEL, stack_hparams([config], capacity=16))
 
 
 def test_evaluations_of_one_array_of_latents_refuse_it(fitted, validation):
@@ -240,3 +256,16 @@ def test_evaluations_of_one_array_of_latents_refuse_it(fitted, validation):
     ):
         with pytest.raises(SettingError, match="expected a model with one array of latents"):
             evaluate()
+
+
+def test_the_facade_trains_and_samples_it():
+    x = np.random.default_rng(0).uniform(size=(60, 8, 8)).astype(np.float32)
+    data = cj.from_arrays(x, np.arange(60) % 3)
+    config = settings(batch_size=8, epochs=2)
+    model = cj.fit(config, data)
+    assert model.sample([0, 1, 2]).shape == (3, 8, 8, 1)
+    metrics = model.evaluate(data, nll_samples=10)
+    assert {"elbo", "rate", "distortion", "nll"} == set(metrics)
+    assert metrics["elbo"] <= -metrics["nll"] + 5
+    with pytest.raises(SettingError, match="the model has several levels of latents"):
+        model.encode(x[:2], [0, 1])

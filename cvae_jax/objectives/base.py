@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import optax
 from flax import struct
 
+from cvae_jax.errors import SettingError
 from cvae_jax.model import CVAE, Model
 from cvae_jax.options import Part
 
@@ -115,8 +116,8 @@ class Objective(Part):
         """Draws of z per example: members of several are ranked by the bound of as many."""
         return 1
 
-    def adapted(self, model: CVAE) -> CVAE:
-        """The model that this objective trains: the model itself, unless its networks have to differ."""
+    def adapted(self, model: Any) -> Any:
+        """The model that this objective trains: the model itself, unless its networks have to differ; see `changed`."""
         return model
 
     def init(self, model: Model, key: Key[Array, ""], latent_mask: Bool[Array, " z"]) -> dict[str, PyTree]:
@@ -132,3 +133,17 @@ class Objective(Part):
     def optimizers(self) -> dict[str, optax.GradientTransformation]:
         """Optimizers of those collections that train, by name."""
         return {}
+
+
+def changed(model: Model, objective: Objective, **fields: Any) -> CVAE:
+    """The model with other values of some fields.
+
+    Raises:
+      SettingError: if it is another model than a `CVAE`.
+    """
+    if not isinstance(model, CVAE):
+        raise SettingError(
+            f"the objective {type(objective).__name__} changes the networks of a CVAE, expected no other model, got "
+            f"{type(model).__name__}"
+        )
+    return dataclasses.replace(model, **fields)

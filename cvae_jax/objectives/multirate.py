@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from cvae_jax.draws import draw
 from cvae_jax.errors import SettingError
 from cvae_jax.losses import beta_elbo
-from cvae_jax.model import CVAE, Model
-from cvae_jax.objectives.base import Batch, Need, Objective, Terms
+from cvae_jax.model import Model
+from cvae_jax.objectives.base import Batch, Need, Objective, Terms, changed
 from cvae_jax.options import POSITIVE, WEIGHT, as_float32, traced
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ class MultiRate(Objective):
                 "with the objective multirate"
             )
 
-    def adapted(self, model: CVAE) -> CVAE:
+    def adapted(self, model: Any) -> Any:
         """The model whose layers are gated by β."""
-        return dataclasses.replace(model, gated=True)
+        return changed(model, self, gated=True)
 
     def init(self, model: Model, key: Key[Array, ""], latent_mask: Bool[Array, " z"]) -> dict[str, PyTree]:
         """The β that the model is set to outside training."""

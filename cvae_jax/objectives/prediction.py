@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
 from cvae_jax.draws import draw, log_likelihood
 from cvae_jax.losses import beta_elbo
-from cvae_jax.model import CVAE, Model
-from cvae_jax.objectives.base import GAUSSIAN_PRIOR, LEARNED_PRIOR, STANDARD_PRIOR, Batch, Objective, Terms
+from cvae_jax.model import Model
+from cvae_jax.objectives.base import (
+    GAUSSIAN_PRIOR,
+    LEARNED_PRIOR,
+    STANDARD_PRIOR,
+    Batch,
+    Objective,
+    Terms,
+    changed,
+)
 from cvae_jax.objectives.elbo import Elbo
 from cvae_jax.options import Real, traced
 
@@ -45,9 +53,9 @@ class Gsnn(_Prediction):
 
     needs = (GAUSSIAN_PRIOR,)
 
-    def adapted(self, model: CVAE) -> CVAE:
+    def adapted(self, model: Any) -> Any:
         """The model with its prior as posterior."""
-        return dataclasses.replace(model, posterior="prior")
+        return changed(model, self, posterior="prior")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +65,9 @@ class Deterministic(_Prediction):
     uses_latents = False
     needs = (STANDARD_PRIOR,)
 
-    def adapted(self, model: CVAE) -> CVAE:
+    def adapted(self, model: Any) -> Any:
         """The model whose networks use no latents."""
-        return dataclasses.replace(model, posterior="none")
+        return changed(model, self, posterior="none")
 
 
 @dataclasses.dataclass(frozen=True)

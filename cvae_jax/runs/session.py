@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from cvae_jax.data import reading
 from cvae_jax.data.dataset import Dataset, Description
 from cvae_jax.errors import UserError
-from cvae_jax.model import CVAE
+from cvae_jax.model import CVAE, Model
 from cvae_jax.runs import checkpoints, provenance
 from cvae_jax.runs.run import Run
 from cvae_jax.training import devices, loader, memory
@@ -124,7 +124,7 @@ def new_session(run: Run, dataset: Dataset) -> Session:
     return Session(run, dataset, model, mesh, parts_of(run, model, mesh))
 
 
-def parts_of(run: Run, model: CVAE, mesh: Mesh) -> tuple[Part, ...]:
+def parts_of(run: Run, model: Model, mesh: Mesh) -> tuple[Part, ...]:
     """The members of a run, as many at a time as train together."""
     size = devices.padded(run.members_per_program, mesh)
     every = stack_hparams(run.members, capacity=model.capacity)
@@ -152,7 +152,7 @@ def load_population(session: Session, part: Part, workdir: Path) -> Population:
     return load_part(session.run, session.model, part, workdir, session.dataset.description)
 
 
-def load_part(run: Run, model: CVAE, part: Part, workdir: Path, data: Description) -> Population:
+def load_part(run: Run, model: Model, part: Part, workdir: Path, data: Description) -> Population:
     """The latest checkpoint of a part.
 
     Args:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from cvae_jax.conditions.base import Condition
+from cvae_jax.conditions.several import parts_of
 from cvae_jax.data.dataset import Dataset, Description
 from cvae_jax.data.examples import Examples
 from cvae_jax.errors import SettingError
@@ -19,7 +21,7 @@ from cvae_jax.objectives.base import Batch, Terms
 from cvae_jax.options import LARGEST_INT
 from cvae_jax.rng import Stream, stream
 from cvae_jax.training import step as training
-from cvae_jax.training.config import Config, require_without_condition
+from cvae_jax.training.config import Config, name_of, require_without_condition
 from cvae_jax.training.hparams import Hparams, alike
 from cvae_jax.training.loader import TrainingData, draw_batch, epoch_order
 from cvae_jax.training.schedules import Time
@@ -43,7 +45,7 @@ class Population:
     members: TrainState
 
 
-def build_model(members: Sequence[Config], dataset: Dataset) -> CVAE:
+def build_model(members: Sequence[Config], dataset: Dataset) -> Any:
     """The model that all members share, with room for the largest latent size.
 
     Args:
@@ -68,25 +70,42 @@ def build_model(members: Sequence[Config], dataset: Dataset) -> CVAE:
     return model_of(members, dataset.description)
 
 
-def model_of(members: Sequence[Config], data: Description) -> CVAE:
-    """The model of members that are trained on data of this description."""
+def model_of(members: Sequence[Config], data: Description) -> Any:
+    """The model of members that are trained on data of this description.
+
+    Raises:
+      SettingError: if the data have other conditions than the members, or the objective cannot train the model.
+    """
     config = alike(members)[0]
+    model = config.network.adapted(
+        CVAE(
+            config.network,
+            config.likelihood.of_levels(data.levels),
+            config.prior,
+            _condition_of(config, data),
+            shape=data.shape,
+            capacity=max(member.latent_dim for member in members),
+            film=config.conditioning == "film",
+            share_condition=config.share_condition,
+            compute_dtype=config.compute_dtype,
+        )
+    )
+    training.require_trainable(config, model)
+    return config.objective.adapted(model)
+
+
+def _condition_of(config: Config, data: Description) -> Condition | None:
+    """What c is made of, from the data."""
     # The data of a plain VAE may keep their conditions, for evaluation by class.
     condition = None if config.condition == () else data.condition
     if condition is None:
         require_without_condition(config)
-    model = CVAE(
-        config.network,
-        config.likelihood.of_levels(data.levels),
-        config.prior,
-        condition,
-        shape=data.shape,
-        capacity=max(member.latent_dim for member in members),
-        film=config.conditioning == "film",
-        share_condition=config.share_condition,
-        compute_dtype=config.compute_dtype,
-    )
-    return config.objective.adapted(config.network.adapted(model))
+    if config.condition and list(map(type, config.condition)) != list(map(type, parts_of(condition))):
+        found = "none" if condition is None else condition.name
+        raise SettingError(
+            f"condition is {name_of(config, 'condition')!r}, expected {found!r}, which the data were prepared for"
+        )
+    return condition
 
 
 @partial(jax.jit, static_argnames="model")

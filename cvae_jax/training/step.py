@@ -79,15 +79,24 @@ def optimizers(config: Config) -> dict[str, optax.GradientTransformation]:
     return {"params": config.optimizer.transformation(), **config.objective.optimizers()}
 
 
+def require_trainable(config: Config, model: Model) -> None:
+    """Refuse a model without the latents that the objective needs.
+
+    Raises:
+      SettingError: naming the objective.
+    """
+    if config.objective.needs_flat_latents:
+        require_flat_latents(model, f"the objective {name_of(config, 'objective')}")
+
+
 def init(model: Model, hparams: Hparams) -> TrainState:
     """The state before the first step: the same for a seed whatever the latent capacity.
 
     Raises:
-      SettingError: if the objective cannot train the model.
+      SettingError: as `require_trainable`.
     """
     config, mask = hparams.config, hparams.latent_mask
-    if config.objective.needs_flat_latents:
-        require_flat_latents(model, f"the objective {name_of(config, 'objective')}")
+    require_trainable(config, model)
     params = model.init(stream(hparams.key, Stream.INIT), mask)
     params = {**params, **config.objective.init(model, hparams.key, mask)}
     zero = jnp.zeros(())
