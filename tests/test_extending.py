@@ -17,11 +17,11 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 FLAGS = (
-    "--network=own_parts:Small",
-    "--likelihood=own_parts:Laplace",
-    "--prior=own_parts:Wide",
-    "--objective=own_parts:SquaredRate",
-    "--condition=own_parts:Angle",
+    "--network=outside_parts:Small",
+    "--likelihood=outside_parts:Laplace",
+    "--prior=outside_parts:Wide",
+    "--objective=outside_parts:SquaredRate",
+    "--condition=outside_parts:Angle",
 )
 
 
@@ -29,7 +29,7 @@ FLAGS = (
 def folder(tmp_path_factory):
     """A folder with the parts as a module, and data for them."""
     folder = tmp_path_factory.mktemp("own")
-    (folder / "own_parts.py").write_text("\n".join(SNIPPETS[:-1]), encoding="utf-8")
+    (folder / "outside_parts.py").write_text("\n".join(SNIPPETS[:-1]), encoding="utf-8")
     rng = np.random.default_rng(0)
     c = rng.uniform(0.0, 360.0, size=300).astype(np.float32)
     np.savez(folder / "own.npz", x_train=rng.uniform(size=(300, 8, 8)).astype(np.float32), c_train=c)
@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
 def parts(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
-        yield importlib.import_module("own_parts")
+        yield importlib.import_module("outside_parts")
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_scripts_train_resume_sweep_evaluate_sample_and_draw(folder, script):
     assert (folder / "new.png").stat().st_size > 100
 
 
-def test_a_run_of_own_parts_is_loaded_by_name(folder, parts):
+def test_a_run_of_outside_parts_is_loaded_by_name(folder, parts):
     data = cj.from_arrays(np.random.default_rng(0).uniform(size=(60, 8, 8)))
     config = cj.Config(network=parts.Small(), likelihood=parts.Laplace(scale=0.2), batch_size=16, epochs=1)
     run = cj.fit(config, data, workdir=folder / "api")

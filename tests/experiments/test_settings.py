@@ -300,6 +300,7 @@ def test_a_file_that_cannot_be_used_is_refused(config_of, write, content, messag
 
 @pytest.mark.parametrize("sweep", [False, True])
 def test_help_lists_every_option_under_its_owner(monkeypatch, sweep):
+    monkeypatch.setenv("COLUMNS", "110")
     values = parse(monkeypatch, [settings], lambda: settings.define_flags(sweep=sweep))
     sections = settings.sections(sweep=sweep)
     text = usage.text_of("Summary.", sections)
