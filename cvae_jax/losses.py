@@ -437,7 +437,9 @@ def elbo(log_likelihood: Float[Array, "*b"], kl: Float[Array, "*b"]) -> Float[Ar
 
 
 def beta_elbo(
-    log_likelihood: Float[Array, "*b"], kl: Float[Array, "*b"], beta: float | Float[Array, ""]
+    log_likelihood: Float[Array, "*b"],
+    kl: Float[Array, "*b"],
+    beta: float | Float[Array, ""] | Float[Array, "*b"],
 ) -> Float[Array, "*b"]:
     """The β-VAE objective, up is better; a bound on log p(x|c) for β ≥ 1 only.
 
@@ -446,7 +448,7 @@ def beta_elbo(
     Args:
       log_likelihood: log p(x|z,c) for z ~ q, any shape, nats.
       kl: KL(q ‖ p), the same shape, nats.
-      beta: weight of the KL, ≥ 0; both terms are sums, so β = 1 is the ELBO.
+      beta: weight of the KL, ≥ 0, a scalar or the same shape; both terms are sums, so β = 1 is the ELBO.
 
     Returns:
       The objective, the same shape, nats.

@@ -224,7 +224,9 @@ class TwoGaussians(FlatModel):
     """z ~ N(0, 1) or a learned Gaussian, x|z ~ N(s z, 1), q(z|x) = N(a x + b, e^v)."""
 
     learned_prior: bool = False
+
     flat_latents = True
+    likelihood, condition, shape, capacity = Gaussian(1.0), None, (1, 1, 1), 1
 
     def embed(self, params, c):
         return c
@@ -244,7 +246,7 @@ class TwoGaussians(FlatModel):
         return params["s"] * z.reshape(-1, 1, 1, 1)
 
     def log_prob(self, outputs, x):
-        return Gaussian(1.0).log_probs(outputs, x)
+        return self.likelihood.log_probs(outputs, x)
 
     def log_prior(self, params, z, c):
         mean, logvar = (params["prior_mean"], params["prior_logvar"]) if self.learned_prior else jnp.zeros(2)

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cvae_jax.conditions import Label
+from cvae_jax.data.dataset import Dataset, Split
 from cvae_jax.data.examples import on_device
 from cvae_jax.evaluation import bounds
 from cvae_jax.objectives import Batch
@@ -230,46 +232,35 @@ def test_a_diverging_member_leaves_the_others_alone(mlp):
 # Order of examples
 
 
-@dataclasses.dataclass(frozen=True)
-class Recorder:
-    """Stands for a model whose training only writes down its batches."""
-
-    condition: None = None
-
-
 @pytest.fixture
 def visited(monkeypatch):
     """A function from a seed to the pixels and labels of three epochs' batches, shape (steps, 4).
 
     Each call draws the order of its epoch, or receives it.
     """
+    # 22 examples whose pixel and label are their row.
+    rows = np.arange(22, dtype=np.int32)
+    split = Split(rows.astype(np.uint8)[:, None, None, None], rows)
+    dataset = Dataset("numbered", split, split, split, x_max=1.0, condition=Label(22))
 
     def record(model, state, batch, hparams, time):
-        return state.at[time.step].set(jnp.stack([batch.x[:, 0, 0, 0].astype(jnp.int32), batch.c]))
+        seen = jnp.stack([batch.x[:, 0, 0, 0].astype(jnp.int32), batch.c])
+        return dataclasses.replace(state, params=state.params.at[time.step].set(seen))
 
     def visit(data_seed, *, receives_order=False):
         config = from_flat(binarize="none", likelihood="gaussian", batch_size=4, data_seed=data_seed)
-        data = loader.training_data(config, _Numbered())
+        model, data = sweep.build_model([config], dataset), loader.training_data(config, dataset)
         h = stack_hparams([config], capacity=config.latent_dim)
-        population = Population(jnp.int32(0), jnp.full((1, 15, 2, 4), -1))
+        nothing = dict.fromkeys(field.name for field in dataclasses.fields(training.TrainState))
+        start = training.TrainState(**(nothing | {"params": jnp.full((1, 15, 2, 4), -1)}))
+        population = Population(jnp.int32(0), start)
         for num_steps in (5, 2, 3, 5):
             order = loader.epoch_order(data, population.step // 5) if receives_order else None
-            population = sweep.run_steps(Recorder(), population, h, data, jnp.int32(num_steps), order)
-        return np.asarray(population.members[0])
+            population = sweep.run_steps(model, population, h, data, jnp.int32(num_steps), order)
+        return np.asarray(population.members.params[0])
 
     monkeypatch.setattr(training, "train_step", record)
     return visit
-
-
-class _Numbered:
-    """22 examples whose pixel and label are their row."""
-
-    class train:
-        x = np.arange(22, dtype=np.uint8)[:, None, None, None]
-        c = np.arange(22, dtype=np.int32)
-        alternative = None
-
-    x_max = 1.0
 
 
 def test_an_epoch_visits_each_example_at_most_once(visited):

@@ -124,14 +124,18 @@ def test_at_beta_zero_the_rate_is_not_in_the_gradient(model, init, batch, terms_
 
 def test_every_example_of_every_step_of_every_member_has_its_own_key(make_sweep, monkeypatch):
     def record(model, state, batch, hparams, time):
-        return state.at[time.step].set(jax.random.key_data(batch.keys))
+        seen = jax.random.key_data(batch.keys)
+        return dataclasses.replace(state, params=state.params.at[time.step].set(seen))
 
     monkeypatch.setattr(training, "train_step", record)
     model, h, data = make_sweep(*({"seed": seed} for seed in range(3)), batch_size=16)
-    found = sweep.Population(jnp.int32(0), jnp.zeros((3, 1001, 16, 2), jnp.uint32))
+    nothing = dict.fromkeys(field.name for field in dataclasses.fields(training.TrainState))
+    start = training.TrainState(**(nothing | {"params": jnp.zeros((3, 1001, 16, 2), jnp.uint32)}))
+    found = sweep.Population(jnp.int32(0), start)
     for step, num_steps in ((0, 3), (1000, 1)):
-        found = sweep.run_steps(model, found.replace(step=jnp.int32(step)), h, data, jnp.int32(num_steps))
-    rows = found.members[:, jnp.array([0, 1, 2, 1000])].reshape(-1, 2)
+        found = dataclasses.replace(found, step=jnp.int32(step))
+        found = sweep.run_steps(model, found, h, data, jnp.int32(num_steps))
+    rows = found.members.params[:, jnp.array([0, 1, 2, 1000])].reshape(-1, 2)
     assert len(np.unique(rows, axis=0)) == len(rows) == 3 * 4 * 16
 
 
