@@ -81,7 +81,7 @@ def epoch_order(data: TrainingData, epoch: Int[Array, ""]) -> Int[Array, " n"]:
 def draw_batch(
     config: Config, model: Model, data: TrainingData, rows: Int[Array, " b"], step: Int[Array, ""]
 ) -> tuple[Float[Array, "b H W C"], PyTree, PyTree]:
-    """The examples of one step: gathered, scaled, and augmented and binarized anew if the configuration says so.
+    """The examples of one step: gathered, scaled, and augmented and binarized anew where the configuration asks for it.
 
     Args:
       config: shared by all members.

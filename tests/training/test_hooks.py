@@ -1,4 +1,4 @@
-"""Hooks: one that is absent or off changes nothing, and one from outside the package has every say it is promised."""
+"""Hooks: one that is absent or off changes nothing, and one from outside the package can change all that it may."""
 
 import dataclasses
 import re
@@ -200,7 +200,7 @@ def test_a_hook_changes_the_loss_and_its_gradient(train):
     assert squares(shrinks.params["params"]) < 0.5 * squares(start.params["params"])
 
 
-def test_a_hook_keeps_what_it_likes_until_the_member_stops(make_sweep):
+def test_a_hook_keeps_a_state_of_its_own_until_the_member_stops(make_sweep):
     model, h, data = make_sweep(*({"hooks": (InputNoise(0.1),), "seed": seed} for seed in range(2)), **SMALL)
     population = sweep.run_steps(model, sweep.init(model, h), h, data, jnp.int32(3))
     stopped = dataclasses.replace(population.members, stopped_epoch=jnp.array([1, -1], jnp.int32))
