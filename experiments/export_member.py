@@ -10,7 +10,7 @@ from absl import flags
 from cvae_jax.errors import UserError
 from cvae_jax.files import folder_atomically
 from cvae_jax.runs.logs import MetricsLog, read_metrics
-from cvae_jax.runs.workdir import claim, read_run
+from cvae_jax.runs.workdir import read_run
 from experiments import caching, cli, measures
 from experiments.measures import Wanted
 from experiments.workdir import (
@@ -43,6 +43,7 @@ def main() -> int:
     single = dataclasses.replace(run, kind="train", members=(run.members[member],), members_per_program=1)
 
     from cvae_jax.runs import checkpoints
+    from cvae_jax.runs.description import record_run
     from cvae_jax.runs.session import load_population, member_of, open_session, origin_of, stack_one
     from cvae_jax.training.population import Population, as_alone
     from experiments import results
@@ -58,7 +59,7 @@ def main() -> int:
     opened = open_session(single, cache)
     measure = measures.prepare(Wanted(), opened, cache)
     with folder_atomically(output) as folder:
-        claim(folder, single)
+        record_run(folder, single, opened.dataset.description)
         with checkpoints.open_manager(folder / "checkpoints") as manager:
             checkpoints.save(manager, alone, origin_of(opened))
         MetricsLog(folder, members=(0,), step=0).epoch(records)

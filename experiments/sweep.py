@@ -13,7 +13,7 @@ from absl import flags
 
 from cvae_jax.files import write_atomically
 from cvae_jax.runs.run import Run
-from cvae_jax.runs.workdir import claim, read_run, require_same_run, training_lock, write_json
+from cvae_jax.runs.workdir import read_run, require_same_run, training_lock, write_json
 from cvae_jax.training.config import Config, name_of, traced_options
 from experiments import caching, cli, measures, seeds, settings
 from experiments.measures import Wanted
@@ -65,13 +65,14 @@ def _sweep(run: Run, workdir: Path, wanted: Wanted, rows: Rows | None, cache: Pa
       cache: the cache folder.
     """
     from cvae_jax.runs import provenance
+    from cvae_jax.runs.description import record_run
     from cvae_jax.runs.session import load_population, open_session, trained_member
     from experiments import report, results
 
     session = open_session(run, cache)
     measure = measures.prepare(wanted, session, cache)
     is_ours = provenance.require_same(workdir, run, session.dataset) or (workdir / "config.json").exists()
-    claim(workdir, run)
+    record_run(workdir, run, session.dataset.description)
     pictures: list[report.Pictures] = []
     failed: list[str] = []
     if rows is not None and is_ours:

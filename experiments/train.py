@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cvae_jax.runs.run import Run
-from cvae_jax.runs.workdir import claim, require_same_run, training_lock
+from cvae_jax.runs.workdir import require_same_run, training_lock
 from experiments import caching, cli, measures, settings
 from experiments.measures import Wanted
 from experiments.workdir import PICTURES, finished_summary, is_current, missing, test_line
@@ -57,6 +57,7 @@ def _train(run: Run, workdir: Path, wanted: Wanted, summary: dict[str, Any] | No
       What `summary.json` holds.
     """
     from cvae_jax.runs import loop, provenance
+    from cvae_jax.runs.description import record_run
     from cvae_jax.runs.session import load_member, open_session
     from experiments import results
 
@@ -64,7 +65,7 @@ def _train(run: Run, workdir: Path, wanted: Wanted, summary: dict[str, Any] | No
     session = open_session(run, cache)
     measure = measures.prepare(wanted, session, cache)
     is_ours = provenance.require_same(workdir, run, session.dataset) or (workdir / "config.json").exists()
-    claim(workdir, run)
+    record_run(workdir, run, session.dataset.description)
     (part,) = session.parts
     if summary is not None and is_ours:
         if missing(workdir, PICTURES):

@@ -21,7 +21,8 @@ from cvae_jax.training.config import traced_options
 PICTURES = ("samples.png", "reconstructions.png", "traversals.png")
 # What a run and a sweep write in their workdirs.
 _OWN_FILES = (
-    "config.json", "metrics.jsonl", "summary.json", "results.json", "results.csv", "report.html", "rate_distortion.png",
+    "config.json", "data.json", "metrics.jsonl", "summary.json", "results.json", "results.csv", "report.html",
+    "rate_distortion.png",
     *PICTURES,
 )  # fmt: skip
 _OWN_FOLDERS = ("checkpoints", "tensorboard")

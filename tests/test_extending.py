@@ -89,7 +89,7 @@ def test_the_condition_reaches_the_decoder(parts):
     assert np.abs(np.diff(run.decode(z, [0.0, 180.0]), axis=0)).max() > 1e-3
 
 
-def test_scripts_train_resume_sweep_evaluate_sample_and_draw(folder, script):
+def test_scripts_train_resume_sweep_evaluate_sample_and_draw(folder, parts, script):
     common = ("--dataset=own.npz", *FLAGS, "--latent_dim=3", "--batch_size=32")
     script("train", *common, "--epochs=1", "--workdir=run")
     assert "resuming" in script("train", *common, "--epochs=2", "--workdir=run")
@@ -101,6 +101,9 @@ def test_scripts_train_resume_sweep_evaluate_sample_and_draw(folder, script):
     assert script("sweep", *common, "--beta=0.5,1", "--epochs=1", "--workdir=sweep").count("\n") >= 3
     script("sample", "--workdir=sweep", "--member=1", "--output=new.png", "--num=4")
     assert (folder / "new.png").stat().st_size > 100
+    # What scripts train is there for Python, too, and does not need the data.
+    assert cj.load(folder / "run").sample([0.0, 90.0]).shape == (2, 8, 8, 1)
+    assert len(cj.load(folder / "sweep")) == 2
 
 
 def test_a_run_of_outside_parts_is_loaded_by_name(folder, parts):

@@ -12,9 +12,20 @@ from cvae_jax.conditions import CONDITIONS
 from cvae_jax.data.dataset import Description, Scaling
 from cvae_jax.errors import UserError
 from cvae_jax.runs.records import part_from_record, part_to_record
-from cvae_jax.runs.workdir import write_json
+from cvae_jax.runs.run import Run
+from cvae_jax.runs.workdir import claim, write_json
 
 _FILE = "data.json"
+
+
+def record_run(workdir: Path, run: Run, data: Description) -> None:
+    """Record a run and its data in its workdir, unless the workdir records another run.
+
+    Raises:
+      UserError: naming what differs.
+    """
+    claim(workdir, run)
+    write_description(workdir, data)
 
 
 def write_description(workdir: Path, data: Description) -> None:
