@@ -16,22 +16,27 @@ from jaxtyping import config, jaxtyped
 _CHECK = ast.parse("__import__('checked').check").body[0].value
 # A whole number is a float, too.
 _beartype = beartype(conf=BeartypeConf(is_pep484_tower=True))
+# The module and the qualified name of each function that is checked.
+CHECKED = set()
 
 
 def check(function):
     """The function, its arguments and results checked in each call."""
+    CHECKED.add((function.__module__, function.__qualname__))
     return jaxtyped(typechecker=_beartype)(function)
+
+
+def names_self(function):
+    """Whether a function's annotations have `Self`, which beartype knows only within classes that it decorates."""
+    arguments = (each for each in ast.walk(function.args) if isinstance(each, ast.arg))
+    hints = (function.returns, *(each.annotation for each in arguments))
+    return any(hint is not None and "Self" in ast.unparse(hint) for hint in hints)
 
 
 class _Decorate(ast.NodeTransformer):
     def visit_FunctionDef(self, node):
         self.generic_visit(node)
-        hints = [
-            node.returns,
-            *(argument.annotation for argument in ast.walk(node.args) if hasattr(argument, "annotation")),
-        ]
-        # beartype knows `Self` only within classes that it decorates.
-        if not any(isinstance(hint, ast.AST) and "Self" in ast.unparse(hint) for hint in hints):
+        if not names_self(node):
             # The last decorator is the first to see the function.
             node.decorator_list.append(ast.copy_location(_CHECK, node))
         return node

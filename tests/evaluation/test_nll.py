@@ -32,6 +32,7 @@ class LinearGaussian(Model):
 
     condition = None
     likelihood = Gaussian(SIGMA)
+    shape, capacity = (2, 3, 1), LATENTS
     flat_latents = True
 
     def embed(self, params, c):
@@ -108,6 +109,7 @@ class TwoLevels(Model):
 
     condition = None
     likelihood = Gaussian(SIGMA)
+    shape, capacity = (2, 3, 1), 2
     flat_latents = False
 
     U, V = W[:, :2], W[:, 1:]

@@ -164,6 +164,7 @@ class Memory(Model):
 
     likelihood = Gaussian()
     condition = Label(10)
+    shape, capacity = (8, 8, 1), 2
     flat_latents = True
 
     def generate(self, params, c, keys, temperature=1.0):
