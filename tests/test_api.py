@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -122,7 +123,8 @@ def test_a_vector_is_taken_as_it_is_in_the_data(arrays):
     run = cj.fit(cj.Config(**SMALL), data)
     split = data.train
     standardized = (split.c - split.c.mean(axis=0)) / split.c.std(axis=0)
-    direct = run.model.encode(run.params, split.x[:4], standardized[:4].astype(np.float32))
+    x, c = jnp.asarray(split.x[:4]), jnp.asarray(standardized[:4], jnp.float32)
+    direct = run.model.encode(run.params, x, c)
     np.testing.assert_allclose(run.encode(split.x[:4], split.c[:4]).mean, direct.mean, atol=1e-5)
 
 

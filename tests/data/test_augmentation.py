@@ -18,7 +18,8 @@ ALL = ("shift", "rotate", "scale", "flip", "cutout")
 
 
 def image(height=9, width=12, channels=2, seed=0):
-    return np.random.default_rng(seed).uniform(size=(height, width, channels)).astype(np.float32)
+    drawn = np.random.default_rng(seed).uniform(size=(height, width, channels))
+    return jnp.asarray(drawn, jnp.float32)
 
 
 @pytest.fixture(scope="module")
