@@ -16,7 +16,7 @@ from cvae_jax.errors import SettingError
 from cvae_jax.evaluation import bounds, latents, posteriors, sampling
 from cvae_jax.likelihoods import Gaussian
 from cvae_jax.losses import gaussian_kl, gaussian_log_density, reparameterize
-from cvae_jax.model import Inference
+from cvae_jax.model import Inference, Model
 from cvae_jax.networks import Network
 from cvae_jax.objectives import OBJECTIVES
 from cvae_jax.training import memory
@@ -29,7 +29,7 @@ KEY = jax.random.key(0)
 
 
 @dataclasses.dataclass(frozen=True)
-class TwoLevels:
+class TwoLevels(Model):
     """top ~ N(0, I), low ~ N(A top, I), x ~ N(B low + mean of the class, σ² I); all maps of q are linear, too."""
 
     shape: tuple[int, int, int] = (8, 8, 1)

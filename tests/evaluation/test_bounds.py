@@ -15,7 +15,7 @@ from cvae_jax.draws import draw
 from cvae_jax.evaluation import bounds as evaluation
 from cvae_jax.likelihoods import Gaussian
 from cvae_jax.losses import gaussian_log_density, reparameterize, standard_normal_kl_per_latent
-from cvae_jax.model import Inference
+from cvae_jax.model import Inference, Model
 from cvae_jax.objectives import Elbo, Iwae
 from cvae_jax.objectives.base import Batch
 
@@ -24,10 +24,11 @@ COUNTS = (1, 5, 50, 500)
 
 
 @dataclasses.dataclass(frozen=True)
-class LinearGaussian:
+class LinearGaussian(Model):
     """x = W z + b_c + σ·noise, so that p(x|c) = N(b_c, W Wᵀ + σ² I): only what a model must have."""
 
-    likelihood = Gaussian(SIGMA)
+    likelihood, condition, flat_latents = Gaussian(SIGMA), None, True
+    shape, capacity = (4, 4, 1), LATENTS
 
     def init(self, key):
         loading_key, inverse_key = jax.random.split(key)
