@@ -131,7 +131,8 @@ def as_alone(state: TrainState, members: Sequence[Config], index: int) -> TrainS
     state = dataclasses.replace(state, hooks=kept)
     latent_dim = own.latent_dim
 
-    def cut(path: tuple[Any, ...], leaf: Array) -> Array:
+    # Leaves are arrays of the device or of the host.
+    def cut(path: tuple[Any, ...], leaf: Any) -> Any:
         names = [str(getattr(key, "key", getattr(key, "name", ""))) for key in path]
         if "to_latents" in names or names[-2:] == ["latents", "mask"]:
             return leaf[..., :latent_dim]

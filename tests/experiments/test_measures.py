@@ -278,7 +278,7 @@ def test_results_of_initial_parameters_are_an_error():
     def population(epoch, diverged):
         best = SimpleNamespace(epoch=np.array([epoch]))
         terms = {"diverged_step": np.array([diverged]), "diverged_term": np.array([0])}
-        return SimpleNamespace(members=SimpleNamespace(best=best, **terms))
+        return sweep.Population(np.int32(0), SimpleNamespace(best=best, **terms))
 
     (fault,) = results.never_valid(population(0, -1), 0)
     assert "validation loss was finite after no epoch" in fault
