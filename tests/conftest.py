@@ -1,14 +1,17 @@
-"""Tests run under strict dtype promotion, warnings as errors, on two CPU devices."""
+"""Tests run under strict dtype promotion, annotations checked, warnings as errors, on two CPU devices."""
 
 import os
 from pathlib import Path
 
+import checked
 from compiling import QUICKLY
 
 os.environ["XLA_FLAGS"] = " ".join(
     [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=2", *QUICKLY]
 )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Before anything imports the library: only what is imported afterwards is checked.
+checked.install()
 
 import jax
 import numpy as np
