@@ -20,6 +20,7 @@ except ImportError:  # Only POSIX systems have it.
     fcntl = None
 
 # No other program's files begin like this, so that a sweep removes none of them.
+_REMOVALS = 20
 _UNFINISHED = ".cvae_jax-unfinished-"
 _SECONDS_WITHOUT_LOCKS = 24 * 3600.0
 
@@ -82,7 +83,12 @@ def folder_atomically(path: Path) -> Iterator[Path]:
         os.rename(temporary, path)
         _to_disk(path.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        # A thread of a library may write into the folder while it is removed.
+        for _ in range(_REMOVALS):
+            shutil.rmtree(temporary, ignore_errors=True)
+            if not temporary.exists():
+                break
+            time.sleep(0.1)
         os.close(handle)
 
 
