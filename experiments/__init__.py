@@ -2,7 +2,7 @@
 
 import sys
 
-from experiments import interrupts
+from experiments.command_line import interrupts
 
 # So Python starts a script, whose imports take seconds: Ctrl-C must not show where they were.
 if sys.argv[:1] == ["-m"]:

@@ -11,8 +11,9 @@ from absl import flags
 
 from cvae_jax.errors import UserError
 from cvae_jax.runs.workdir import json_text, read_run
-from experiments import betas, caching, cli, measures, quality
-from experiments.workdir import chosen_member, define_member_choice, require_writable
+from experiments.command_line import betas, caching, cli
+from experiments.reports import measures, quality
+from experiments.reports.workdir import chosen_member, define_member_choice, require_writable
 
 # What `--compare` has no paired difference of.
 _OF_ONE_RUN = (
@@ -40,7 +41,7 @@ def _compare() -> int:
             f"{unused[0]} is {flags.FLAGS[unused[0]].value}, expected none with --compare, which takes --nll_samples"
         )
 
-    from experiments.comparison import compare, named
+    from experiments.reports.comparison import compare, named
 
     a, b = map(named, names)
     record = compare(
@@ -68,7 +69,7 @@ def _evaluate() -> int:
 
     from cvae_jax.evaluation.distances import frechet_distance
     from cvae_jax.runs.session import load_population, open_session, trained_member
-    from experiments import results, scores
+    from experiments.reports import results, scores
 
     cache = caching.use()
     session = open_session(run, cache)

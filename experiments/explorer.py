@@ -12,9 +12,9 @@ from absl import flags
 from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
 from cvae_jax.runs.workdir import read_run
-from experiments import caching, cli
-from experiments.pages import script_json
-from experiments.workdir import chosen_member, define_member_choice, require_writable
+from experiments.command_line import caching, cli
+from experiments.reports.pages import script_json
+from experiments.reports.workdir import chosen_member, define_member_choice, require_writable
 
 if TYPE_CHECKING:
     from jaxtyping import Int, PyTree
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 
-_TEMPLATE = Path(__file__).with_name("explorer_template.html")
-_DECODER = Path(__file__).with_name("explorer_decoder.js")
+_TEMPLATE = Path(__file__).parent / "reports/explorer_template.html"
+_DECODER = Path(__file__).parent / "reports/explorer_decoder.js"
 _LIKELIHOODS = ("bernoulli", "continuous_bernoulli", "gaussian", "gaussian_learned", "gaussian_optimal")
 
 
@@ -40,7 +40,7 @@ def main() -> int:
     from cvae_jax.networks import NETWORKS
     from cvae_jax.runs.session import load_member, open_session
     from cvae_jax.training.config import traced_options
-    from experiments import figures
+    from experiments.reports import figures
 
     session = open_session(run, caching.use())
     require_explorable(workdir, session.model)

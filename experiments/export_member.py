@@ -11,9 +11,10 @@ from cvae_jax.errors import UserError
 from cvae_jax.files import folder_atomically
 from cvae_jax.runs.logs import MetricsLog, read_metrics
 from cvae_jax.runs.workdir import read_run
-from experiments import caching, cli, measures
-from experiments.measures import Wanted
-from experiments.workdir import (
+from experiments.command_line import caching, cli
+from experiments.reports import measures
+from experiments.reports.measures import Wanted
+from experiments.reports.workdir import (
     PICTURES,
     chosen_member,
     define_member_choice,
@@ -46,7 +47,7 @@ def main() -> int:
     from cvae_jax.runs.description import record_run
     from cvae_jax.runs.session import load_population, member_of, open_session, origin_of, stack_one
     from cvae_jax.training.population import Population, as_alone
-    from experiments import results
+    from experiments.reports import results
 
     cache = caching.use()
     session = open_session(run, cache)

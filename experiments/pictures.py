@@ -12,8 +12,8 @@ from absl import flags
 from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
 from cvae_jax.runs.workdir import read_run
-from experiments import caching, cli
-from experiments.workdir import chosen_member, define_member_choice, require_writable
+from experiments.command_line import caching, cli
+from experiments.reports.workdir import chosen_member, define_member_choice, require_writable
 
 if TYPE_CHECKING:
     from cvae_jax.data.dataset import Dataset
@@ -38,7 +38,7 @@ def main() -> int:
 
     from cvae_jax.conditions import Label
     from cvae_jax.runs.session import load_member, open_session
-    from experiments import figures
+    from experiments.reports import figures
 
     session = open_session(run, caching.use())
     drawable = drawable_of(session.model)

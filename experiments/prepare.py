@@ -8,13 +8,14 @@ from pathlib import Path
 from absl import flags
 
 from cvae_jax.errors import UserError
-from experiments import caching, cli
+from experiments.command_line import caching, cli
 
 FLAGS = flags.FLAGS
 
 
 def main() -> int:
-    from cvae_jax.data import reading, tfds
+    from cvae_jax.data import reading
+    from cvae_jax.data.sources import tfds
 
     name = FLAGS.dataset
     source = reading.DATASETS.get(name)

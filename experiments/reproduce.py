@@ -14,8 +14,8 @@ from absl import flags
 from cvae_jax.errors import UserError
 from cvae_jax.runs.run import Run
 from cvae_jax.training.config import Config, from_flat, replace
-from experiments import caching, cli
-from experiments.measures import Wanted
+from experiments.command_line import caching, cli
+from experiments.reports.measures import Wanted
 from experiments.train import train
 
 FLAGS = flags.FLAGS

@@ -4,36 +4,26 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from absl import flags
 
 from cvae_jax.errors import UserError
-from cvae_jax.files import write_atomically
 from cvae_jax.runs.workdir import read_run
 from cvae_jax.training.config import traced_options
-from experiments import betas, caching, choices, cli, measures
-from experiments.workdir import chosen_member, define_member_choice, require_writable
-
-if TYPE_CHECKING:
-    import numpy as np
+from experiments import tasks
+from experiments.command_line import betas, caching, choices, cli
+from experiments.reports import measures
+from experiments.reports.outputs import FORMATS, require_format
+from experiments.reports.workdir import chosen_member, define_member_choice, require_writable
 
 FLAGS = flags.FLAGS
-
-# Of silence between words.
-_GAP_SECONDS = 0.3
 
 
 def main() -> int:
     workdir, output = Path(FLAGS.workdir), Path(FLAGS.output)
-    if output.suffix not in (".png", ".npz", ".wav"):
-        raise UserError(f"output is {output}, expected a name ending in .png, .npz or .wav")
     run = read_run(workdir)
+    form = require_format(output, run.config.data.dataset)
     require_writable(output, workdir, run)
-    if output.suffix == ".wav" and run.config.data.dataset != "spoken_digit":
-        raise UserError(
-            f"output is {output}, expected .png or .npz of {run.config.data.dataset}: spoken_digit is heard"
-        )
     member = chosen_member(workdir, run)
     if FLAGS.guidance is not None and not traced_options(run.members[member]).get("condition_dropout"):
         raise UserError(
@@ -61,36 +51,13 @@ def main() -> int:
         session.model, params, root_key(FLAGS.seed), jax.tree.map(jnp.asarray, wanted.c),
         FLAGS.guidance, FLAGS.temperature,
     )  # fmt: skip
-    _write(output, np.asarray(x), wanted)
+    form.write(output, np.asarray(x), wanted)
     print(f"wrote {FLAGS.num} samples to {output}")
     return 0
 
 
-def _write(output: Path, x: np.ndarray, wanted: choices.Chosen) -> None:
-    """Write samples in the format of the file's name: arrays, one sound after another, or a table of pictures."""
-    import numpy as np
-
-    from cvae_jax.data import audio
-    from cvae_jax.plots import drawing
-
-    match output.suffix:
-        case ".npz":
-            c = wanted.c if isinstance(wanted.c, dict) else {"c": wanted.c}
-            write_atomically(output, lambda file: np.savez(file, x=x, **c))
-        case ".wav":
-            gap = np.zeros(int(_GAP_SECONDS * audio.SAMPLE_RATE), np.float32)
-            parts = [sound for one in x for sound in (audio.waveform(one[..., 0]), gap)][:-1]
-            write_atomically(output, lambda file: audio.write_wav(file, np.concatenate(parts)))
-        case _:
-            columns = math.ceil(math.sqrt(FLAGS.num))
-            rows = math.ceil(FLAGS.num / columns)
-            grid = np.ones((rows * columns, *x.shape[1:]), x.dtype)
-            grid[: FLAGS.num] = x
-            figure = drawing.image_grid(grid.reshape(rows, columns, *x.shape[1:]), title=wanted.title)
-            write_atomically(output, figure.savefig)
-
-
 if __name__ == "__main__":
+    tasks.register()
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
     define_member_choice()
     choices.define_flags()
@@ -104,7 +71,7 @@ if __name__ == "__main__":
     measures.define_temperature("Draw")
     flags.DEFINE_string(
         "output", "samples.png",
-        "File to write: .png for a picture, .npz for arrays x and c, .wav for the sound of spoken words.",
+        f"File to write: {'; '.join(f'{end} {each.text}' for end, each in FORMATS.items())}.",
     )  # fmt: skip
     caching.define_flags()
     cli.run(main)

@@ -15,14 +15,15 @@ from cvae_jax.files import write_atomically
 from cvae_jax.runs.run import Run
 from cvae_jax.runs.workdir import read_run, require_same_run, training_lock, write_json
 from cvae_jax.training.config import Config, name_of, traced_options
-from experiments import caching, cli, measures, seeds, settings
-from experiments.measures import Wanted
-from experiments.workdir import finished_rows, is_current, missing, ranked_by
+from experiments.command_line import caching, cli, settings
+from experiments.reports import measures, seeds
+from experiments.reports.measures import Wanted
+from experiments.reports.workdir import finished_rows, is_current, missing, ranked_by
 
 if TYPE_CHECKING:
     from cvae_jax.runs.session import Part, Session, Trained
-    from experiments import report
-    from experiments.quality import Record
+    from experiments.reports import report
+    from experiments.reports.quality import Record
 
 FLAGS = flags.FLAGS
 
@@ -67,7 +68,7 @@ def _sweep(run: Run, workdir: Path, wanted: Wanted, rows: Rows | None, cache: Pa
     from cvae_jax.runs import provenance
     from cvae_jax.runs.description import record_run
     from cvae_jax.runs.session import load_population, open_session, trained_member
-    from experiments import report, results
+    from experiments.reports import report, results
 
     session = open_session(run, cache)
     measure = measures.prepare(wanted, session, cache)
@@ -124,7 +125,7 @@ def _train_part(
     """
     from cvae_jax.runs import loop
     from cvae_jax.runs.session import diverged, stopped_epoch, trained_member
-    from experiments import report, results
+    from experiments.reports import report, results
 
     population, seconds = loop.train(session, part, workdir, results.loggers(session, part, workdir))
     rows, of_part = [], []

@@ -7,9 +7,10 @@ from typing import Any
 
 from cvae_jax.runs.run import Run
 from cvae_jax.runs.workdir import require_same_run, training_lock
-from experiments import caching, cli, measures, settings
-from experiments.measures import Wanted
-from experiments.workdir import PICTURES, finished_summary, is_current, missing, test_line
+from experiments.command_line import caching, cli, settings
+from experiments.reports import measures
+from experiments.reports.measures import Wanted
+from experiments.reports.workdir import PICTURES, finished_summary, is_current, missing, test_line
 
 
 def main() -> int:
@@ -59,7 +60,7 @@ def _train(run: Run, workdir: Path, wanted: Wanted, summary: dict[str, Any] | No
     from cvae_jax.runs import loop, provenance
     from cvae_jax.runs.description import record_run
     from cvae_jax.runs.session import load_member, open_session
-    from experiments import results
+    from experiments.reports import results
 
     cache = caching.use()
     session = open_session(run, cache)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cvae_jax.data import tfds
 from cvae_jax.data.dataset import Split
+from cvae_jax.data.sources import tfds
 
 _GLYPHS = """
 #### ..#. ###. #### #..# #### #... #### #### ####

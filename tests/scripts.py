@@ -23,7 +23,7 @@ FORKS.set_forkserver_preload(
     [
         "sklearn.datasets",
         "experiments.explorer",
-        "experiments.figures",
+        "experiments.reports.figures",
         "cvae_jax.runs.loop",
         "experiments.sweep",
     ]

@@ -22,8 +22,8 @@ from cvae_jax.errors import (
     printable,
 )
 from cvae_jax.plots import drawing, latents
-from experiments import cli
-from experiments.pages import script_json
+from experiments.command_line import cli
+from experiments.reports.pages import script_json
 
 NAMES = (
     r"$\frac$", "<!--<script>", "</script><b>bold", "\x1b[31mred", "_hidden", "a\u2028b", "a & b", "{} %s", "$5 and $6",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cvae_jax import files
-from cvae_jax.data import cache
+from cvae_jax.data.sources import cache
 from cvae_jax.errors import DataError, LockedError
 from cvae_jax.files import folder_atomically, locked, remove_abandoned, write_atomically
 

@@ -14,7 +14,7 @@ from cvae_jax.runs.run import Run
 from cvae_jax.runs.workdir import claim, read_run
 from cvae_jax.training.config import Config, from_flat
 from cvae_jax.training.hparams import hparams
-from experiments import caching
+from experiments.command_line import caching
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [

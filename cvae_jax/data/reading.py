@@ -13,12 +13,12 @@ import numpy as np
 
 from cvae_jax.conditions import Condition, Label
 from cvae_jax.conditions.several import parts_of
-from cvae_jax.data import npz, shapes, tfds
 from cvae_jax.data.checks import checksums, require_examples, require_likely, require_seen
 from cvae_jax.data.dataset import Dataset, Split, unit
 from cvae_jax.data.preprocessing import standardized
 from cvae_jax.data.settings import Data
-from cvae_jax.data.tfds_features import from_features
+from cvae_jax.data.sources import npz, shapes, tfds
+from cvae_jax.data.sources.tfds_features import from_features
 from cvae_jax.errors import DataError
 from cvae_jax.likelihoods.base import Likelihood
 from cvae_jax.options import options_of

@@ -6,8 +6,9 @@ def register() -> None:
     from cvae_jax.data.reading import DATASETS, Source
     from cvae_jax.networks import NETWORKS
     from cvae_jax.training.hooks import HOOKS
-    from experiments.choices import UNKNOWN_WORDS
-    from experiments.quality import OF_TASKS
+    from experiments.command_line.choices import LABELS, UNKNOWN_WORDS
+    from experiments.reports.outputs import FORMATS, Format
+    from experiments.reports.quality import OF_TASKS
     from experiments.tasks.captions import quality as captions
     from experiments.tasks.captions.dataset import from_mnist
     from experiments.tasks.captions.network import CaptionConv
@@ -15,6 +16,7 @@ def register() -> None:
     from experiments.tasks.captions.parser import unknown_words
     from experiments.tasks.spoken_digit import quality as spoken_digit
     from experiments.tasks.spoken_digit.dataset import read
+    from experiments.tasks.spoken_digit.sound import write_words
 
     DATASETS["captions"] = Source(from_mnist, tfds="mnist")
     DATASETS["spoken_digit"] = Source(read, tfds="spoken_digit")
@@ -23,3 +25,5 @@ def register() -> None:
     UNKNOWN_WORDS["captions"] = unknown_words
     OF_TASKS["captions", "text"] = captions.find_judge
     OF_TASKS["spoken_digit", "text,label"] = spoken_digit.find_judge
+    LABELS["speaker"] = "Who is to speak it; all in turn if not set."
+    FORMATS[".wav"] = Format("the sound of spoken words", write_words, dataset="spoken_digit")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from checked import unchecked
 
-from cvae_jax.data import audio
+from cvae_jax.data.sources import audio
 from cvae_jax.errors import AudioError
 
 SECONDS = np.arange(4_000) / audio.SAMPLE_RATE

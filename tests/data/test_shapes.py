@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from arrays import load
 
-from cvae_jax.data import reading, shapes
+from cvae_jax.data import reading
+from cvae_jax.data.sources import shapes
 
 AREAS = {"square": (2 * 0.17) ** 2, "ellipse": math.pi * 0.24 * 0.12, "heart": 3.6595 * 0.185**2}
 SPLITS = ("train", "validation", "test")

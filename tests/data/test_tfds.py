@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from arrays import GREY, SPLITS, Source, load
 
-from cvae_jax.data import tfds as sources
+from cvae_jax.data.sources import tfds as sources
 from cvae_jax.errors import DataError
 from experiments.tasks.captions import arrangements
 

@@ -10,7 +10,7 @@ from arrays import load as load_named
 
 from cvae_jax.conditions import Audio, Image, Label, Several, Text, Vector
 from cvae_jax.conditions.text import decode_text
-from cvae_jax.data import audio, tfds
+from cvae_jax.data.sources import audio, tfds
 from cvae_jax.errors import DataError
 
 N = 40

@@ -15,13 +15,13 @@ from models import member, of_digits, stacked
 from cvae_jax.conditions import Label
 from cvae_jax.data.dataset import Dataset, Split
 from cvae_jax.data.examples import on_device
-from cvae_jax.data.shapes import COUNTS, render
-from cvae_jax.data.shapes import FACTORS as FACTOR_NAMES
+from cvae_jax.data.sources.shapes import COUNTS, render
+from cvae_jax.data.sources.shapes import FACTORS as FACTOR_NAMES
 from cvae_jax.errors import DataError, UserError
 from cvae_jax.evaluation import disentanglement, posteriors
 from cvae_jax.evaluation.disentanglement import code_disentanglement, importances, scores, scores_and_chance
 from cvae_jax.runs.session import Session, Trained
-from experiments.scores import disentanglement_scores, require_factors
+from experiments.reports.scores import disentanglement_scores, require_factors
 
 NAMES = {
     "mig", "sap", "dci_disentanglement", "dci_completeness", "dci_informativeness",

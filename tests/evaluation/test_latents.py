@@ -22,7 +22,7 @@ from cvae_jax.nn.latent import Gaussian
 from cvae_jax.priors import Conditional, Flow, Standard
 from cvae_jax.runs.run import Run
 from cvae_jax.training.config import Config
-from experiments import results
+from experiments.reports import results
 
 KEY = jax.random.key(5)
 information = jax.jit(latents.information)

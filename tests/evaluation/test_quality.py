@@ -19,7 +19,7 @@ from cvae_jax.likelihoods import Bernoulli, Gaussian
 from cvae_jax.model import Model
 from cvae_jax.runs.run import Run
 from cvae_jax.training.config import Config, from_flat
-from experiments import quality as judging
+from experiments.reports import quality as judging
 
 RNG = np.random.default_rng(0)
 STEPS = 1000  # of the classifiers here

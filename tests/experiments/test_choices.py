@@ -13,7 +13,8 @@ from cvae_jax.conditions import Text
 from cvae_jax.conditions.text import decode_text, encode_text
 from cvae_jax.data.dataset import Dataset, Split
 from cvae_jax.errors import UserError
-from experiments import choices, cli
+from experiments import tasks
+from experiments.command_line import choices, cli
 from experiments.tasks.spoken_digit import dataset as spoken_digit
 
 CAPTIONS = ("a two", "a small three above a one")
@@ -21,6 +22,7 @@ CAPTIONS = ("a two", "a small three above a one")
 
 @pytest.fixture(scope="module", autouse=True)
 def _flags():
+    tasks.register()
     choices.define_flags()
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["test"])
@@ -108,7 +110,7 @@ def test_the_error_of_an_unknown_speaker_lists_the_speakers(words):
 
 def test_words_are_written_one_after_another(tmp_path):
     pytest.importorskip("librosa", reason="sound needs librosa, of the extra audio")
-    from cvae_jax.data import audio
+    from cvae_jax.data.sources import audio
     from experiments import sample
 
     time = np.arange(4000) / audio.SAMPLE_RATE

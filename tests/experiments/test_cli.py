@@ -11,7 +11,7 @@ from cvae_jax.conditions import CONDITIONS
 from cvae_jax.errors import SettingError
 from cvae_jax.options import options_of
 from cvae_jax.training.config import TABLES, Config
-from experiments import cli
+from experiments.command_line import cli
 
 ROOT = Path(__file__).parents[2]
 # What depends on the run: the checkpoint's members, the test examples, the published schedule.

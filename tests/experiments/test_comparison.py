@@ -15,8 +15,8 @@ from cvae_jax.runs import session as sessions
 from cvae_jax.runs.run import Run
 from cvae_jax.runs.workdir import claim, write_json
 from cvae_jax.training.config import from_flat, replace
-from experiments import comparison, scores
-from experiments.comparison import Named, compare, named
+from experiments.reports import comparison, scores
+from experiments.reports.comparison import Named, compare, named
 
 CONFIG = from_flat(hidden=(8,), epochs=1, latent_dim=2)
 MEMBERS = (CONFIG, replace(CONFIG, latent_dim=3, beta=4.0, seed=1))

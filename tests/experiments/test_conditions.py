@@ -80,7 +80,7 @@ def test_guidance_goes_from_no_condition_to_it(halves):
         (("--example=48",), "example is 48, expected 0 to 47"),
         (("--seed=4294967296",), "seed is 4294967296, expected a whole number ≥ 0 and ≤ 4294967295"),
         (("--num=2000000000",), "num is 2000000000: this takes at least"),
-        (("--output=drawn.wav",), "expected .png or .npz of"),
+        (("--output=drawn.wav",), "expected a name ending in .png or .npz for samples of"),
         (("--temperature=nan",), "temperature is nan, expected a finite number ≥ 0"),
     ],
 )

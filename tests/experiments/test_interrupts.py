@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import interrupts
+from experiments.command_line import interrupts
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = (

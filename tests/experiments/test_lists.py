@@ -8,7 +8,7 @@ import pytest
 from cvae_jax.errors import SettingError, UserError
 from cvae_jax.options import Values
 from cvae_jax.training.grid import Uniform
-from experiments.lists import parse, single
+from experiments.command_line.lists import parse, single
 
 
 def refused(error, call, *parts):

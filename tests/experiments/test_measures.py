@@ -20,10 +20,11 @@ from cvae_jax.runs.run import Run
 from cvae_jax.runs.workdir import json_text
 from cvae_jax.training import population as sweep
 from cvae_jax.training.config import from_flat
-from experiments import caching, measures, quality, results, scores, workdir
 from experiments import sweep as sweep_script
 from experiments import train as train_script
-from experiments.measures import Wanted
+from experiments.command_line import caching
+from experiments.reports import measures, quality, results, scores, workdir
+from experiments.reports.measures import Wanted
 
 N = {"train": 64, "validation": 40, "test": 48}
 SCORED = Wanted(disentanglement=True, nll_samples=3)

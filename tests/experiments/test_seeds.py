@@ -13,8 +13,9 @@ from scripts import read_json
 from cvae_jax.plots import drawing
 from cvae_jax.runs.run import Run
 from cvae_jax.training.config import from_flat, traced_options
-from experiments import report, seeds, sweep
-from experiments.seeds import ERROR
+from experiments import sweep
+from experiments.reports import report, seeds
+from experiments.reports.seeds import ERROR
 
 rng = np.random.default_rng(0)
 # Two β of three seeds each, of which one diverged, and one β of a single seed.

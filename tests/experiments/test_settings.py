@@ -18,7 +18,8 @@ from cvae_jax.runs.run import Run
 from cvae_jax.runs.workdir import claim
 from cvae_jax.training.config import TABLES, Config, flat, from_flat
 from cvae_jax.training.hooks import HOOKS
-from experiments import caching, measures, settings, usage
+from experiments.command_line import caching, settings, usage
+from experiments.reports import measures
 
 ROOT = Path(__file__).parents[2]
 CHOICES = {**TABLES, "condition": CONDITIONS}
@@ -333,7 +334,9 @@ def test_help_of_hand_made_flags_is_in_the_section_of_the_script(monkeypatch):
         "num", 16, "Number of  samples.", flag_values=values, module_name="experiments.sample"
     )
     flags.DEFINE_string("other", None, "Of absl.", flag_values=values, module_name="absl.app")
-    flags.DEFINE_string("beta", None, "Elsewhere.", flag_values=values, module_name="experiments.settings")
+    flags.DEFINE_string(
+        "beta", None, "Elsewhere.", flag_values=values, module_name="experiments.command_line.settings"
+    )
     section = usage.of_script(["beta"])
     assert section.entries == (usage.Entry("num", "16", "Number of samples."),)
 

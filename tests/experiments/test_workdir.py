@@ -6,8 +6,8 @@ from cvae_jax.errors import UserError
 from cvae_jax.runs.run import Run
 from cvae_jax.runs.workdir import write_json
 from cvae_jax.training.config import from_flat
+from experiments.reports.workdir import best_member, finished_rows, finished_summary, require_writable
 from experiments.sweep import ranking
-from experiments.workdir import best_member, finished_rows, finished_summary, require_writable
 
 DAMAGED = [
     "",

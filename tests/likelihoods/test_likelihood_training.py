@@ -27,7 +27,7 @@ from cvae_jax.training import population as sweep
 from cvae_jax.training import step as training
 from cvae_jax.training.config import from_flat
 from cvae_jax.training.schedules import Time
-from experiments import results, workdir
+from experiments.reports import results, workdir
 
 FAMILIES = ("gaussian_learned", "gaussian_optimal", "logistic_mixture")
 MEMBERS = ({"latent_dim": 3, "beta": 2.0, "learning_rate": 3e-3}, {"latent_dim": 5, "seed": 1})

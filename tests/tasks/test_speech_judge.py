@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cvae_jax.data import audio
 from cvae_jax.data.dataset import Dataset, Split
+from cvae_jax.data.sources import audio
 from experiments.tasks.spoken_digit import judge as speech_judge
 
 FACTORS = np.array([(word, speaker) for word in range(2) for speaker in range(2)], np.int32)

@@ -9,7 +9,7 @@ from arrays import GREY, SPLITS, load
 
 from cvae_jax.conditions import Label, Several, Text
 from cvae_jax.conditions.text import decode_text
-from cvae_jax.data import audio, tfds
+from cvae_jax.data.sources import audio, tfds
 from cvae_jax.errors import AudioError, DataError
 from experiments.tasks.spoken_digit import dataset
 from experiments.tasks.spoken_digit.dataset import SPEAKERS, WORDS

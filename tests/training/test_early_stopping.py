@@ -10,8 +10,8 @@ from cvae_jax.runs.run import Run
 from cvae_jax.runs.session import open_session
 from cvae_jax.runs.workdir import claim, write_json
 from cvae_jax.training.config import from_flat
-from experiments.progress import Progress
-from experiments.workdir import finished_rows
+from experiments.command_line.progress import Progress
+from experiments.reports.workdir import finished_rows
 
 # Alike in all else, so that the second stops later.
 PATIENCES = (1.0, 3.0)

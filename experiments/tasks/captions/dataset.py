@@ -10,9 +10,9 @@ import numpy as np
 
 from cvae_jax.conditions import Text
 from cvae_jax.conditions.text import encode_text
-from cvae_jax.data import tfds
-from cvae_jax.data.cache import packed_once
 from cvae_jax.data.dataset import Dataset, Split
+from cvae_jax.data.sources import tfds
+from cvae_jax.data.sources.cache import packed_once
 from experiments.tasks.captions import arrangements, captions, scenes
 
 # Bytes of the longest caption there is.

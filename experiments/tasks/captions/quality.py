@@ -12,11 +12,11 @@ import numpy as np
 
 from cvae_jax.checksums import checksum
 from cvae_jax.conditions.text import decode_text, encode_text
-from cvae_jax.data import tfds
+from cvae_jax.data.sources import tfds
 from cvae_jax.evaluation import sampling
 from cvae_jax.rng import Stream, root_key, stream
 from cvae_jax.runs.session import Session, Trained
-from experiments import quality
+from experiments.reports import quality
 from experiments.tasks.captions import captions, parser, scene_reader, scenes, scores
 from experiments.tasks.captions.arrangements import CELLS, CLASSES, Arrangement, from_grid, held_out_rows
 from experiments.tasks.captions.dataset import LENGTH

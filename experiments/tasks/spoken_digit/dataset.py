@@ -12,9 +12,9 @@ import numpy as np
 
 from cvae_jax.conditions import Label, Several, Text
 from cvae_jax.conditions.text import encode_text
-from cvae_jax.data import audio, tfds
-from cvae_jax.data.cache import packed_once
 from cvae_jax.data.dataset import Dataset, Split, stratified_split
+from cvae_jax.data.sources import audio, tfds
+from cvae_jax.data.sources.cache import packed_once
 from cvae_jax.errors import AudioError, DataError
 
 if TYPE_CHECKING:

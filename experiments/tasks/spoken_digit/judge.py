@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from cvae_jax.data import audio
 from cvae_jax.data.dataset import Dataset, Split
+from cvae_jax.data.sources import audio
 from cvae_jax.evaluation import classifier as classifiers
 from cvae_jax.evaluation.bounds import Examples
 from cvae_jax.evaluation.classifier import Classifier

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvae_jax.checksums import checksum
-from cvae_jax.data import audio
+from cvae_jax.data.sources import audio
 from cvae_jax.evaluation import sampling
 from cvae_jax.rng import Stream, root_key, stream
 from cvae_jax.runs.session import Session, Trained
-from experiments import quality
+from experiments.reports import quality
 from experiments.tasks.spoken_digit import judge as speech_judge
 
 if TYPE_CHECKING:

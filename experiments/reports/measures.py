@@ -14,8 +14,9 @@ from absl import flags
 
 from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
-from experiments import cli, quality
-from experiments.quality import Record
+from experiments.command_line import cli
+from experiments.reports import quality
+from experiments.reports.quality import Record
 
 if TYPE_CHECKING:
     from cvae_jax.model import CVAE
@@ -227,7 +228,7 @@ def prepare(
     Raises:
       UserError: if the dataset cannot be measured so.
     """
-    from experiments import scores
+    from experiments.reports import scores
 
     split = each.split
     measured = dataclasses.replace(session, dataset=session.dataset.measured_on(split))
@@ -270,7 +271,7 @@ def prepare(
 def _nll_metrics(session: Session, nll: np.ndarray, num_samples: int) -> Record:
     """The mean of a split's negative log-likelihoods, its standard error, and the draws behind each."""
     from cvae_jax.evaluation.bounds import bits_per_dim
-    from experiments.scores import standard_error
+    from experiments.reports.scores import standard_error
 
     name, mean = nll_name(session.model), float(np.mean(nll))
     metrics = {

@@ -18,8 +18,9 @@ from cvae_jax.training import grid as search
 from cvae_jax.training.config import TABLES, Config, name_of, replace, traced_options
 from cvae_jax.training.grid import Uniform
 from cvae_jax.training.hooks import HOOKS
-from experiments import lists, tasks
-from experiments.usage import Entry, Section, of_option
+from experiments import tasks
+from experiments.command_line import lists
+from experiments.command_line.usage import Entry, Section, of_option
 
 FLAGS = flags.FLAGS
 

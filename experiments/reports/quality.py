@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from cvae_jax.checksums import checksum
-from cvae_jax.data.cache import UNREADABLE, read_npz
+from cvae_jax.data.sources.cache import UNREADABLE, read_npz
 from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
-from experiments.caching import JUDGES
+from experiments.command_line.caching import JUDGES
 
 # What is measured of a trained member, by name.
 Record = dict[str, Any]

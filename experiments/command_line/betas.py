@@ -7,7 +7,7 @@ from cvae_jax.objectives import MultiRate
 from cvae_jax.runs.run import Run
 from cvae_jax.training.config import name_of
 from cvae_jax.training.grid import Uniform
-from experiments import lists
+from experiments.command_line import lists
 
 
 def chosen(run: Run, member: int, text: str) -> list[float]:

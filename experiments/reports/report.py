@@ -27,9 +27,9 @@ from cvae_jax.rng import Stream, root_key, stream
 from cvae_jax.runs.logs import read_metrics
 from cvae_jax.runs.session import Session, Trained
 from cvae_jax.training.config import name_of, traced_options
-from experiments import seeds, shown
-from experiments.pages import script_json
-from experiments.workdir import ranked_by
+from experiments.reports import seeds, shown
+from experiments.reports.pages import script_json
+from experiments.reports.workdir import ranked_by
 
 _TEMPLATE = Path(__file__).with_name("report_template.html")
 _SAMPLES_PER_CLASS = 6

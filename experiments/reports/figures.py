@@ -15,7 +15,7 @@ from cvae_jax.nn.latent import Gaussian
 from cvae_jax.plots import drawing, latents
 from cvae_jax.rng import Stream, evaluation_key, root_key, stream
 from cvae_jax.runs.session import Session, Trained
-from experiments import shown
+from experiments.reports import shown
 
 _COLUMNS = 12
 _OTHERS = 10

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from cvae_jax.conditions import Label
-from cvae_jax.data.cache import packed_once
 from cvae_jax.data.dataset import Dataset, Split, with_splits
+from cvae_jax.data.sources.cache import packed_once
 from cvae_jax.errors import DataError, shortened
 
 # TFDS datasets whose features `label_*` are the factors their images were made from: which of them is the class.

@@ -10,8 +10,8 @@ import numpy as np
 from cvae_jax.conditions import Condition, Label
 from cvae_jax.conditions.text import text_of
 from cvae_jax.data.arrays import ALTERNATIVE, Named, assemble, infer
-from cvae_jax.data.cache import UNREADABLE, read_npz
 from cvae_jax.data.dataset import SPLITS, Dataset
+from cvae_jax.data.sources.cache import UNREADABLE, read_npz
 from cvae_jax.errors import DataError
 
 Arrays = Mapping[str, np.ndarray]

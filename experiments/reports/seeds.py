@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.workdir import ranked_by
+from experiments.reports.workdir import ranked_by
 
 Row = dict[str, Any]
 

@@ -19,7 +19,8 @@ from absl import app, flags, logging
 
 from cvae_jax.errors import Interrupted, UserError, printable
 from cvae_jax.options import COUNT, NUMBER, SEED, WEIGHT, Real, Whole, require_within
-from experiments import interrupts, tasks, usage
+from experiments import tasks
+from experiments.command_line import interrupts, usage
 
 _DAMAGED_PROGRAM = re.compile(r"Error (?:reading|writing) persistent compilation cache entry for '([^']+)'")
 # Of flags that scripts define by hand; options of a training have theirs where they are defined.

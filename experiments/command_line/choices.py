@@ -23,13 +23,17 @@ FLAGS = flags.FLAGS
 
 # By dataset a function from a text to its words that the model does not know. Applications add theirs.
 UNKNOWN_WORDS: dict[str, Callable[[str], tuple[str, ...]]] = {}
+# Flags of labels that are one of several conditions, by the label's name, with their help. Applications add theirs;
+# a label without one is chosen by `--label`.
+LABELS: dict[str, str] = {}
 
 
 def define_flags() -> None:
     """The flags that choose a condition."""
     flags.DEFINE_string("label", None, "Name of the class to draw; all in turn if not set.")
-    flags.DEFINE_string("text", None, "Text to draw or to speak; those of the dataset in turn if not set.")
-    flags.DEFINE_string("speaker", None, "Who is to speak it; all in turn if not set.")
+    flags.DEFINE_string("text", None, "Text to draw; those of the dataset in turn if not set.")
+    for name, text in LABELS.items():
+        flags.DEFINE_string(name, None, text)
     flags.DEFINE_integer("example", None, "Number of the test example whose condition to draw.")
 
 
@@ -58,7 +62,7 @@ def chosen(session: Session, num: int) -> Chosen:
     """
     dataset, condition = session.dataset, session.model.condition
     known = _known_flags(condition)
-    for name in ("label", "text", "speaker", "example"):
+    for name in ("label", "text", *LABELS, "example"):
         if FLAGS[name].value is not None and name not in known:
             trained = "without a condition" if condition is None else f"with the condition {condition.name}"
             raise UserError(f"the run was trained {trained}, expected no --{name}")
@@ -76,7 +80,7 @@ def chosen(session: Session, num: int) -> Chosen:
         c = {name: _part(dataset, name, part, c[name]) for name, part in condition.parts}
     else:
         c = _part(dataset, "", condition, np.asarray(c))
-    words = [FLAGS.text, FLAGS.speaker, FLAGS.label]
+    words = [FLAGS[name].value for name in ("text", *LABELS, "label")]
     return Chosen(c, ", ".join(word for word in words if word) or "samples")
 
 
@@ -125,7 +129,7 @@ def _part(dataset: Dataset, name: str, condition: Condition, c: np.ndarray) -> n
 
 def _label_flag(name: str) -> str:
     """The flag of a label that is one of several conditions."""
-    return "speaker" if name == "speaker" else "label"
+    return name if name in LABELS else "label"
 
 
 def _place(flag: str, value: str, names: Sequence[str]) -> int:

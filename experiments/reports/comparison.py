@@ -18,12 +18,12 @@ from cvae_jax.runs.run import Run
 from cvae_jax.runs.session import Session, Trained, diverged, load_population, trained_member
 from cvae_jax.runs.workdir import read_run
 from cvae_jax.training.config import Config
-from experiments import scores
-from experiments.measures import nll_name
-from experiments.workdir import best_member
+from experiments.reports import scores
+from experiments.reports.measures import nll_name
+from experiments.reports.workdir import best_member
 
 if TYPE_CHECKING:
-    from experiments.quality import Record
+    from experiments.reports.quality import Record
 
 
 class Named(NamedTuple):

@@ -31,10 +31,10 @@ from cvae_jax.training import validation
 from cvae_jax.training.config import name_of, traced_options
 from cvae_jax.training.population import Population
 from cvae_jax.training.step import Best
-from experiments import figures
-from experiments.measures import SPLITS, Record, attempt, with_error
-from experiments.progress import Progress
-from experiments.workdir import PICTURES
+from experiments.command_line.progress import Progress
+from experiments.reports import figures
+from experiments.reports.measures import SPLITS, Record, attempt, with_error
+from experiments.reports.workdir import PICTURES
 
 # Below it, in nats, a posterior is the prior for all practical purposes.
 _COLLAPSED_RATE = 0.1

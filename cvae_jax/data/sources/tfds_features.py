@@ -13,10 +13,10 @@ import numpy as np
 
 from cvae_jax.conditions import Audio, Condition, Text, Vector
 from cvae_jax.conditions.text import text_of
-from cvae_jax.data import audio, tfds
 from cvae_jax.data.arrays import Named, assemble
-from cvae_jax.data.cache import packed_once
 from cvae_jax.data.dataset import SPLITS, Dataset
+from cvae_jax.data.sources import audio, tfds
+from cvae_jax.data.sources.cache import packed_once
 from cvae_jax.errors import AudioError, DataError
 
 # What most datasets call a condition, where it is not its own name.

@@ -1,0 +1,1 @@
+"""Where datasets come from: files of arrays, TensorFlow Datasets, drawn shapes."""

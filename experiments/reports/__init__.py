@@ -1,0 +1,1 @@
+"""What the scripts write beside a trained model: tables, scores, figures, pages."""
