@@ -22,12 +22,12 @@ from cvae_jax.model import CVAE
 from cvae_jax.nn.latent import Gaussian
 from cvae_jax.rng import Stream, root_key, stream
 from cvae_jax.runs import provenance
-from cvae_jax.runs.description import read_description, record_run
+from cvae_jax.runs.description import read_description, record_run, require_same_run
 from cvae_jax.runs.logs import Logger, Record
 from cvae_jax.runs.loop import train
 from cvae_jax.runs.run import Run
 from cvae_jax.runs.session import diverged, load_part, member_of, new_session, parts_of
-from cvae_jax.runs.workdir import read_run, require_same_run, training_lock
+from cvae_jax.runs.workdir import read_run, training_lock
 from cvae_jax.training import devices, memory
 from cvae_jax.training.config import Config, traced_options
 from cvae_jax.training.grid import Settings, members

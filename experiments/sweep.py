@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from cvae_jax.files import write_atomically
+from cvae_jax.runs.description import require_same_run
 from cvae_jax.runs.run import Run
-from cvae_jax.runs.workdir import read_run, require_same_run, training_lock, write_json
+from cvae_jax.runs.workdir import read_run, training_lock, write_json
 from cvae_jax.training.config import Config, name_of, traced_options
 from experiments.command_line import caching, cli, settings
 from experiments.reports import measures, seeds

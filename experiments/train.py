@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cvae_jax.runs.description import require_same_run
 from cvae_jax.runs.run import Run
-from cvae_jax.runs.workdir import require_same_run, training_lock
+from cvae_jax.runs.workdir import training_lock
 from experiments.command_line import caching, cli, settings
 from experiments.reports import measures
 from experiments.reports.measures import Wanted

@@ -10,8 +10,9 @@ import pytest
 from cvae_jax import rng
 from cvae_jax.errors import SettingError, UserError
 from cvae_jax.rng import Stream, evaluation_key, root_key, stream
+from cvae_jax.runs.description import claim
 from cvae_jax.runs.run import Run
-from cvae_jax.runs.workdir import claim, read_run
+from cvae_jax.runs.workdir import read_run
 from cvae_jax.training.config import Config, from_flat
 from cvae_jax.training.hparams import hparams
 from experiments.command_line import caching

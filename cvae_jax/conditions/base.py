@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import flax.linen as nn
 import numpy as np
 
 from cvae_jax.errors import DataError
-from cvae_jax.options import Part
+from cvae_jax.options import Part, options_of
 
 if TYPE_CHECKING:
     from jax import Array
@@ -53,6 +54,14 @@ class Condition(Part):
           DataError: if it cannot be made of them.
         """
         raise NotImplementedError
+
+    def unbound(self) -> Self:
+        """This condition without what it takes from the data."""
+        me, options = cast("Any", self), options_of(type(self))
+        taken = {field.name: field.default for field in dataclasses.fields(me) if field.name not in options}
+        return dataclasses.replace(
+            me, **{name: default for name, default in taken.items() if default is not dataclasses.MISSING}
+        )
 
     def of_batch(self, x: Array, c: Any) -> Any:
         """The conditions of a training batch, after x is augmented and binarized: c, unless they depend on x."""

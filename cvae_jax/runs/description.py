@@ -12,8 +12,8 @@ from cvae_jax.conditions import CONDITIONS
 from cvae_jax.data.dataset import Description, Scaling
 from cvae_jax.errors import UserError
 from cvae_jax.runs.records import part_from_record, part_to_record
-from cvae_jax.runs.run import Run
-from cvae_jax.runs.workdir import claim, write_json
+from cvae_jax.runs.run import Run, differences, run_to_record
+from cvae_jax.runs.workdir import read_run, write_json
 
 _FILE = "data.json"
 
@@ -26,6 +26,36 @@ def record_run(workdir: Path, run: Run, data: Description) -> None:
     """
     claim(workdir, run)
     write_description(workdir, data)
+
+
+def require_same_run(workdir: Path, run: Run) -> None:
+    """Refuse a workdir that records another run.
+
+    More epochs than recorded continue the run, unless a schedule depends on their number; anything else that differs
+    is refused.
+
+    Raises:
+      UserError: naming what differs.
+    """
+    if (workdir / "config.json").exists():
+        before, after = read_run(workdir), run
+        if (workdir / _FILE).exists():
+            made_for = read_description(workdir).condition
+            before, after = before.with_condition(made_for), after.with_condition(made_for)
+        differing = differences(before, after)
+        if differing:
+            raise UserError(
+                f"{workdir} holds a run with other settings: {'; '.join(differing)}; expected the same, or another "
+                "workdir"
+            )
+    elif workdir.exists() and not workdir.is_dir():
+        raise UserError(f"{workdir} is a file, expected a folder")
+
+
+def claim(workdir: Path, run: Run) -> None:
+    """Record a run in its workdir, unless the workdir records another run."""
+    require_same_run(workdir, run)
+    write_json(workdir / "config.json", run_to_record(run))
 
 
 def write_description(workdir: Path, data: Description) -> None:

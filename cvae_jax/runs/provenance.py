@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 import cvae_jax
+from cvae_jax.conditions import Condition
 from cvae_jax.data.dataset import Dataset, Description
 from cvae_jax.errors import UserError
 from cvae_jax.runs import checkpoints
@@ -44,7 +45,7 @@ def require_same(workdir: Path, run: Run, dataset: Dataset | Description) -> boo
             records = checkpoints.read_records(manager)
         for step, saved in sorted(records.items(), reverse=True):
             found, versions = True, versions or saved["versions"]
-            _require_same_settings(f"checkpoint {step} in {folder}", saved, run)
+            _require_same_settings(f"checkpoint {step} in {folder}", saved, run, dataset.condition)
             if changed := _changed(saved, run, dataset):
                 raise UserError(
                     f"{workdir} was trained on other data: {changed} since; expected the same, or another workdir"
@@ -68,13 +69,16 @@ def require_readable(
     Warns:
       UserWarning: if the data are not those it was trained on.
     """
-    _require_same_settings(f"checkpoint {checkpoint.step} in {workdir}", checkpoint.record, run)
+    _require_same_settings(
+        f"checkpoint {checkpoint.step} in {workdir}", checkpoint.record, run, dataset.condition
+    )
     if changed := _changed(checkpoint.record, run, dataset):
         warnings.warn(f"{workdir} was trained on other data: {changed} since", stacklevel=2)
 
 
-def _require_same_settings(what: str, saved: Mapping[str, Any], run: Run) -> None:
-    differing = differences(run_from_record(saved["run"], what), run)
+def _require_same_settings(what: str, saved: Mapping[str, Any], run: Run, made_for: Condition | None) -> None:
+    before, after = run_from_record(saved["run"], what), run
+    differing = differences(before.with_condition(made_for), after.with_condition(made_for))
     if differing:
         raise UserError(
             f"{what} is of a run with other settings: {'; '.join(differing)}; expected the same, or another workdir"

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from cvae_jax.conditions import Condition
+from cvae_jax.conditions.several import parts_of
 from cvae_jax.errors import SettingError
 from cvae_jax.options import COUNT, require_within
 from cvae_jax.rng import GENERATOR
@@ -62,6 +64,15 @@ class Run:
     def config(self) -> Config:
         """The configuration of the first member, whose static options are those of all."""
         return self.members[0]
+
+    def with_condition(self, made_for: Condition | None) -> Run:
+        """This run, naming the condition that its data are made for where it names none."""
+        if self.config.condition is not None:
+            return self
+        condition = tuple(part.unbound() for part in parts_of(made_for))
+        return dataclasses.replace(
+            self, members=tuple(dataclasses.replace(member, condition=condition) for member in self.members)
+        )
 
 
 def _differences(one: Config, other: Config) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from cvae_jax.errors import LockedError, UserError
 from cvae_jax.files import locked, remove_abandoned, write_atomically
 from cvae_jax.runs.logs import without_infinities
-from cvae_jax.runs.run import Run, differences, run_from_record, run_to_record
+from cvae_jax.runs.run import Run, run_from_record
 
 
 def json_text(value: Any) -> str:
@@ -42,32 +42,6 @@ def read_run(workdir: Path) -> Run:
     except ValueError as error:
         raise UserError(f"{path} is no JSON: {error}") from None
     return run_from_record(record, str(path))
-
-
-def require_same_run(workdir: Path, run: Run) -> None:
-    """Refuse a workdir that records another run.
-
-    More epochs than recorded continue the run, unless a schedule depends on their number; anything else that differs
-    is refused.
-
-    Raises:
-      UserError: naming what differs.
-    """
-    if (workdir / "config.json").exists():
-        differing = differences(read_run(workdir), run)
-        if differing:
-            raise UserError(
-                f"{workdir} holds a run with other settings: {'; '.join(differing)}; expected the same, or another "
-                "workdir"
-            )
-    elif workdir.exists() and not workdir.is_dir():
-        raise UserError(f"{workdir} is a file, expected a folder")
-
-
-def claim(workdir: Path, run: Run) -> None:
-    """Record a run in its workdir, unless the workdir records another run."""
-    require_same_run(workdir, run)
-    write_json(workdir / "config.json", run_to_record(run))
 
 
 @contextlib.contextmanager

@@ -111,12 +111,11 @@ def test_the_error_of_an_unknown_speaker_lists_the_speakers(words):
 def test_words_are_written_one_after_another(tmp_path):
     pytest.importorskip("librosa", reason="sound needs librosa, of the extra audio")
     from cvae_jax.data.sources import audio
-    from experiments import sample
 
     time = np.arange(4000) / audio.SAMPLE_RATE
     tone = (np.sin(2 * np.pi * 440 * time) * np.sin(np.pi * time / time[-1])).astype(np.float32)
     one = audio.spectrogram(tone)
-    sample._write(tmp_path / "words.wav", np.stack([one, one])[..., None], choices.Chosen({}, ""))
+    write_words(tmp_path / "words.wav", np.stack([one, one])[..., None], choices.Chosen({}, ""))
     with wave.open(str(tmp_path / "words.wav")) as file:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (8000, 1, 2)
         sound = np.frombuffer(file.readframes(file.getnframes()), np.int16)

@@ -12,8 +12,9 @@ from cvae_jax.errors import UserError
 from cvae_jax.evaluation import bounds
 from cvae_jax.runs import loop
 from cvae_jax.runs import session as sessions
+from cvae_jax.runs.description import claim
 from cvae_jax.runs.run import Run
-from cvae_jax.runs.workdir import claim, write_json
+from cvae_jax.runs.workdir import write_json
 from cvae_jax.training.config import from_flat, replace
 from experiments.reports import comparison, scores
 from experiments.reports.comparison import Named, compare, named

@@ -11,9 +11,10 @@ from browser import Browser
 from scripts import Scripts
 
 from cvae_jax.runs import checkpoints
+from cvae_jax.runs.description import claim
 from cvae_jax.runs.run import Run, run_to_record
 from cvae_jax.runs.session import abstract_population, open_session, origin_of
-from cvae_jax.runs.workdir import claim, read_run, write_json
+from cvae_jax.runs.workdir import read_run, write_json
 from cvae_jax.training.config import from_flat, replace
 
 OF_ALL = {"samples", "reconstructions", "traversals", "interpolations", "aggregate_posterior", "latents"}

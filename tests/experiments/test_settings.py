@@ -13,9 +13,9 @@ from cvae_jax.conditions import CONDITIONS, Text
 from cvae_jax.data.settings import Data
 from cvae_jax.errors import UserError
 from cvae_jax.options import options_of, values_of
+from cvae_jax.runs.description import claim
 from cvae_jax.runs.records import to_record
 from cvae_jax.runs.run import Run
-from cvae_jax.runs.workdir import claim
 from cvae_jax.training.config import TABLES, Config, flat, from_flat
 from cvae_jax.training.hooks import HOOKS
 from experiments.command_line import caching, settings, usage

@@ -3,15 +3,20 @@
 import pytest
 from scripts import metrics_lines, read_json
 
+from cvae_jax.conditions import Label
+from cvae_jax.data.dataset import Description
 from cvae_jax.errors import UserError
+from cvae_jax.runs.description import claim, record_run
 from cvae_jax.runs.logs import MetricsLog, read_metrics
 from cvae_jax.runs.run import Run
-from cvae_jax.runs.workdir import claim, read_run, write_json
+from cvae_jax.runs.workdir import read_run, write_json
 from cvae_jax.training.config import from_flat
 
 DAMAGED = [
     "", "{", "{}", "[]", "[{}]", "123", "null", '"a"', '{"epochs": 100}', '{"epochs": 100, "test": 3}', "\xff"
 ]  # fmt: skip
+
+DESCRIPTION = Description("own", (2, 2, 1), 1.0, Label(3), ("a", "b", "c"), {}, {})
 
 
 def a_run(**options):
@@ -94,3 +99,11 @@ def test_a_resumed_log_drops_what_lies_after_its_step(tmp_path):
     resumed = MetricsLog(tmp_path, members=range(1), step=20)
     resumed.epoch([a_record(30) | {"epoch": 4}])
     assert [(line["step"], line["epoch"]) for line in metrics_lines(tmp_path)] == [(10, 1), (20, 2), (30, 4)]
+
+
+def test_naming_the_condition_that_the_data_are_made_for_changes_nothing(tmp_path):
+    record_run(tmp_path, a_run(), DESCRIPTION)
+    for condition in ((Label(),), None):
+        record_run(tmp_path, a_run(condition=condition), DESCRIPTION)
+    with pytest.raises(UserError, match="condition is label there, not none"):
+        record_run(tmp_path, a_run(condition=()), DESCRIPTION)

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from cvae_jax.runs import loop
+from cvae_jax.runs.description import claim
 from cvae_jax.runs.logs import read_metrics
 from cvae_jax.runs.run import Run
 from cvae_jax.runs.session import open_session
-from cvae_jax.runs.workdir import claim, write_json
+from cvae_jax.runs.workdir import write_json
 from cvae_jax.training.config import from_flat
 from experiments.command_line.progress import Progress
 from experiments.reports.workdir import finished_rows
