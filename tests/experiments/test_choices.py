@@ -16,6 +16,7 @@ from cvae_jax.errors import UserError
 from experiments import tasks
 from experiments.command_line import choices, cli
 from experiments.tasks.spoken_digit import dataset as spoken_digit
+from experiments.tasks.spoken_digit.sound import write_words
 
 CAPTIONS = ("a two", "a small three above a one")
 
