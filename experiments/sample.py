@@ -18,6 +18,8 @@ from experiments.reports.workdir import chosen_member, define_member_choice, req
 
 FLAGS = flags.FLAGS
 
+_NUM = 16
+
 
 def main() -> int:
     workdir, output = Path(FLAGS.workdir), Path(FLAGS.output)
@@ -42,9 +44,11 @@ def main() -> int:
     from cvae_jax.training import memory
 
     session = open_session(run, caching.use())
+    own = choices.own(session.dataset.description)
+    num = (_NUM if own is None else len(own)) if FLAGS.num is None else FLAGS.num
     # The draws, their means and their pictures.
-    memory.require_free(f"num is {FLAGS.num}", 3 * FLAGS.num * 4 * math.prod(session.dataset.shape))
-    wanted = choices.chosen(session, FLAGS.num)
+    memory.require_free(f"num is {num}", 3 * num * 4 * math.prod(session.dataset.shape))
+    wanted = choices.chosen(session, num) if own is None else own.in_turn(num)
     trained = load_member(session, workdir, member)
     params = trained.best.params if beta is None else at_beta(trained.best.params, beta)
     x = sampling.generate(
@@ -52,7 +56,7 @@ def main() -> int:
         FLAGS.guidance, FLAGS.temperature,
     )  # fmt: skip
     form.write(output, np.asarray(x), wanted)
-    print(f"wrote {FLAGS.num} samples to {output}")
+    print(f"wrote {num} samples to {output}")
     return 0
 
 
@@ -61,7 +65,9 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
     define_member_choice()
     choices.define_flags()
-    flags.DEFINE_integer("num", 16, "Number of samples.")
+    flags.DEFINE_integer(
+        "num", None, f"Number of samples; {_NUM} if not set, with --condition_file one for each condition."
+    )
     flags.DEFINE_integer("seed", 0, "Of the samples.")
     flags.DEFINE_float("beta", None, "Of a multirate model: draw at this beta; at its own if not set.")
     flags.DEFINE_float(

@@ -133,20 +133,25 @@ class Description:
           c: values with a leading axis; of classes with names also these; of several conditions a dictionary.
 
         Raises:
-          DataError: if they cannot be of this condition: an unknown class, another shape.
+          DataError: if they cannot be of this condition: an unknown class, another shape, none at all, or of several
+            conditions not as many of each.
         """
         if self.condition is None:
             raise DataError("c holds conditions, expected None: the model was trained without a condition")
         if not isinstance(self.condition, Several):
-            return self._one("", self.condition, c, self.names)
+            found = self._one("", self.condition, c, self.names)
+            _require_as_many({"c": found})
+            return found
         if not isinstance(c, Mapping) or c.keys() != dict(self.condition.parts).keys():
             found = ", ".join(c) if isinstance(c, Mapping) else type(c).__name__
             expected = ", ".join(name for name, _ in self.condition.parts)
             raise DataError(f"c is {found}, expected a dictionary of {expected}")
         names = self.names if isinstance(self.names, Mapping) else {}
-        return {
+        each = {
             name: self._one(name, part, c[name], names.get(name, ())) for name, part in self.condition.parts
         }
+        _require_as_many(each)
+        return each
 
     def _one(self, name: str, condition: Condition, raw: Any, names: Any) -> Any:
         """The values of one condition."""
@@ -154,12 +159,24 @@ class Description:
         if isinstance(condition, Label) and raw.dtype.kind in "US":
             places = [_place(text_of(each, "c"), names) for each in raw.flat]
             raw = np.array(places, np.int32).reshape(raw.shape)
+        if condition.reads_x:
+            raw = self.pixels(raw)
         try:
             if scaling is None:
                 return condition.of_data(raw)[1]
             return scaling.of(scaling.condition.of_data(raw)[1])
         except DataError as error:
             raise DataError(f"c: {name}: {error}" if name else f"c: {error}") from None
+
+
+def _require_as_many(conditions: Mapping[str, np.ndarray]) -> None:
+    """Refuse conditions that are not as many of each, or none."""
+    numbers = {name: len(each) for name, each in conditions.items()}
+    if len(set(numbers.values())) > 1:
+        found = ", ".join(f"{count} of {name}" for name, count in numbers.items())
+        raise DataError(f"c has {found}, expected as many of each")
+    if not all(numbers.values()):
+        raise DataError("c has no conditions, expected at least one")
 
 
 def _place(name: str, names: Sequence[str]) -> int:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 from absl import flags
 
 from cvae_jax.conditions import Condition, Label, Several, Text
 from cvae_jax.conditions.several import parts_of
 from cvae_jax.conditions.text import encode_text
+from cvae_jax.data.sources.cache import UNREADABLE, read_npz
 from cvae_jax.errors import DataError, UserError
 
 if TYPE_CHECKING:
-    from cvae_jax.data.dataset import Dataset
+    from cvae_jax.data.dataset import Dataset, Description
     from cvae_jax.runs.session import Session
 
 FLAGS = flags.FLAGS
@@ -35,6 +38,11 @@ def define_flags() -> None:
     for name, text in LABELS.items():
         flags.DEFINE_string(name, None, text)
     flags.DEFINE_integer("example", None, "Number of the test example whose condition to draw.")
+    flags.DEFINE_string(
+        "condition_file", None,
+        "An .npz of your own conditions, one sample each, of any kind, as they were in the training data: the array c, "
+        "or an array for each of several conditions.",
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +50,67 @@ class Chosen:
     """Conditions with a title.
 
     Attributes:
-      c: with a leading axis of samples.
+      c: as the model takes them, with a leading axis of samples.
       title: of a picture of them.
+      raw: as the user has them, where they are the user's own.
     """
 
     c: Any
     title: str
+    raw: Any = None
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(jax.tree.leaves(self.c)[0])
+
+    def in_turn(self, num: int) -> Chosen:
+        """So many of the conditions, from the first again after the last."""
+        rows = np.arange(num) % len(self)
+        c, raw = jax.tree.map(lambda a: a[rows], (self.c, self.raw))
+        return dataclasses.replace(self, c=c, raw=raw)
+
+
+def own(data: Description) -> Chosen | None:
+    """The conditions of `--condition_file`, None if it is not set.
+
+    Args:
+      data: that the run was trained on.
+
+    Raises:
+      UserError: if the file cannot be read, or its arrays cannot be conditions of the run.
+    """
+    if FLAGS.condition_file is None:
+        return None
+    others = [name for name in ("label", "text", *LABELS, "example") if FLAGS[name].value is not None]
+    if others:
+        raise UserError(f"condition_file is {FLAGS.condition_file}, expected none with --{others[0]}")
+    if data.condition is None:
+        raise UserError(
+            f"condition_file is {FLAGS.condition_file}, expected none: the run was trained without a condition"
+        )
+    path = Path(FLAGS.condition_file)
+    arrays, names = _arrays(path), [name or "c" for name in _names_of(data.condition)]
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        held = ", ".join(sorted(arrays)) or "nothing"
+        raise UserError(f"{path} has no array {missing[0]}, expected {', '.join(names)}; it holds {held}")
+    several = isinstance(data.condition, Several)
+    raw = {name: arrays[name] for name in names} if several else arrays["c"]
+    try:
+        c = data.conditions(raw)
+    except DataError as error:
+        raise UserError(f"{path}: {error}") from None
+    return Chosen(c, f"conditions of {path.name}", raw)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return read_npz(path)
+    except FileNotFoundError:
+        raise UserError(f"condition_file {path} does not exist, expected an .npz of conditions") from None
+    except UNREADABLE as error:
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(f"condition_file {path} cannot be read as .npz with plain arrays: {why}") from None
 
 
 def chosen(session: Session, num: int) -> Chosen:

@@ -51,7 +51,7 @@ def parse(name: str, text: str, *, whole: bool) -> list[Any] | Uniform:
     Args:
       name: of the flag, for errors.
       text: numbers with commas between, `linspace(first,last,count)`, `logspace(first,last,count)` (both with the
-        ends themselves), `range(first,last)` (whole, both included), or a distribution, `uniform(low,high)` or
+        ends themselves), `range(first,end)` (whole numbers, without the end), or a distribution, `uniform(low,high)` or
         `loguniform(low,high)`.
       whole: whether the values are whole numbers.
 
@@ -104,12 +104,12 @@ def _spaced(space: Callable[..., np.ndarray], *, positive: bool) -> Callable[...
     return make
 
 
-def _range(name: str, text: str, first: float, last: float) -> list[float]:
-    if first != int(first) or last != int(last) or last < first:
-        raise UserError(f"{name} is {text!r}: expected whole numbers, the first ≤ the last")
-    if last - first >= _MOST_VALUES:
+def _range(name: str, text: str, first: float, end: float) -> list[float]:
+    if first != int(first) or end != int(end) or end <= first:
+        raise UserError(f"{name} is {text!r}: expected whole numbers, the first < the end, which is left out")
+    if end - first > _MOST_VALUES:
         raise UserError(f"{name} is {text!r}: expected {_MOST_VALUES:,} values at most")
-    return [float(value) for value in range(int(first), int(last) + 1)]
+    return [float(value) for value in range(int(first), int(end))]
 
 
 def _uniform(name: str, text: str, low: float, high: float) -> Uniform:

@@ -52,7 +52,8 @@ def require_format(output: Path, dataset: str) -> Format:
 
 
 def _write_arrays(output: Path, x: np.ndarray, chosen: Chosen) -> None:
-    c = chosen.c if isinstance(chosen.c, dict) else {"c": chosen.c}
+    c = chosen.c if chosen.raw is None else chosen.raw
+    c = c if isinstance(c, dict) else {"c": c}
     write_atomically(output, lambda file: np.savez(file, x=x, **c))
 
 

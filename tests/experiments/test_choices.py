@@ -9,10 +9,14 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from cvae_jax.conditions import Text
+from cvae_jax.conditions import Audio, Condition, Label, Observed, Text
 from cvae_jax.conditions.text import decode_text, encode_text
+from cvae_jax.data.arrays import from_arrays
 from cvae_jax.data.dataset import Dataset, Split
+from cvae_jax.data.reading import prepared
+from cvae_jax.data.settings import Data
 from cvae_jax.errors import UserError
+from cvae_jax.likelihoods import Bernoulli
 from experiments import tasks
 from experiments.command_line import choices, cli
 from experiments.tasks.spoken_digit import dataset as spoken_digit
@@ -107,6 +111,141 @@ def test_the_error_of_an_unknown_speaker_lists_the_speakers(words):
         pytest.raises(UserError, match="expected one of george, jackson, nic"),
     ):
         choices.chosen(words, 1)
+
+
+# Conditions of the user's own
+
+N = 40
+RNG = np.random.default_rng(0)
+VECTORS = RNG.normal(3, 2, size=(N, 3))
+IMAGES = RNG.integers(0, 256, size=(N, 8, 6), dtype=np.uint8)
+SPECTROGRAMS = RNG.normal(size=(N, 8, 6))
+COLOURS = np.array(["blue", "green"])[np.arange(N) % 2]
+
+
+def described(c, condition=None):
+    x = (RNG.uniform(size=(N, 8, 8)) > 0.5).astype(np.float32)
+    data = from_arrays(x, c, condition=condition)
+    of_x = isinstance(condition, Condition) and condition.reads_x
+    return prepared(data, Data(), (condition,) if of_x else None, Bernoulli(), 8).description
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A function from a description and arrays of a file to the conditions that are drawn."""
+
+    def read(data, **arrays):
+        path = tmp_path / "c.npz"
+        np.savez(path, **arrays)
+        with flagsaver.flagsaver(condition_file=str(path)):
+            return choices.own(data)
+
+    return read
+
+
+def test_a_vector_of_ones_own_is_standardized_as_the_training_data_were(own):
+    data = described(VECTORS)
+    found = own(data, c=VECTORS[:5])
+    assert len(found) == 5
+    assert np.abs(found.c - VECTORS[:5]).max() > 1
+    np.testing.assert_array_equal(found.c, data.conditions(VECTORS[:5]))
+    # What is written beside the samples are the user's numbers.
+    np.testing.assert_array_equal(found.raw, VECTORS[:5])
+
+
+@pytest.mark.parametrize(
+    ("c", "condition", "expected"),
+    [
+        (IMAGES, None, IMAGES[..., None]),
+        (SPECTROGRAMS, Audio(), None),
+        (COLOURS, Label(), np.arange(N) % 2),
+        (np.arange(N) % 3, None, np.arange(N) % 3),
+    ],
+    ids=["image", "audio", "names", "numbers"],
+)
+def test_conditions_of_any_kind_are_read_from_a_file(own, c, condition, expected):
+    data = described(c, condition)
+    found = own(data, c=c[:4], x=np.zeros(3)).c
+    np.testing.assert_array_equal(found, data.conditions(c[:4]))
+    if expected is not None:
+        np.testing.assert_array_equal(found, expected[:4])
+
+
+def test_several_conditions_are_arrays_of_their_names(own):
+    c = {"text": np.array(["a two", "one"] * (N // 2)), "colour": COLOURS, "vector": VECTORS}
+    data = described(c, {"colour": Label()})
+    found = own(data, **{name: each[:3] for name, each in c.items()})
+    assert found.c.keys() == found.raw.keys() == c.keys()
+    assert texts(found.c["text"]) == ["a two", "one", "a two"]
+    np.testing.assert_array_equal(found.c["colour"], [0, 1, 0])
+    again = found.in_turn(5)
+    np.testing.assert_array_equal(again.c["vector"], found.c["vector"][[0, 1, 2, 0, 1]])
+    np.testing.assert_array_equal(again.raw["colour"], COLOURS[[0, 1, 2, 0, 1]])
+
+
+def test_images_of_ones_own_are_completed(own):
+    """Their observed quadrant is the condition, whether their pixels are numbers from 0 to 1 or bytes."""
+    data = described(None, Observed())
+    x = (RNG.uniform(size=(2, 8, 8)) > 0.5).astype(np.float32)
+    found = own(data, c=x).c
+    np.testing.assert_array_equal(found[:, 4:, :4, 0], x[:, 4:, :4] > 0.5)
+    assert not found[:, :4].any()
+
+
+@pytest.mark.parametrize(
+    ("c", "condition", "arrays", "message"),
+    [
+        (VECTORS, None, {"c": VECTORS[:, :2]}, "c: the vector has 2 numbers, expected 3"),
+        (VECTORS, None, {"x": VECTORS}, "has no array c, expected c; it holds x"),
+        (VECTORS, None, {"c": VECTORS[:0]}, "c has no conditions, expected at least one"),
+        (VECTORS, None, {"c": VECTORS * np.nan}, "the vector has NaN or infinite values"),
+        (IMAGES, None, {"c": IMAGES[:, :6]}, r"the image has shape \(6, 6, 1\), expected \(8, 6, 1\)"),
+        (COLOURS, Label(), {"c": np.array(["pink"])}, "c has the class 'pink', expected one of blue, green"),
+        (np.arange(N) % 3, None, {"c": np.array([3])}, "expected whole numbers from 0 to 2"),
+        (None, None, {"c": VECTORS}, "expected none: the run was trained without a condition"),
+        (None, Observed(), {"c": IMAGES}, r"x has shape \(40, 8, 6\), expected \(n, 8, 8, 1\)"),
+        (
+            {"v": VECTORS, "colour": np.arange(N) % 2},
+            None,
+            {"v": VECTORS[:3], "colour": np.array([0, 1])},
+            "c has 3 of v, 2 of colour, expected as many of each",
+        ),
+        (
+            {"v": VECTORS, "colour": np.arange(N) % 2},
+            None,
+            {"v": VECTORS[:3]},
+            "has no array colour, expected v, colour; it holds v",
+        ),
+    ],
+)
+def test_files_that_do_not_fit_the_run_are_refused_in_one_line(own, c, condition, arrays, message):
+    data = described(c, condition)
+    with pytest.raises(UserError, match=message) as error:
+        own(data, **arrays)
+    assert "c.npz" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    data, damaged = described(VECTORS), tmp_path / "damaged.npz"
+    damaged.write_text("no zip")
+    for path, message in (
+        (tmp_path / "none.npz", "none.npz does not exist"),
+        (damaged, "cannot be read as .npz"),
+    ):
+        with (
+            flagsaver.flagsaver(condition_file=str(path)),
+            pytest.raises(UserError, match=rf"condition_file .*{message}"),
+        ):
+            choices.own(data)
+
+
+def test_a_file_and_another_choice_exclude_each_other():
+    with (
+        flagsaver.flagsaver(condition_file="c.npz", label="7"),
+        pytest.raises(UserError, match=r"condition_file is c\.npz, expected none with --label"),
+    ):
+        choices.own(described(np.arange(N) % 3))
 
 
 def test_words_are_written_one_after_another(tmp_path):

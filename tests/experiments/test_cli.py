@@ -20,7 +20,7 @@ OF_A_RUN = {"member", "example", "stages"}
 
 def flags_of_scripts():
     """Names of the numeric flags that scripts define one by one; those of options are in the tables of parts."""
-    for path in (ROOT / "experiments").glob("*.py"):
+    for path in (ROOT / "experiments").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if (
                 isinstance(node, ast.Call)

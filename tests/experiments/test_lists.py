@@ -34,8 +34,8 @@ def refused(error, call, *parts):
         ("linspace(2,1,3)", [2.0, 1.5, 1.0]),
         ("logspace(0.01,100,5)", [0.01, 0.1, 1.0, 10.0, 100.0]),
         ("logspace(3,3,1)", [3.0]),
-        ("range(2,4)", [2.0, 3.0, 4.0]),
-        ("range(-1,-1)", [-1.0]),
+        ("range(2,5)", [2.0, 3.0, 4.0]),
+        ("range(-1,0)", [-1.0]),
         (" linspace ( 0 , 1 , 2 ) ", [0.0, 1.0]),
     ],
 )
@@ -51,6 +51,10 @@ def test_logspace_meets_its_ends_and_a_whole_middle_exactly():
     assert ratios == pytest.approx([10**0.25] * 8, rel=1e-11)
 
 
+def test_range_is_half_open_as_in_python():
+    assert parse("seed", "range(0,16)", whole=True) == list(range(0, 16))
+
+
 def test_inf_is_a_value():
     assert parse("clip_norm", "1,inf", whole=False) == [1.0, math.inf]
 
@@ -59,7 +63,7 @@ def test_inf_is_a_value():
     ("text", "values"),
     [
         ("0,7,3", [0, 7, 3]),
-        ("range(0,3)", [0, 1, 2, 3]),
+        ("range(0,4)", [0, 1, 2, 3]),
         ("linspace(2,8,4)", [2, 4, 6, 8]),
         ("logspace(1,64,7)", [1, 2, 4, 8, 16, 32, 64]),
         ("logspace(1,4,7)", [1, 2, 3, 4]),  # those that round to the same come once
@@ -100,8 +104,9 @@ def test_distributions():
         ("linspace(0,inf,3)", False, ("expected finite arguments",)),
         ("logspace(0,1,3)", False, ("expected ends > 0",)),
         ("logspace(-1,1,3)", False, ("expected ends > 0",)),
-        ("range(3,1)", True, ("expected whole numbers, the first ≤ the last",)),
-        ("range(0.5,2)", True, ("expected whole numbers, the first ≤ the last",)),
+        ("range(3,1)", True, ("expected whole numbers, the first < the end, which is left out",)),
+        ("range(3,3)", True, ("expected whole numbers, the first < the end, which is left out",)),
+        ("range(0.5,2)", True, ("expected whole numbers, the first < the end, which is left out",)),
         ("range(0,inf)", True, ("expected finite arguments",)),
         ("range(0,1e12)", True, ("expected 1,000,000 values at most",)),
         ("uniform(0,inf)", False, ("expected finite arguments",)),

@@ -57,7 +57,10 @@ def launched(scripts, trained, tmp_path_factory):
     shutil.copytree(without_config, other / "other_without_config")
     shutil.copytree(workdir, other / "elsewhere")
     again = ("train", *SETTINGS, f"--workdir={workdir}")
+    np.savez(other / "sevens.npz", c=np.full(5, 7))
+    np.savez(other / "ten.npz", c=[10])
     look = (f"--workdir={workdir}", "--seed=3", "--num=5")
+    own = (f"--workdir={workdir}", "--seed=3", f"--condition_file={other / 'sevens.npz'}")
     commands = {
         "evaluate": (
             "evaluate", f"--workdir={workdir}", "--nll_samples=20", f"--nll_output={other / 'nll.npz'}"
@@ -68,6 +71,8 @@ def launched(scripts, trained, tmp_path_factory):
         "damaged": ("evaluate", f"--workdir={damaged}"),
         "png": ("sample", *look, "--label=7", f"--output={other / 'seven.png'}"),
         "npz": ("sample", *look, "--label=7", f"--output={other / 'seven.npz'}"),
+        "own": ("sample", *own, f"--output={other / 'own.npz'}"),
+        "unknown own": ("sample", *look[:1], f"--condition_file={other / 'ten.npz'}"),
         "unknown label": ("sample", *look, "--label=ten", f"--output={other / 'ten.png'}"),
         "continued": (
             "train", *SETTINGS, f"--epochs={EPOCHS + 2}", f"--workdir={continued}", "--nll_samples=2"
@@ -306,6 +311,17 @@ def test_samples_are_written_as_arrays(launched):
     assert (x <= 1).all()
     assert len({image.tobytes() for image in x}) == 5
     np.testing.assert_array_equal(c, 7)
+
+
+def test_conditions_of_ones_own_are_drawn_one_each(launched):
+    result, other = launched
+    assert result("own").out == f"wrote 5 samples to {other / 'own.npz'}\n"
+    assert result("npz").code == 0
+    with np.load(other / "own.npz") as own, np.load(other / "seven.npz") as seven:
+        np.testing.assert_array_equal(own["x"], seven["x"])
+        np.testing.assert_array_equal(own["c"], np.full(5, 7))
+    expected = "c: the label runs from 10 to 10, expected whole numbers from 0 to 9"
+    assert result("unknown own").err == f"error: {other / 'ten.npz'}: {expected}\n"
 
 
 def test_samples_are_written_as_a_picture(launched):
