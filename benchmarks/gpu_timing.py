@@ -21,7 +21,7 @@ def say(**record: Any) -> None:
 
 
 def measure(run: Callable[[int], None], seconds: float, most: int) -> Record:
-    """Milliseconds per step of `run(num_steps)`, the first call apart: it compiles."""
+    """Milliseconds per step of `run(num_steps)`, without the first call, which compiles."""
 
     def timed(num_steps: int) -> float:
         start = time.perf_counter()

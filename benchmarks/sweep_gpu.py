@@ -4,7 +4,8 @@
 
 Member-steps per second by number of members, for both networks in float32 (matrix products in TF32, both libraries'
 fast default) and bfloat16, beside the chip's own matrix product and copy speed measured in the same run. Each
-library has a process of its own; compile time is kept apart; results are written as they come. Smoke run on a CPU:
+library has a process of its own; compile time is measured separately; results are written as they come. Smoke run
+on a CPU:
 
   python -m benchmarks.sweep_gpu --members=1,2 --networks=mlp --seconds=1
 """
@@ -192,7 +193,7 @@ if __name__ == "__main__":
     flags.DEFINE_list("networks", ["mlp", "conv"], "mlp, conv or both.")
     flags.DEFINE_list("dtypes", list(DTYPES), "float32, bfloat16 or both.")
     flags.DEFINE_float(
-        "seconds", 1.0, "About how long a measurement lasts, compiling apart.", lower_bound=0.01
+        "seconds", 1.0, "About how long a measurement lasts, without compilation.", lower_bound=0.01
     )
     flags.DEFINE_float("minutes", 8.0, "No measurement begins in the last half minute of these.")
     flags.DEFINE_bool("torch", True, "Measure PyTorch, too.")

@@ -46,7 +46,7 @@ def main() -> int:
     from cvae_jax.runs import checkpoints
     from cvae_jax.runs.description import record_run
     from cvae_jax.runs.session import load_population, member_of, open_session, origin_of, stack_one
-    from cvae_jax.training.population import Population, as_alone
+    from cvae_jax.training.population import Population, solo_state
     from experiments.reports import results
 
     cache = caching.use()
@@ -54,7 +54,7 @@ def main() -> int:
     part = session.part_of(member)
     population = load_population(session, part, workdir)
     position = part.members.index(member)
-    state = as_alone(member_of(population.members, position), run.members, member)
+    state = solo_state(member_of(population.members, position), run.members, member)
     alone = Population(population.step, stack_one(state))
 
     opened = open_session(single, cache)

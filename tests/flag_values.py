@@ -1,4 +1,4 @@
-"""Flags of scripts, defined and set apart from those of other tests."""
+"""Flags of scripts, defined and set separately from those of other tests."""
 
 import functools
 

@@ -21,7 +21,7 @@ def scanned(n=600):
 
 
 def glyphs():
-    """Ten images of 20×16 pixels, one for each digit, that are easy to tell apart."""
+    """Ten images of 20×16 pixels, one for each digit, that are easy to distinguish."""
     rows = [[list(part) for part in line.split()] for line in _GLYPHS.split("\n") if line]
     x = 255 * (np.array(rows) == "#").transpose(1, 0, 2).astype(np.uint8)
     return Split(x.repeat(4, axis=1).repeat(4, axis=2)[..., None], np.arange(10, dtype=np.int32))

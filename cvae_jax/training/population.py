@@ -114,7 +114,7 @@ def init(model: Model, hparams: Hparams) -> Population:
     return Population(jnp.int32(0), jax.vmap(partial(training.init, model))(hparams))
 
 
-def as_alone(state: TrainState, members: Sequence[Config], index: int) -> TrainState:
+def solo_state(state: TrainState, members: Sequence[Config], index: int) -> TrainState:
     """One member's state as its solo run has it: with room for its own latents only, and without hooks it does not use.
 
     Args:

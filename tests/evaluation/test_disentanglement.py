@@ -209,7 +209,7 @@ def test_sap_of_ordered_factors_is_a_gap_of_squared_correlations():
 def test_sap_of_a_categorical_factor_is_a_gap_of_balanced_accuracies():
     factors = np.repeat(np.arange(3), (100, 700, 200))[:, None]
     where = np.array([5.0, -5.0, 0.0])[factors]  # in no order that a line could follow
-    codes = np.concatenate([where, np.abs(where)], axis=1)  # the second tells 0 and 1 apart by nothing
+    codes = np.concatenate([where, np.abs(where)], axis=1)  # the second is the same for 0 and 1
     assert disentanglement.sap(codes[:, :1], factors, categorical=(0,)) == 1.0
     np.testing.assert_allclose(disentanglement.sap(codes, factors, categorical=(0,)), 1 - 2 / 3)
     assert disentanglement.sap(codes[:, :1], factors) < 1.0

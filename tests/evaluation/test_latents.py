@@ -58,7 +58,9 @@ def test_information_is_that_of_scipy(n):
 
 
 def test_narrow_posteriors_keep_their_digits():
-    q = gaussians(120, 2, spread=0.03, logvar=-8.0)  # as wide as they lie apart, where most cancels
+    q = gaussians(
+        120, 2, spread=0.03, logvar=-8.0
+    )  # as wide as the distance between them, where most cancels
     z = draws(KEY, q)
     expected = in_float64(z, q)
     assert 1 < expected.mean() < math.log(120) - 0.5
@@ -80,7 +82,7 @@ def test_information_does_not_depend_on_where_the_means_lie(centre, spread, logv
 
 
 def test_neighbours_within_wide_spread_means_are_told_apart():
-    """Centring would not do: the means are spread by 1, and pairs of them lie 2e-4 apart."""
+    """Centring would not do: the means are spread by 1, and pairs of them have a distance of 2e-4."""
     centres = np.random.default_rng(0).normal(0, 1, (60, 1))
     mean = jnp.asarray(np.concatenate([centres - 1e-4, centres + 1e-4]), jnp.float32)
     q = Gaussian(mean, jnp.full(mean.shape, -18.0))
@@ -137,8 +139,8 @@ def test_groups_are_mixtures_of_their_own():
 
 def test_posteriors_far_apart_name_their_example_and_equal_ones_say_nothing():
     n, z = 60, jnp.arange(60.0)[:, None] * 100
-    apart = information(z, Gaussian(z, jnp.zeros_like(z)))
-    np.testing.assert_allclose(apart, math.log(n), rtol=1e-6)
+    distinct = information(z, Gaussian(z, jnp.zeros_like(z)))
+    np.testing.assert_allclose(distinct, math.log(n), rtol=1e-6)
     same = Gaussian(jnp.full((n, 4), 0.3), jnp.full((n, 4), -2.0))
     np.testing.assert_allclose(information(draws(KEY, same), same), 0.0, atol=1e-5)
 

@@ -78,7 +78,7 @@ def test_an_evaluation_says_the_same_without_training_the_judge_again(results):
         assert record["sample_quality"][name] == (
             value if isinstance(value, str) else pytest.approx(value, rel=1e-6)
         )
-    # The covariances are the same, the means 2 apart along each of 2048 axes.
+    # The covariances are the same, the means differ by 2 along each of 2048 axes.
     assert record["fid"] == pytest.approx(4 * 2048, rel=1e-9)
     assert (record["fid_real_images"], record["fid_generated_images"]) == (5, 5)
 

@@ -56,7 +56,7 @@ def test_a_member_equals_its_solo_run(make_sweep, together):
     name, losses, members, _ = together
     assert (members.diverged_step == -1).all()
     configs = [from_flat(**options_of(name), **each) for each in MEMBERS]
-    here = sweep.as_alone(jax.tree.map(lambda leaf: leaf[0], members), configs, 0).params
+    here = sweep.solo_state(jax.tree.map(lambda leaf: leaf[0], members), configs, 0).params
     alone_losses, alone, _ = train(make_sweep, name, MEMBERS[0])
     np.testing.assert_allclose(losses[:, 0], alone_losses[:, 0], rtol=1e-5)
     there = jax.tree.map(lambda leaf: leaf[0], alone.params)

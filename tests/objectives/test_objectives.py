@@ -405,7 +405,7 @@ def test_a_member_equals_its_solo_run(make_sweep, fields, first, second, i):
     np.testing.assert_allclose(together.sums.loss[i], alone.sums.loss[0], rtol=1e-5)
     configs = [from_flat(**shared, **each) for each in members]
     cut = [
-        population.as_alone(jax.tree.map(lambda leaf, j=j: leaf[j], state), of, j).params
+        population.solo_state(jax.tree.map(lambda leaf, j=j: leaf[j], state), of, j).params
         for state, of, j in ((together, configs, i), (alone, configs[i : i + 1], 0))
     ]
     for a, b in zip(*map(jax.tree.leaves, cut), strict=True):

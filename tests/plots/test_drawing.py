@@ -129,8 +129,8 @@ def test_projections_show_distances():
     np.testing.assert_allclose(found.explained, s[:2] ** 2 / np.sum(s**2), rtol=1e-4)
     np.testing.assert_array_equal(found.tsne, again.tsne)
     zeros, ones = (found.tsne[c[c < 2][:60] == k] for k in (0, 1))
-    apart = np.linalg.norm(zeros.mean(axis=0) - ones.mean(axis=0))
-    assert apart > 2 * max(zeros.std(axis=0).max(), ones.std(axis=0).max())
+    distance = np.linalg.norm(zeros.mean(axis=0) - ones.mean(axis=0))
+    assert distance > 2 * max(zeros.std(axis=0).max(), ones.std(axis=0).max())
 
 
 def test_projections_of_few_points_and_of_one_latent():

@@ -233,7 +233,7 @@ def test_a_member_equals_its_solo_run(make_sweep, prior, i):
     together = trained(make_sweep, members, shared)
     alone = trained(make_sweep, members[i : i + 1], shared)
     state = jax.tree.map(lambda a: a[i], together.members)
-    of_member = sweep.as_alone(state, [from_flat(**shared, **each) for each in members], i)
+    of_member = sweep.solo_state(state, [from_flat(**shared, **each) for each in members], i)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b[0], rtol=2e-3, atol=2e-4),
         of_member.params, alone.members.params,
@@ -306,7 +306,7 @@ def test_the_hybrid_loss_mixes_both(weight):
 )
 def test_draws_of_prior_and_posterior_agree_on_the_likelihood(prior):
     model, params = make(prior)
-    # Posterior and prior not far apart, and a decoder that z does not say much to: few draws of either suffice.
+    # Posterior and prior are close, and z changes the output little: few draws of either suffice.
     params = jax.tree_util.tree_map_with_path(
         lambda path, a: 0.2 * a if any(p in jax.tree_util.keystr(path) for p in ("to_l", "FromL")) else a,
         params,

@@ -20,7 +20,7 @@ FACTORS = np.array([(d, s) for d in range(10) for s in range(5) for _ in range(E
 
 @pytest.fixture(scope="module")
 def numbered():
-    """A dataset whose spectrograms are told apart by one value."""
+    """A dataset whose spectrograms differ in one value."""
     x = np.zeros((len(FACTORS), 4, 4, 1), np.float32)
     x[:, 0, 0, 0] = np.arange(len(FACTORS))
     return dataset.from_spectrograms(x, FACTORS)
@@ -68,7 +68,7 @@ def test_a_file_of_another_name_is_refused(name):
 
 
 def examples(order):
-    """Tones whose pitch tells the recordings apart, as TFDS gives them."""
+    """Tones of a different pitch for each recording, as TFDS gives them."""
     seconds = np.arange(2_000) / audio.SAMPLE_RATE
     named = [("3_theo_10.wav", 900), ("3_theo_2.wav", 700), ("0_theo_2.wav", 500), ("3_george_2.wav", 300)]
     return [

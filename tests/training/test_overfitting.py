@@ -282,7 +282,7 @@ def test_it_resumes_bit_for_bit(together, tmp_path):
 
 def test_a_member_taken_out_has_the_shapes_of_its_solo_run(make_sweep, together):
     for i, member in enumerate(MEMBERS):
-        taken = sweep.as_alone(
+        taken = sweep.solo_state(
             jax.tree.map(lambda leaf, i=i: leaf[i], together.populations[-1].members), configs(*MEMBERS), i
         )
         model, h, _ = make_sweep(member)

@@ -72,8 +72,8 @@ def scene_split(
 def captioned_scenes(digits: Dataset, cache_dir: Path) -> Dataset:
     """Scenes of the digits of a dataset, always the same; those of each split from that split's scans.
 
-    `arrangements.held_out_rows` of the test split's factors tells its two halves apart: combinations seen in training,
-    and held-out ones.
+    `arrangements.held_out_rows` of the test split's factors says which half a row belongs to: combinations seen in
+    training, and held-out ones.
 
     Args:
       digits: scans of single digits, MNIST.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Added to the mean square of a map that is normalized to a mean square of 1.
 _LEAST_SQUARE = 1e-3
-# Standard deviation of a stamp's parts, in positions of the map; neighbouring parts are one position apart.
+# Standard deviation of a stamp's parts, in positions of the map; neighbouring parts have a distance of one position.
 _PART_WIDTH = 0.6
 # Places a side, on an even grid.
 SIDE = 5
