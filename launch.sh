@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
-# Run cvae_jax from its checkout. What a command needs is installed into .venv the first time it is needed.
+# Run cvae_jax. What a command needs is installed into .venv, beside this file, the first time it is needed.
 
 set -euo pipefail
+here=$PWD
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+root=$PWD
+# A relative path, unlike a name on PATH, starts where the user stands.
+if [[ ${PYTHON:-} == */* && $PYTHON != /* ]]; then PYTHON=$here/$PYTHON; fi
 
 venv=.venv
 stamps=$venv/stamps          # one file per installed extra: what it was installed from
@@ -12,21 +16,22 @@ usage() {
   cat <<'USAGE'
 usage: ./launch.sh COMMAND [FLAG...]
 
-  train      train one model:            ./launch.sh train --beta=4
-  sweep      train many as one program:  ./launch.sh sweep --help
-  evaluate   evaluate a trained model
-  sample     draw pictures from a trained model
-  complete   complete images from some of their quadrants, three models compared
-  pictures   draw its latents and classes: traversals, interpolations, styles, scatter
-  explorer   write a page whose sliders move its decoder, offline
-  reproduce  repeat a published result:  ./launch.sh reproduce --experiment=iwae-k1 --stages=4
-  export_member  write a sweep's member as an ordinary run
-  prepare    download and prepare a TFDS dataset (installs TensorFlow and librosa)
-  test       run the tests; arguments go to pytest
-  setup      install only:  ./launch.sh setup [test] [bench] [prepare] [audio] [cuda]
-  help       show this
+  train          train one model:            ./launch.sh train --beta=4
+  sweep          train many as one program:  ./launch.sh sweep --beta=0.5,1,2 --seed=0,1
+  sample         draw samples from a trained model
+  evaluate       compute a trained model's metrics, or compare two models
+  pictures       draw a trained model's latents and classes: traversals, interpolations, styles, scatter
+  explorer       write a web page whose sliders move a trained model's latents
+  export_member  write one model of a sweep as an ordinary run
+  complete       compare three models that complete images from some of their quadrants
+  reproduce      repeat a published result:  ./launch.sh reproduce --experiment=iwae-k1 --stages=4
+  prepare        download and prepare a TFDS dataset (installs TensorFlow and librosa)
+  test           run the tests; arguments go to pytest
+  setup          install only:  ./launch.sh setup [test] [bench] [prepare] [audio] [cuda]
+  help           show this
 
-`./launch.sh COMMAND --help` lists a command's flags. Commands run in the checkout, so relative paths start there.
+`./launch.sh COMMAND --help` lists a command's flags. Relative paths, and the folders runs/ and sweeps/ of results, start
+in the folder you call from. Only test runs in the checkout.
 
 The first start makes .venv with the newest of Python 3.13, 3.12 and 3.11, or the one named by PYTHON=..., and
 installs the versions of constraints.txt, with CUDA where nvidia-smi finds a GPU. Later starts install only what
@@ -123,17 +128,31 @@ install() {
   exec 9<&-
 }
 
+wants_help() {
+  local argument
+  for argument in "$@"; do
+    case $argument in --help | -help | -h | '-?' | --helpshort | --helpfull) return 0 ;; esac
+  done
+  return 1
+}
+
+# Run a script in the user's folder. With -P, a folder `experiments` there does not hide that of the checkout.
+start() {
+  cd -- "$here"
+  PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} exec "$root/$venv/bin/python" -P -m "experiments.$1" "${@:2}"
+}
+
 main() {
   local command=${1:-help} extra
   if (($#)); then shift; fi
   case $command in
     train | sweep | evaluate | sample | complete | pictures | explorer | reproduce | export_member)
       install experiments
-      exec $venv/bin/python -m "experiments.$command" "$@"
+      start "$command" "$@"
       ;;
     prepare)
-      install experiments prepare audio
-      exec $venv/bin/python -m experiments.prepare "$@"
+      if wants_help "$@"; then install experiments; else install experiments prepare audio; fi
+      start prepare "$@"
       ;;
     test)
       install experiments test

@@ -13,7 +13,7 @@ from absl import flags
 from cvae_jax.runs.run import Run
 from cvae_jax.runs.workdir import write_json
 from cvae_jax.training.config import from_flat
-from experiments.command_line import caching, cli
+from experiments.command_line import caching, cli, paths
 from experiments.reports.measures import Wanted, require_no_error, with_error
 from experiments.tasks.completion import comparison
 from experiments.train import train
@@ -26,11 +26,11 @@ def runs() -> dict[str, Run]:
 
     def run(objective: str) -> Run:
         config = from_flat(
-            dataset=FLAGS.dataset, condition="observed", observed=FLAGS.observed, network=FLAGS.network,
+            dataset=paths.dataset(FLAGS.dataset), condition="observed", observed=FLAGS.observed, network=FLAGS.network,
             epochs=FLAGS.epochs, learning_rate=FLAGS.learning_rate, seed=FLAGS.seed,
             **comparison.options_of(objective, FLAGS.latent_dim),
         )  # fmt: skip
-        return Run("train", (config,), data_dir=FLAGS.data_dir, checkpoint_every=5)
+        return Run("train", (config,), data_dir=paths.data_dir(), checkpoint_every=5)
 
     return {objective: run(objective) for objective in comparison.MODELS}
 
@@ -55,9 +55,7 @@ def main() -> int:
 
 if __name__ == "__main__":
     flags.DEFINE_string("dataset", "mnist", "A dataset of images, as of experiments.train.")
-    flags.DEFINE_string(
-        "data_dir", None, "Folder of prepared TFDS datasets; TFDS's own default if not given."
-    )
+    paths.define_data_dir()
     flags.DEFINE_integer(
         "observed", 1, "Observed quadrants: 1 the bottom left, 2 the left half, 3 all but the bottom right."
     )

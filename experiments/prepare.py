@@ -8,7 +8,7 @@ from pathlib import Path
 from absl import flags
 
 from cvae_jax.errors import UserError
-from experiments.command_line import caching, cli
+from experiments.command_line import caching, cli, paths
 
 FLAGS = flags.FLAGS
 
@@ -25,19 +25,19 @@ def main() -> int:
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError("preparing needs TensorFlow: install the extra cvae_jax[prepare]")
 
-    where = {} if FLAGS.data_dir is None else {"data_dir": FLAGS.data_dir}
+    folder = paths.data_dir()
+    where = {} if folder is None else {"data_dir": folder}
     builder = tfds.tfds_builder(name, file_format="array_record", **where)
     try:
         builder.download_and_prepare(file_format="array_record")
     except Exception as error:
         raise UserError(f"dataset {name} could not be prepared: {type(error).__name__}: {error}") from error
-    data_dir = Path(FLAGS.data_dir) if FLAGS.data_dir else None
     if source is None and (lacks := tfds.lacking(builder)):
         print(
             f"{name} is ready, without {' and '.join(lacks)}: see --target_feature and --condition_feature of train"
         )
         return 0
-    dataset = reading.read_named(name, data_dir, caching.use())
+    dataset = reading.read_named(name, Path(folder) if folder else None, caching.use())
     classes = f", {dataset.num_classes} classes" if dataset.labelled else ""
     print(
         f"{name} is ready: {len(dataset.train):,} training, {len(dataset.validation):,} validation, "
@@ -48,6 +48,6 @@ def main() -> int:
 
 if __name__ == "__main__":
     flags.DEFINE_string("dataset", None, "A TFDS name.", required=True)
-    flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS datasets; TFDS's own default if not set.")
+    paths.define_data_dir()
     caching.define_flags()
     cli.run(main)

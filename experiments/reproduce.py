@@ -14,7 +14,7 @@ from absl import flags
 from cvae_jax.errors import UserError
 from cvae_jax.runs.run import Run
 from cvae_jax.training.config import Config, from_flat, replace
-from experiments.command_line import caching, cli
+from experiments.command_line import caching, cli, paths
 from experiments.reports.measures import Wanted
 from experiments.train import train
 
@@ -72,7 +72,7 @@ def main() -> int:
     stages = published.stages if FLAGS.stages is None else FLAGS.stages
     if not 1 <= stages <= published.stages:
         raise UserError(f"stages is {stages}, expected 1 to {published.stages}")
-    run = run_of(published, stages=stages, data_dir=FLAGS.data_dir)
+    run = run_of(published, stages=stages, data_dir=paths.data_dir())
     workdir = Path(FLAGS.workdir or f"runs/{FLAGS.experiment}")
     summary = train(run, workdir, Wanted(nll_samples=published.nll_samples))
     test = summary["test"]
@@ -88,7 +88,7 @@ def main() -> int:
 if __name__ == "__main__":
     flags.DEFINE_enum("experiment", None, list(EXPERIMENTS), "The result to repeat.", required=True)
     flags.DEFINE_integer("stages", None, "Stages of the paper's schedule to train; all if not set.")
-    flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS datasets; TFDS's own default if not set.")
+    paths.define_data_dir()
     flags.DEFINE_string("workdir", None, "Folder of the results; named after the experiment if not set.")
     caching.define_flags()
     cli.run(main)

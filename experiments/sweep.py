@@ -16,7 +16,7 @@ from cvae_jax.runs.description import require_same_run
 from cvae_jax.runs.run import Run
 from cvae_jax.runs.workdir import read_run, training_lock, write_json
 from cvae_jax.training.config import Config, name_of, traced_options
-from experiments.command_line import caching, cli, settings
+from experiments.command_line import caching, cli, paths, settings
 from experiments.reports import measures, seeds
 from experiments.reports.measures import Wanted
 from experiments.reports.workdir import finished_rows, is_current, missing, ranked_by
@@ -180,7 +180,7 @@ def _planned_size(members: tuple[Config, ...], workdir: Path, cache: Path) -> in
     from cvae_jax.training import memory
     from cvae_jax.training import population as sweep
 
-    dataset = load_dataset(members[0], FLAGS.data_dir, cache)
+    dataset = load_dataset(members[0], paths.data_dir(), cache)
     return memory.members_that_fit(sweep.build_model(members, dataset), members)
 
 

@@ -160,6 +160,8 @@ def run(main: Callable[[], int | None], sections: Sequence[usage.Section] = ()) 
                 say("error", f"unexpected argument {argv[1]!r}, expected flags only")
                 return 1
             try:
+                # Parts of the user's own, `module:Class`, may lie in the folder that the script is called from.
+                sys.path.append("")
                 tasks.register()
                 require_flags_within_bounds()
                 return main()

@@ -19,7 +19,7 @@ from cvae_jax.training.config import TABLES, Config, name_of, replace, traced_op
 from cvae_jax.training.grid import Uniform
 from cvae_jax.training.hooks import HOOKS
 from experiments import tasks
-from experiments.command_line import lists
+from experiments.command_line import lists, paths
 from experiments.command_line.usage import Entry, Section, of_option
 
 FLAGS = flags.FLAGS
@@ -106,7 +106,7 @@ def define_flags(*, sweep: bool = False) -> None:
         define = flags.DEFINE_bool if found.values == Values(bool, several=False) else flags.DEFINE_string
         define(name, None, found.option.help)
     flags.DEFINE_string("workdir", None, "Folder of the results; a name made of the settings if not set.")
-    flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS datasets; TFDS's own default if not set.")
+    paths.define_data_dir()
     flags.DEFINE_integer("checkpoint_every", 10, "Epochs between checkpoints; the end is always one.")
     if sweep:
         _define_search_flags()
@@ -176,7 +176,8 @@ def _traced_of(base: Config, first: Config) -> dict[str, Any]:
 
 def _bases() -> tuple[Config, ...]:
     """The configurations of --config, or the default one."""
-    return read_members(Path(FLAGS.config)) if FLAGS.config is not None else (Config(),)
+    members = read_members(Path(FLAGS.config)) if FLAGS.config is not None else (Config(),)
+    return tuple(replace(member, dataset=paths.dataset(member.data.dataset)) for member in members)
 
 
 def _set_flags(*, several: bool) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -197,6 +198,8 @@ def _set_flags(*, several: bool) -> tuple[dict[str, Any], dict[str, Any]]:
             single[name] = text
         else:
             single[name] = lists.single(name, text, found.values)
+    if "dataset" in single:
+        single["dataset"] = paths.dataset(single["dataset"])
     return axes, single
 
 
@@ -210,7 +213,7 @@ def single_run() -> tuple[Run, Path]:
         *([] if beta is None else [f"beta{beta:g}"]),
     ]
     name = "-".join([*parts, f"z{one.latent_dim}", f"seed{one.seed}"])
-    run = Run("train", (one,), data_dir=FLAGS.data_dir, checkpoint_every=FLAGS.checkpoint_every)
+    run = Run("train", (one,), data_dir=paths.data_dir(), checkpoint_every=FLAGS.checkpoint_every)
     return run, Path(FLAGS.workdir or f"runs/{name}")
 
 
@@ -220,7 +223,7 @@ def sweep_run(members: tuple[Config, ...], members_per_program: int) -> Run:
         "sweep",
         members,
         members_per_program=members_per_program,
-        data_dir=FLAGS.data_dir,
+        data_dir=paths.data_dir(),
         checkpoint_every=FLAGS.checkpoint_every,
     )
 

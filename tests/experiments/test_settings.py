@@ -341,6 +341,18 @@ def test_help_of_hand_made_flags_is_in_the_section_of_the_script(monkeypatch):
     assert section.entries == (usage.Entry("num", "16", "Number of samples."),)
 
 
+def test_paths_are_recorded_as_they_are_from_any_folder(monkeypatch, tmp_path, config_of):
+    monkeypatch.chdir(tmp_path)
+    assert config_of("--dataset=my.npz").data.dataset == str(tmp_path / "my.npz")
+    assert config_of("--dataset=mnist").data.dataset == "mnist"
+    (tmp_path / "my.json").write_text(json.dumps(to_record(from_flat(dataset="my.npz"))))
+    assert config_of("--config=my.json").data.dataset == str(tmp_path / "my.npz")
+    config_of("--data_dir=tfds")
+    run, workdir = settings.single_run()
+    assert run.data_dir == str(tmp_path / "tfds")
+    assert workdir == Path("runs/digits-mlp-beta1-z16-seed0")
+
+
 # Flags of scripts
 
 # Flags that are defined by hand: what they belong to, or None for those that always do something.
