@@ -1,7 +1,7 @@
 """Repeat a published result: `python -m experiments.reproduce --experiment=iwae-k5 --stages=4`.
 
 The network, data and schedule of the paper, or the first stages of that schedule. A run of fewer stages continues to
-more of them, and ends as one that was never stopped. README names what differs from the paper's code.
+more of them, and ends as one that was never stopped. docs/results.md lists what differs from the paper's code.
 """
 
 from __future__ import annotations
