@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvae_jax.data import reading
-from cvae_jax.data.dataset import Dataset, Description
+from cvae_jax.data.dataset import Dataset, Description, as_in_data
 from cvae_jax.data.examples import on_device
 from cvae_jax.errors import SettingError
 from cvae_jax.evaluation import bounds, latents, sampling
@@ -80,10 +80,10 @@ class TrainedModel:
         return jax.tree.map(jnp.asarray, found)
 
     def encode(self, x: Any, c: Any = None) -> Gaussian:
-        """The posteriors q(z|x,c) of images.
+        """The posteriors q(z|x,c) of examples.
 
         Args:
-          x: images, shape (n, H, W, C), without C where it is 1.
+          x: shape (n, *dims) as in the data.
           c: their conditions, None for a plain VAE.
 
         Returns:
@@ -102,7 +102,7 @@ class TrainedModel:
         mask = np.asarray(self.model.latent_mask(self.params))
         return Gaussian(*(np.asarray(a)[:, mask] for a in q))  # pyright: ignore[reportArgumentType]
 
-    def decode(self, z: Any, c: Any = None) -> Float[np.ndarray, "n H W C"]:
+    def decode(self, z: Any, c: Any = None) -> Float[np.ndarray, "n ..."]:
         """The means of p(x|z,c).
 
         Args:
@@ -110,7 +110,7 @@ class TrainedModel:
           c: conditions, None for a plain VAE.
 
         Returns:
-          Images, shape (n, H, W, C), in units of x.
+          x of shape (n, *dims) as in the data, images with their channels, in units of x.
 
         Raises:
           DataError: if c is not as in the data.
@@ -122,11 +122,10 @@ class TrainedModel:
             raise SettingError(f"z has shape {z.shape}, expected (n, {mask.sum()})")
         full = np.zeros((len(z), len(mask)), np.float32)
         full[:, mask] = z
-        return np.asarray(
-            sampling.decode_mean(self.model, self.params, jnp.asarray(full), self._c(c, len(z)))
-        )
+        means = sampling.decode_mean(self.model, self.params, jnp.asarray(full), self._c(c, len(z)))
+        return as_in_data(np.asarray(means))
 
-    def reconstruct(self, x: Any, c: Any = None) -> Float[np.ndarray, "n H W C"]:
+    def reconstruct(self, x: Any, c: Any = None) -> Float[np.ndarray, "n ..."]:
         """The means of p(x|z,c) at the means of the posteriors; arguments as of `encode`."""
         return self.decode(self.encode(x, c).mean, c)
 
@@ -138,7 +137,7 @@ class TrainedModel:
         key: Key[Array, ""] | int = 0,
         temperature: float = 1.0,
         guidance: float | None = None,
-    ) -> Float[np.ndarray, "n H W C"]:
+    ) -> Float[np.ndarray, "n ..."]:
         """Draw z from the prior p(z|c), and give the means of p(x|z,c).
 
         Args:
@@ -149,7 +148,7 @@ class TrainedModel:
           guidance: extrapolates away from the output without a condition, see `evaluation.sampling.generate`.
 
         Returns:
-          Images, shape (n, H, W, C), in units of x.
+          x of shape (n, *dims) as in the data, images with their channels, in units of x.
         """
         if self.model.condition is None:
             found = self._c(c, 1 if num is None else num)
@@ -164,7 +163,7 @@ class TrainedModel:
             found = jax.tree.map(jnp.asarray, raw)
         root = stream(root_key(key), Stream.SAMPLES) if isinstance(key, int) else key
         images = sampling.generate(self.model, self.params, root, found, guidance, temperature)
-        return np.asarray(images)
+        return as_in_data(np.asarray(images))
 
     def evaluate(
         self,

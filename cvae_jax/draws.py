@@ -26,13 +26,15 @@ class Draw(NamedTuple):
     rate: Float[Array, " b"]
 
 
-def draw(model: Model, params: PyTree, x: Float[Array, "b H W C"], c: PyTree, keys: Key[Array, " b"]) -> Draw:
+def draw(
+    model: Model, params: PyTree, x: Float[Array, " b *dims"], c: PyTree, keys: Key[Array, " b"]
+) -> Draw:
     """Encode, draw one z per example, decode, and compare with x.
 
     Args:
       model: the model.
       params: its parameters.
-      x: data, shape (b, H, W, C), float32.
+      x: data, shape (b, *dims), float32.
       c: conditions, with a leading axis b.
       keys: one key per example, shape (b,).
 
@@ -45,7 +47,7 @@ def draw(model: Model, params: PyTree, x: Float[Array, "b H W C"], c: PyTree, ke
 
 
 def log_likelihood(
-    model: Model, params: PyTree, x: Float[Array, "b H W C"], z: PyTree, c: PyTree
+    model: Model, params: PyTree, x: Float[Array, " b *dims"], z: PyTree, c: PyTree
 ) -> Float[Array, " b"]:
     """log p(x|z,c) of one z per example, shape (b,), nats."""
     return model.log_prob(model.decode(params, z, c), x)
@@ -66,14 +68,14 @@ class LogWeights(NamedTuple):
 
 
 def log_weights(
-    model: Model, params: PyTree, x: Float[Array, "b H W C"], c: PyTree, keys: Key[Array, "b k"]
+    model: Model, params: PyTree, x: Float[Array, " b *dims"], c: PyTree, keys: Key[Array, "b k"]
 ) -> LogWeights:
     """Importance weights of k draws from the posterior per example, for bounds tighter than the ELBO.
 
     Args:
       model: the model.
       params: its parameters.
-      x: data, shape (b, H, W, C).
+      x: data, shape (b, *dims).
       c: conditions, with a leading axis b.
       keys: one per draw, shape (b, k).
 

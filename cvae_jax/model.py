@@ -17,7 +17,6 @@ from cvae_jax.likelihoods.gaussian import GaussianOutput
 from cvae_jax.losses import reparameterize
 from cvae_jax.networks.base import Network
 from cvae_jax.nn.conditioning import Context
-from cvae_jax.nn.conv import Shape
 from cvae_jax.nn.dropout import Dropout
 from cvae_jax.nn.embedding import ByClass, Embedding, Embeddings, MaskedCondition, mask_embedding
 from cvae_jax.nn.latent import Gaussian, ToLatents, log_density, masked
@@ -75,8 +74,8 @@ class Model(Protocol):
         ...
 
     @property
-    def shape(self) -> Shape:
-        """(height, width, channels) of x."""
+    def shape(self) -> tuple[int, ...]:
+        """Of one x, channels last: (height, width, channels) of an image."""
         ...
 
     @property
@@ -93,7 +92,7 @@ class Model(Protocol):
         ...
 
     def infer(
-        self, params: PyTree, x: Float[Array, "b H W C"], c: PyTree, keys: Key[Array, " b"]
+        self, params: PyTree, x: Float[Array, " b *dims"], c: PyTree, keys: Key[Array, " b"]
     ) -> Inference:
         """One z ~ q(z|x,c) for each example of a batch."""
         ...
@@ -102,11 +101,11 @@ class Model(Protocol):
         """The likelihood's parameters for a batch of latents."""
         ...
 
-    def log_prob(self, outputs: PyTree, x: Float[Array, "b H W C"]) -> Float[Array, " b"]:
+    def log_prob(self, outputs: PyTree, x: Float[Array, " b *dims"]) -> Float[Array, " b"]:
         """log p(x|z,c) of a batch under decoded parameters, nats."""
         ...
 
-    def mean(self, outputs: PyTree) -> Float[Array, "b H W C"]:
+    def mean(self, outputs: PyTree) -> Float[Array, " b *dims"]:
         """The mean of p(x|z,c) of a batch of decoded parameters, in units of x."""
         ...
 
@@ -125,7 +124,7 @@ class Model(Protocol):
 class FlatModel(Model, Protocol):
     """A model whose latents are one array with a Gaussian posterior."""
 
-    def encode(self, params: PyTree, x: Float[Array, "b H W C"], c: PyTree) -> Gaussian:
+    def encode(self, params: PyTree, x: Float[Array, " b *dims"], c: PyTree) -> Gaussian:
         """The posterior q(z|x,c) of a batch."""
         ...
 
@@ -159,7 +158,7 @@ class CVAE:
     Attributes:
       network, likelihood, prior: the parts.
       condition: what c is made of, None for a plain VAE.
-      shape: (height, width, channels) of x.
+      shape: of one x, channels last: (height, width, channels) of an image.
       capacity: number of latents there is room for.
       film: whether the condition scales the channels of every layer, too.
       share_condition: whether encoder, decoder and prior share one encoder of the condition.
@@ -184,7 +183,7 @@ class CVAE:
     likelihood: Likelihood
     prior: Prior
     condition: Condition | None
-    shape: Shape
+    shape: tuple[int, ...]
     capacity: int
     film: bool = False
     share_condition: bool = True
@@ -219,13 +218,13 @@ class CVAE:
         return cast(Embeddings, self.module.apply(params, c, method="embed"))
 
     def infer(
-        self, params: PyTree, x: Float[Array, "b H W C"], c: PyTree, keys: Key[Array, " b"]
+        self, params: PyTree, x: Float[Array, " b *dims"], c: PyTree, keys: Key[Array, " b"]
     ) -> Inference:
         """Draw z ~ q(z|x,c) for each example of a batch.
 
         Args:
           params: the parameters.
-          x: data, shape (b, H, W, C), float32.
+          x: data, shape (b, *dims), float32.
           c: conditions, with a leading axis b.
           keys: one per example, shape (b,).
 
@@ -247,11 +246,11 @@ class CVAE:
         """
         return self.module.apply(params, z, c, method="decode")
 
-    def log_prob(self, outputs: PyTree, x: Float[Array, "b H W C"]) -> Float[Array, " b"]:
+    def log_prob(self, outputs: PyTree, x: Float[Array, " b *dims"]) -> Float[Array, " b"]:
         """log p(x|z,c) of a batch under decoded parameters, shape (b,), nats."""
         return self.likelihood.log_probs(outputs, x)
 
-    def mean(self, outputs: PyTree) -> Float[Array, "b H W C"]:
+    def mean(self, outputs: PyTree) -> Float[Array, " b *dims"]:
         """The mean of p(x|z,c) of a batch of decoded parameters, in units of x."""
         return jax.vmap(self.likelihood.mean)(outputs)
 
@@ -276,7 +275,7 @@ class CVAE:
         """
         return cast("Array", self.module.apply(params, c, keys, temperature, method="generate"))
 
-    def encode(self, params: PyTree, x: Float[Array, "b H W C"], c: PyTree) -> Gaussian:
+    def encode(self, params: PyTree, x: Float[Array, " b *dims"], c: PyTree) -> Gaussian:
         """The posterior q(z|x,c) of a batch: mean and logarithm of the variance, shape (b, z) each."""
         return cast(Gaussian, self.module.apply(params, x, c, method="encode"))
 
@@ -324,8 +323,8 @@ class _Modules(nn.Module):
         """Build the condition's encoders, the network, the map onto the latents and the prior."""
         model, dtype = self.model, jnp.dtype(self.model.compute_dtype)
         likelihood = model.likelihood
-        height, width, channels = model.shape
-        output = (height, width, likelihood.channels(channels))
+        *places, channels = model.shape
+        output = (*places, likelihood.channels(channels))
         copies = 1 if model.share_condition else 3 if model.prior.reads_condition else 2
         modules = model.network.modules(model.shape, output, model.condition, copies, dtype)
         self.shared = modules.shared
@@ -351,7 +350,7 @@ class _Modules(nn.Module):
         return self.param("logvar", nn.initializers.constant(start), ())
 
     def __call__(
-        self, x: Float[Array, "b H W C"], c: PyTree, latent_mask: Bool[Array, " z"]
+        self, x: Float[Array, " b *dims"], c: PyTree, latent_mask: Bool[Array, " z"]
     ) -> tuple[Inference, PyTree]:
         """Set the latents in use, and call every part once: for `init`."""
         self.mask.value = latent_mask
@@ -397,14 +396,14 @@ class _Modules(nn.Module):
         mask = self.mask.value
         return jnp.zeros_like(mask) if self.model.posterior == "none" else mask
 
-    def encode(self, x: Float[Array, "b H W C"], c: PyTree) -> Gaussian:
+    def encode(self, x: Float[Array, " b *dims"], c: PyTree) -> Gaussian:
         embedded = self.embed(c)
         if self.model.posterior == "prior":
             return self.prior(self._of_prior(embedded), self.mask.value)
         context = self._context(embedded.encoder, self.embedding, dropout=self._dropout(0))
         return masked(self.to_latents(self.encoder(x, context)), self._in_use())
 
-    def infer(self, x: Float[Array, "b H W C"], c: PyTree, keys: Key[Array, " b"]) -> Inference:
+    def infer(self, x: Float[Array, " b *dims"], c: PyTree, keys: Key[Array, " b"]) -> Inference:
         embedded, mask = self.embed(c), self.mask.value
         q, e = self.encode(x, embedded), self._of_prior(embedded)
         z = jax.vmap(reparameterize)(keys, q.mean, q.logvar)

@@ -71,7 +71,10 @@ def require_explorable(workdir: Path, model: CVAE) -> None:
     """
     from cvae_jax.likelihoods import LIKELIHOODS
     from cvae_jax.networks import NETWORKS
+    from cvae_jax.nn.conv import require_image
     from cvae_jax.priors import PRIORS
+
+    require_image(model.shape, "the explorer")
 
     condition = "none" if model.condition is None else model.condition.name
     network, prior = NETWORKS.name_of(model.network), PRIORS.name_of(model.prior)
@@ -120,6 +123,7 @@ def decoder(model: CVAE, params: PyTree, latents: Int[np.ndarray, " l"]) -> dict
     """
     from cvae_jax.likelihoods import LIKELIHOODS
     from cvae_jax.networks import MLP
+    from cvae_jax.nn.conv import require_image
 
     variables = _on_host(params["params"])
     tree = variables["decoder"]
@@ -128,7 +132,7 @@ def decoder(model: CVAE, params: PyTree, latents: Int[np.ndarray, " l"]) -> dict
     if isinstance(model.network, MLP):
         layers = _mlp_layers(tree, model.network.activation)
     else:
-        layers = _conv_layers(tree, model.shape)
+        layers = _conv_layers(tree, require_image(model.shape, "the explorer"))
     if tree:
         raise UserError(f"the decoder has {', '.join(tree)}, expected only layers that the explorer can draw")
     embedding = variables.get("decoder_embedding", variables.get("embedding"))

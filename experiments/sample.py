@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def main() -> int:
         session.model, params, root_key(FLAGS.seed), jax.tree.map(jnp.asarray, wanted.c),
         FLAGS.guidance, FLAGS.temperature,
     )  # fmt: skip
-    form.write(output, np.asarray(x), wanted)
+    form.write(output, np.asarray(x), dataclasses.replace(wanted, limits=session.dataset.limits))
     print(f"wrote {num} samples to {output}")
     return 0
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from cvae_jax.conditions.base import Condition
 from cvae_jax.conditions.image import ImageEncoder, with_shape
-from cvae_jax.nn.conv import Shape
+from cvae_jax.nn.conv import Shape, require_image
 from cvae_jax.options import Whole, static
 
 if TYPE_CHECKING:
@@ -57,12 +57,16 @@ class Observed(Condition):
         observed = {1: ~top & left, 2: np.broadcast_to(left, (height, width)), 3: top | left}[self.observed]
         return np.broadcast_to(observed[..., None], self.shape)
 
-    def of_data(self, raw: Num[np.ndarray, "n H W C"]) -> tuple[Self, Bool[np.ndarray, "n H W C"]]:
+    def of_data(self, raw: Num[np.ndarray, " n *dims"]) -> tuple[Self, Bool[np.ndarray, "n H W C"]]:
         """The shape of x, and the observed pixels.
 
         Args:
           raw: binary pixels x, 0 and 1, shape (n, H, W, C).
+
+        Raises:
+          DataError: if x is no image.
         """
+        require_image(raw.shape[1:], "the condition observed")
         bound = with_shape(self, raw)
         return bound, (raw > 0.5) & bound.mask
 

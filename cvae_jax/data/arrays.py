@@ -12,6 +12,7 @@ import numpy as np
 from cvae_jax.conditions import Condition, Image, Label, Several, Text, Vector
 from cvae_jax.data.checks import checksums, require_examples, require_seen
 from cvae_jax.data.dataset import Dataset, Split, with_splits
+from cvae_jax.data.x_arrays import read_x
 from cvae_jax.errors import DataError
 
 if TYPE_CHECKING:
@@ -49,12 +50,14 @@ def from_arrays(
     test: tuple[ArrayLike, Conditions] | None = None,
     condition: Condition | Mapping[str, Condition] | None = None,
     class_names: Sequence[str] | Mapping[str, Sequence[str]] = (),
+    channels_last: bool | None = None,
     name: str = "own data",
 ) -> Dataset:
     """A dataset of arrays.
 
     Args:
-      x: images, shape (n, H, W) or (n, H, W, C), uint8 from 0 to 255 or floating.
+      x: numbers of any shape (n, *dims): vectors (n, d), images (n, H, W) or (n, H, W, C), series, volumes. Booleans
+        and whole numbers from 0 on are scaled to [0, 1], floats stay as they are.
       c: conditions: whole numbers, shape (n,), are labels; floats, shape (n, k) or (n,), a vector; strings, shape (n,),
         texts; anything else of shape (n, H, W) or (n, H, W, C) images; a dictionary of these several conditions at
         once; None, for a plain VAE.
@@ -62,6 +65,8 @@ def from_arrays(
       condition: what c is made of, where its type does not show it: `Label()` for names of classes, `Audio()`, or a
         condition of your own; of several conditions a dictionary.
       class_names: what a person calls each label, from 0 on; of several conditions a dictionary.
+      channels_last: whether the last axis of x holds channels; if not given, it does in x of four axes with at most 4
+        there.
       name: what a person calls the dataset.
 
     Returns:
@@ -97,7 +102,7 @@ def from_arrays(
         by_split = {split: arrays[each] for split, arrays in raw.items()}
         named.append(Named(each, part, by_split, tuple(values.get(each, ()))))
     images = {split: np.asarray(pair[0]) for split, pair in given.items()}
-    dataset = assemble(name, name, images, named, several)
+    dataset = assemble(name, name, images, named, several, channels_last=channels_last)
     if of_x is not None:
         dataset = dataclasses.replace(dataset, condition=of_x, names=())
     require_examples(dataset)
@@ -172,23 +177,24 @@ def assemble(
     several: bool,
     factors: Mapping[str, np.ndarray] | None = None,
     factor_names: tuple[str, ...] = (),
+    channels_last: bool | None = None,
 ) -> Dataset:
     """A dataset of raw arrays: checked, and its conditions bound to them.
 
     Args:
       name: of the dataset.
       where: what errors call the source of the arrays.
-      x: images of each split, train among them.
+      x: of each split, train among them.
       named: the conditions, with arrays of each split that x has.
       several: whether c is a dictionary.
       factors: of each split that x has.
       factor_names: of their columns.
+      channels_last: as of `from_arrays`.
 
     Raises:
       DataError: naming the array that cannot be used, and what was expected.
     """
-    images = _images(where, x)
-    x_max = 255.0 if images["train"].dtype == np.uint8 else 1.0
+    images, x_max, how = read_x(where, x, channels_last)
     made = {each.name: _bound(where, each, images) for each in named}
 
     def c_of(split: str) -> Any:
@@ -218,34 +224,8 @@ def assemble(
         Several(parts) if several else parts[0][1] if parts else None,
         names if several else next(iter(names.values()), ()),
         factor_names,
+        how,
     )
-
-
-def _images(where: str, x: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Images of each split with a channel axis, uint8 or float32."""
-    images = {split: _pixels(array, f"{where}: x_{split}") for split, array in x.items()}
-    train = images["train"]
-    for split, other in images.items():
-        if other.shape[1:] != train.shape[1:]:
-            raise DataError(
-                f"{where}: x_{split} has images of shape {other.shape[1:]}, expected {train.shape[1:]} as x_train"
-            )
-        if other.dtype != train.dtype:
-            raise DataError(f"{where}: x_{split} is {other.dtype}, expected {train.dtype} as x_train")
-    return images
-
-
-def _pixels(x: np.ndarray, where: str) -> np.ndarray:
-    if x.ndim == 3:
-        x = x[..., None]
-    if x.ndim != 4 or 0 in x.shape[1:]:
-        raise DataError(f"{where} has shape {x.shape}, expected (n, H, W) or (n, H, W, C)")
-    if np.issubdtype(x.dtype, np.floating):
-        with np.errstate(over="ignore"):  # What float32 does not hold is refused as infinite.
-            return x.astype(np.float32)
-    if x.dtype != np.uint8:
-        raise DataError(f"{where} is {x.dtype}, expected uint8 (0 to 255) or floating (0 to 1)")
-    return x
 
 
 class _Bound(NamedTuple):

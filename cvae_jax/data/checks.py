@@ -16,11 +16,12 @@ from cvae_jax.likelihoods.base import Likelihood
 if TYPE_CHECKING:
     from jaxtyping import Int
 
-_LEAST_SIDE = 4
+# The largest root mean square of x with which a Gaussian likelihood trains well.
+_LARGEST_RMS = 10.0
 
 
 def require_examples(dataset: Dataset) -> None:
-    """Refuse a dataset with an empty split, images that are too small, or pixels that are no numbers.
+    """Refuse a dataset with an empty split, or x that is not finite.
 
     Raises:
       DataError: naming the array and its first such example.
@@ -29,16 +30,14 @@ def require_examples(dataset: Dataset) -> None:
         if not len(split):
             raise DataError(f"{dataset.name}: the {name} split is empty, expected at least one example")
         if np.issubdtype(split.x.dtype, np.floating) and not np.isfinite(split.x).all():
-            bad = int(np.flatnonzero(~np.isfinite(split.x).all(axis=(1, 2, 3)))[0])
-            raise DataError(f"{dataset.name}: x_{name}[{bad}] has NaN or infinite pixels")
-    if min(dataset.shape[:2]) < _LEAST_SIDE:
-        raise DataError(
-            f"{dataset.name}: images of {dataset.shape[:2]} pixels, expected at least {_LEAST_SIDE} a side"
-        )
+            bad = int(np.flatnonzero(~np.isfinite(split.x).reshape(len(split), -1).all(axis=1))[0])
+            raise DataError(
+                f"{dataset.name}: x_{name}[{bad}] has NaN or infinite values, expected finite ones"
+            )
 
 
 def require_likely(dataset: Dataset, likelihood: Likelihood) -> None:
-    """Refuse pixels to which a likelihood gives no probability.
+    """Refuse x to which a likelihood gives no probability, or in whose range training would diverge.
 
     Raises:
       DataError: naming the split and what was expected.
@@ -47,16 +46,25 @@ def require_likely(dataset: Dataset, likelihood: Likelihood) -> None:
     for split_name, split in dataset.splits.items():
         if not np.issubdtype(split.x.dtype, np.floating):
             continue
-        if likelihood.whole_levels:
-            raise DataError(
-                f"{dataset.name}: x_{split_name} is {split.x.dtype}, expected uint8 under the {name} likelihood"
-            )
         low, high = float(split.x.min()), float(split.x.max())
+        found = f"{dataset.name}: x_{split_name} lies in {low:g} to {high:g}, expected"
+        under = f"under the {name} likelihood"
+        if likelihood.whole_levels:
+            raise DataError(f"{found} whole numbers from 0 to 255, such as uint8, {under}")
         if likelihood.unit_interval and (low < 0 or high > dataset.x_max):
-            raise DataError(
-                f"{dataset.name}: x_{split_name} lies in [{low:g}, {high:g}], expected [0, 1] under the {name} "
-                "likelihood"
+            remedy = f"divide by {_divisor(high):g}, or take" if low >= 0 else "scale it, or take"
+            raise DataError(f"{found} 0 to 1 {under}: {remedy} --likelihood=gaussian_optimal")
+        scaled = split.x.astype(np.float64) / dataset.x_max
+        if np.sqrt(np.mean(np.square(scaled))) > _LARGEST_RMS:
+            remedy = (
+                f"divide by {max(high, -low):g}, or subtract the mean and divide by the standard deviation"
             )
+            raise DataError(f"{found} about -1 to 1 {under}: {remedy}")
+
+
+def _divisor(largest: float) -> float:
+    """What brings x to about 1: 255 for pixels of 8 bits."""
+    return 255.0 if 127 < largest <= 255 else largest
 
 
 def require_seen(train: Int[np.ndarray, " n"], other: Int[np.ndarray, " m"], where: str) -> None:

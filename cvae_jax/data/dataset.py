@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,7 +32,8 @@ class Split:
     """Examples of one split.
 
     Attributes:
-      x: pixels, shape (n, H, W, C), uint8 from 0 to the dataset's `x_max`, or float32.
+      x: numbers, shape (n, *dims), channels last: (n, H, W, C) of images, (n, d, 1) of vectors; uint8 from 0 to
+        the dataset's `x_max`, or float32.
       c: conditions, of the dataset's `condition`: an array, or several by name; zeros, shape (n,), int32, where it has
         none.
       factors: what the pixels were made from, where it is known: a whole number for each of the dataset's
@@ -39,7 +41,7 @@ class Split:
       alternative: for each example another condition that is true of it, where a training split has them.
     """
 
-    x: Num[np.ndarray, "n H W C"]
+    x: Num[np.ndarray, " n *dims"]
     c: Conditions
     factors: Int[np.ndarray, "n f"] | None = None
     alternative: Conditions | None = None
@@ -93,36 +95,38 @@ class Description:
 
     Attributes:
       name: what a person calls the dataset.
-      shape: height, width and channels of x.
+      shape: of one x, channels last: (H, W, C) of an image, (d, 1) of a vector.
       x_max, condition, names, checksums, scalings: as of `Dataset`.
+      limits: the values of x, over `x_max`, that pictures draw black and white.
     """
 
     name: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     x_max: float
     condition: Condition | None
     names: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ()
     checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
     scalings: Mapping[str, Scaling] = dataclasses.field(default_factory=dict)
+    limits: tuple[float, float] = (0.0, 1.0)
 
     @property
     def levels(self) -> int:
         """Number of values of a whole-number pixel."""
         return round(self.x_max) + 1
 
-    def pixels(self, x: Any) -> Float[np.ndarray, "n H W C"]:
-        """Images as the model takes them: float32, whole numbers over `x_max`.
+    def pixels(self, x: Any) -> Float[np.ndarray, " n *dims"]:
+        """x as the model takes it: float32, whole numbers over `x_max`.
 
         Args:
-          x: shape (n, H, W, C), without C where it is 1.
+          x: shape (n, *dims), the channels last; one channel may be left out.
 
         Raises:
           DataError: if they have another shape.
         """
         x = np.asarray(x)
-        if x.shape[1:] == self.shape[:2] and self.shape[2] == 1:
+        if x.shape[1:] == self.shape[:-1] and self.shape[-1] == 1:
             x = x[..., None]
-        if x.ndim != 4 or x.shape[1:] != self.shape:
+        if not x.ndim or x.shape[1:] != self.shape:
             raise DataError(f"x has shape {x.shape}, expected (n, {', '.join(map(str, self.shape))})")
         return unit(x, self.x_max) if np.issubdtype(x.dtype, np.integer) else x.astype(np.float32)
 
@@ -199,6 +203,7 @@ class Dataset:
       factor_names: what a person calls each column of the splits' `factors`; empty where they have none.
       checksums: of each split's arrays as they were read, by its name; empty where nobody compares them.
       scalings: how conditions were standardized, by name; "" of a condition that is the only one.
+      read_as: how x was read, in words.
     """
 
     name: str
@@ -211,13 +216,30 @@ class Dataset:
     factor_names: tuple[str, ...] = ()
     checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
     scalings: Mapping[str, Scaling] = dataclasses.field(default_factory=dict)
+    read_as: str = ""
 
     @property
     def description(self) -> Description:
         """What a trained model has to know of its data."""
         return Description(
-            self.name, self.shape, self.x_max, self.condition, self.names, self.checksums, self.scalings
+            self.name,
+            self.shape,
+            self.x_max,
+            self.condition,
+            self.names,
+            self.checksums,
+            self.scalings,
+            self.limits,
         )
+
+    @functools.cached_property
+    def limits(self) -> tuple[float, float]:
+        """The values of x, over `x_max`, that pictures draw black and white: 0 and 1, or the least and the largest."""
+        x = self.train.x
+        if np.issubdtype(x.dtype, np.integer) or not x.size:
+            return 0.0, 1.0
+        low, high = float(x.min()) / self.x_max, float(x.max()) / self.x_max
+        return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -225,10 +247,9 @@ class Dataset:
         return {name: getattr(self, name) for name in SPLITS}
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of x."""
-        height, width, channels = self.train.x.shape[1:]
-        return height, width, channels
+    def shape(self) -> tuple[int, ...]:
+        """Of one x, channels last."""
+        return self.train.x.shape[1:]
 
     @property
     def levels(self) -> int:
@@ -255,6 +276,11 @@ class Dataset:
         if split == "test":
             return self
         return dataclasses.replace(self, validation=self.test, test=self.validation)
+
+
+def as_in_data(x: Float[np.ndarray, " n *dims"]) -> Float[np.ndarray, "n ..."]:
+    """What a model decodes, in the shape of the data: images keep their channel axis, anything else loses one of 1."""
+    return x[..., 0] if x.ndim != 4 and x.shape[-1] == 1 else x
 
 
 def unit(x: Num[np.ndarray, "*n"], x_max: float) -> Float[np.ndarray, "*n"]:
@@ -298,6 +324,7 @@ def with_splits(
     condition: Condition | None,
     names: tuple[str, ...] | Mapping[str, tuple[str, ...]] = (),
     factor_names: tuple[str, ...] = (),
+    read_as: str = "",
 ) -> Dataset:
     """A dataset whose missing splits are held out of train, stratified by label if it has any: the test split first."""
 
@@ -310,4 +337,7 @@ def with_splits(
         train, test = held_out(train, _TEST_FRACTION)
     if validation is None:
         train, validation = held_out(train, _VALIDATION_FRACTION)
-    return Dataset(name, train, validation, test, x_max, condition, names, factor_names)
+    if not read_as:
+        whole = np.issubdtype(train.x.dtype, np.integer)
+        read_as = f"{train.x.dtype} " + (f"0–{x_max:g} scaled to [0, 1]" if whole else "as it is")
+    return Dataset(name, train, validation, test, x_max, condition, names, factor_names, read_as=read_as)

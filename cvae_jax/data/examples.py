@@ -19,12 +19,12 @@ class Examples:
     """A split on the device.
 
     Attributes:
-      x: pixels from 0 to x_max, shape (n, H, W, C).
+      x: pixels from 0 to x_max, shape (n, *dims).
       c: conditions, with a leading axis n.
       x_max: the value of x that stands for 1, scalar float32.
     """
 
-    x: Num[Array, "n H W C"]
+    x: Num[Array, " n *dims"]
     c: PyTree
     x_max: Float[Array, ""]
 
@@ -32,7 +32,7 @@ class Examples:
         """Number of examples."""
         return self.x.shape[0]
 
-    def take(self, rows: Int[Array, " b"]) -> tuple[Float[Array, "b H W C"], PyTree]:
+    def take(self, rows: Int[Array, " b"]) -> tuple[Float[Array, " b *dims"], PyTree]:
         """The examples of the given rows, pixels as float32 between 0 and 1."""
         c = jax.tree.map(lambda a: a[rows], self.c)
         return self.x[rows].astype(jnp.float32) / self.x_max, c

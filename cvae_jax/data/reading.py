@@ -21,6 +21,7 @@ from cvae_jax.data.sources import npz, shapes, tfds
 from cvae_jax.data.sources.tfds_features import from_features
 from cvae_jax.errors import DataError
 from cvae_jax.likelihoods.base import Likelihood
+from cvae_jax.nn.conv import require_image
 from cvae_jax.options import options_of
 from cvae_jax.rng import Stream, root_key, stream
 
@@ -126,6 +127,8 @@ def prepared(
     """
     require_examples(dataset)
     require_likely(dataset, likelihood)
+    if data.augment:
+        require_image(dataset.shape, f"--augment={','.join(data.augment)}")
     of_x = _require_condition(dataset, condition)
     if len(dataset.train) < batch_size:
         raise DataError(

@@ -19,6 +19,7 @@ from cvae_jax.evaluation.classifier import Classifier
 from cvae_jax.evaluation.distances import NEIGHBOUR, Comparison, compare, diversity
 from cvae_jax.likelihoods.base import Likelihood
 from cvae_jax.model import Model
+from cvae_jax.nn.conv import require_image
 from cvae_jax.rng import Stream, root_key, stream
 
 if TYPE_CHECKING:
@@ -60,9 +61,10 @@ def require_classes(dataset: Dataset) -> None:
     """Refuse a dataset for which the quality of samples cannot be measured by class.
 
     Raises:
-      DataError: if all labels are equal, the validation or the test split is too small, or the test images of every
-        class are all equal.
+      DataError: if x is no image, all labels are equal, the validation or the test split is too small, or the test
+        images of every class are all equal.
     """
+    require_image(dataset.shape, "the quality of samples by class")
     if len(np.unique(dataset.train.labels)) < 2:
         raise DataError(
             f"{dataset.name}: c_train has one label only, expected at least 2 to judge samples by their class"

@@ -30,7 +30,7 @@ class ReconstructionErrors(NamedTuple):
     Attributes:
       mse: mean squared error over the pixels, shape (n,).
       psnr: peak signal-to-noise ratio, shape (n,), decibels, at most 58.9.
-      ssim: structural similarity, shape (n,), at most 1; None for images too small for a window.
+      ssim: structural similarity, shape (n,), at most 1; None for what is no image or too small for a window.
     """
 
     mse: Float[np.ndarray, " n"]
@@ -56,7 +56,7 @@ def ssim_window(height: int, width: int) -> int | None:
 
 
 def errors(
-    x: Float[np.ndarray, "n H W C"], reconstructions: Float[np.ndarray, "n H W C"]
+    x: Float[np.ndarray, " n *dims"], reconstructions: Float[np.ndarray, " n *dims"]
 ) -> ReconstructionErrors:
     """Errors of each reconstruction, pixels from 0 to 1.
 
@@ -65,7 +65,7 @@ def errors(
     `ssim_window`, the mean over windows and channels.
 
     Args:
-      x: images, shape (n, H, W, C), in [0, 1].
+      x: images, shape (n, *dims), in [0, 1].
       reconstructions: of these images, the same shape.
 
     Returns:
@@ -80,8 +80,9 @@ def errors(
       Wang, Bovik, Sheikh & Simoncelli, Image Quality Assessment: From Error Visibility to Structural Similarity, 2004.
     """
     x, reconstructions = x.astype(np.float64), reconstructions.astype(np.float64)
-    mse = np.mean(np.square(x - reconstructions), axis=(1, 2, 3))
-    return ReconstructionErrors(mse, -10.0 * np.log10(np.maximum(mse, _ROUNDING)), _ssim(x, reconstructions))
+    mse = np.mean(np.square(x - reconstructions), axis=tuple(range(1, x.ndim)))
+    ssim = _ssim(x, reconstructions) if x.ndim == 4 else None
+    return ReconstructionErrors(mse, -10.0 * np.log10(np.maximum(mse, _ROUNDING)), ssim)
 
 
 def _ssim(x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
@@ -131,12 +132,12 @@ def reconstruction_errors(model: Model, params: PyTree, examples: Examples) -> R
     return jax.tree.map(lambda *each: np.concatenate(each), *parts)
 
 
-def summarize(found: ReconstructionErrors, shape: tuple[int, int, int]) -> dict[str, float | int]:
+def summarize(found: ReconstructionErrors, shape: tuple[int, ...]) -> dict[str, float | int]:
     """Means over the split.
 
     Args:
       found: errors of each example.
-      shape: (H, W, C) of an image.
+      shape: of one x.
 
     Returns:
       `reconstruction_mse`, `reconstruction_psnr` in decibels and, for images that are large enough,
@@ -146,7 +147,8 @@ def summarize(found: ReconstructionErrors, shape: tuple[int, int, int]) -> dict[
         "reconstruction_mse": float(found.mse.mean()),
         "reconstruction_psnr": float(found.psnr.mean()),
     }
-    window = ssim_window(*shape[:2])
-    if found.ssim is not None and window is not None:
+    if found.ssim is not None:
+        window = ssim_window(shape[0], shape[1])
+        assert window is not None
         means |= {"reconstruction_ssim": float(found.ssim.mean()), "ssim_window": window}
     return means

@@ -21,8 +21,8 @@ _BATCH = 250
 
 
 @partial(jax.jit, static_argnames="model")
-def decode_mean(model: Model, params: PyTree, z: PyTree, c: PyTree) -> Float[Array, "b H W C"]:
-    """The mean of p(x|z,c), shape (b, H, W, C), in units of x."""
+def decode_mean(model: Model, params: PyTree, z: PyTree, c: PyTree) -> Float[Array, " b *dims"]:
+    """The mean of p(x|z,c), shape (b, *dims), in units of x."""
     return model.mean(model.decode(params, z, c))
 
 
@@ -34,7 +34,7 @@ def generate(
     c: PyTree,
     guidance: float | None = None,
     temperature: Float[Array, ""] | float = 1.0,
-) -> Float[Array, "n H W C"]:
+) -> Float[Array, " n *dims"]:
     """Sample z from the prior p(z|c) and return the mean of p(x|z,c), in batches.
 
     Args:
@@ -49,14 +49,14 @@ def generate(
         to its mean, for a mixture closer to the means of its most probable components.
 
     Returns:
-      Images, shape (n, H, W, C), in units of x.
+      x, shape (n, *dims), in units of x.
 
     References:
       Ho & Salimans, Classifier-Free Diffusion Guidance, 2022, equation 6, applied to the output of a decoder.
       Kingma & Dhariwal, Glow: Generative Flow with Invertible 1×1 Convolutions, 2018, on the temperature.
     """
 
-    def one_batch(rows: Int[Array, " b"]) -> Float[Array, "b H W C"]:
+    def one_batch(rows: Int[Array, " b"]) -> Float[Array, " b *dims"]:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
         some = jax.tree.map(lambda a: a[rows], c)
         z = model.generate(params, some, keys, temperature)
@@ -72,8 +72,8 @@ def generate(
 
 @partial(jax.jit, static_argnames="model")
 def reconstruct(
-    model: Model, params: PyTree, x: Float[Array, "b H W C"], c: PyTree, keys: Key[Array, " b"] | None = None
-) -> Float[Array, "b H W C"]:
+    model: Model, params: PyTree, x: Float[Array, " b *dims"], c: PyTree, keys: Key[Array, " b"] | None = None
+) -> Float[Array, " b *dims"]:
     """Encode a batch and return the mean of p(x|z,c), at the mean of q(z|x,c) if the model has one array of latents.
 
     With several levels of latents the posterior has no mean in closed form: there z is a draw from it.
@@ -81,12 +81,12 @@ def reconstruct(
     Args:
       model: the model.
       params: its parameters.
-      x: data, shape (b, H, W, C).
+      x: data, shape (b, *dims).
       c: conditions, with a leading axis b.
       keys: of the draws, one per example, shape (b,); only with several levels of latents.
 
     Returns:
-      Images, shape (b, H, W, C), in units of x.
+      x, shape (b, *dims), in units of x.
 
     Raises:
       SettingError: if the model has several levels of latents and there are no keys.
@@ -109,7 +109,7 @@ def traverse(
     *,
     latents: Int[Array, " l"],
     values: Float[Array, " v"],
-) -> Float[Array, "l v H W C"]:
+) -> Float[Array, "l v *dims"]:
     """Set each of some latents to each of some values while the others stay, in units of the prior p(z|c).
 
     Under N(0, I) the values are those of the latents themselves; under another prior they are those of the noise that
@@ -124,7 +124,7 @@ def traverse(
       values: in standard deviations of the prior, shape (v,).
 
     Returns:
-      Images, shape (l, v, H, W, C).
+      x, shape (l, v, *dims).
 
     Raises:
       SettingError: for a model with several levels of latents.
@@ -146,7 +146,7 @@ def interpolate(
     c: Int[Array, ""],
     *,
     steps: int,
-) -> Float[Array, "s H W C"]:
+) -> Float[Array, " s *dims"]:
     """Decode z on the straight line between two latents, both ends included.
 
     Args:
@@ -157,7 +157,7 @@ def interpolate(
       steps: number of images, ≥ 2.
 
     Returns:
-      Images, shape (steps, H, W, C), in units of x.
+      x, shape (steps, *dims), in units of x.
 
     Raises:
       SettingError: for a model with several levels of latents.
@@ -176,7 +176,7 @@ def interpolate_labels(
     c_to: Int[Array, ""],
     *,
     steps: int,
-) -> Float[Array, "s H W C"]:
+) -> Float[Array, " s *dims"]:
     """Decode one z under conditions on the straight line between the embeddings of two labels, both ends included.
 
     Args:
@@ -187,7 +187,7 @@ def interpolate_labels(
       steps: number of images, ≥ 2.
 
     Returns:
-      Images, shape (steps, H, W, C), in units of x.
+      x, shape (steps, *dims), in units of x.
 
     Raises:
       SettingError: if the condition is not a label, or the model has several levels of latents.
@@ -200,7 +200,7 @@ def interpolate_labels(
 
 def across_labels(
     model: Model, params: PyTree, z: Float[Array, "s z"], c: Int[Array, " k"]
-) -> Float[Array, "s k H W C"]:
+) -> Float[Array, "s k *dims"]:
     """Decode every z under every label.
 
     Args:
@@ -210,7 +210,7 @@ def across_labels(
       c: labels, shape (k,).
 
     Returns:
-      Images, shape (s, k, H, W, C), in units of x.
+      x, shape (s, k, *dims), in units of x.
 
     Raises:
       SettingError: if the condition is not a label, or the model has several levels of latents.

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Likelihood(Part):
     """A family of densities over one example x; a subclass is a frozen dataclass of its options.
 
-    Its parameters, `output`, are what the decoder gives for one example: an array of shape (H, W, channels(C)); where
-    `initial_logvar` is a number, a `GaussianOutput` of that and one log-variance for all pixels.
+    Its parameters, `output`, are what the decoder gives for one example: an array of shape (*places, channels(C));
+    where `initial_logvar` is a number, a `GaussianOutput` of that and one log-variance for all pixels.
 
     Attributes:
       binary: whether x is 0 or 1, so that grey pixels are binarized.
@@ -58,6 +58,6 @@ class Likelihood(Part):
         """This likelihood, of pixels with so many values."""
         return self
 
-    def log_probs(self, outputs: Any, x: Float[Array, "b H W C"]) -> Float[Array, " b"]:
+    def log_probs(self, outputs: Any, x: Float[Array, " b *dims"]) -> Float[Array, " b"]:
         """log p(x|output) of a batch, nats."""
         return jax.vmap(self.log_prob)(outputs, x)

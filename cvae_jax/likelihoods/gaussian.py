@@ -103,12 +103,12 @@ class GaussianOptimal(_OneLogvar):
         return 0.0
 
 
-def fit_logvar(outputs: GaussianOutput, x: Float[Array, "b H W C"]) -> GaussianOutput:
+def fit_logvar(outputs: GaussianOutput, x: Float[Array, " b *dims"]) -> GaussianOutput:
     """The same means, with the log-variance under which the whole batch is most likely.
 
     Args:
-      outputs: of a batch, shapes (b, H, W, C) and (b,).
-      x: the batch, shape (b, H, W, C).
+      outputs: of a batch, shapes (b, *dims) and (b,).
+      x: the batch, shape (b, *dims).
 
     Returns:
       Shapes as of `outputs`.

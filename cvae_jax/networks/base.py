@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import flax.linen as nn
 
 from cvae_jax.conditions.base import Condition
-from cvae_jax.nn.conv import Shape
 from cvae_jax.options import Part
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ class Modules(NamedTuple):
 
     Attributes:
       encoder: from (x, context) to features of shape (b, f).
-      decoder: from (z, context) to the parameters of p(x|z,c), shape (b, H, W, n).
+      decoder: from (z, context) to the parameters of p(x|z,c), shape (b, *places, n).
       condition_encoders: from c to an `Embedding`: one that all parts share, or one each of encoder, decoder and prior.
       shared: modules that several of these call.
     """
@@ -39,20 +38,30 @@ class Network(Part):
 
     kind: ClassVar[str] = "network"
 
-    def encoder(self, shape: Shape, dtype: DTypeLike) -> nn.Module:
+    def require_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse x that the network cannot take; this one takes any.
+
+        Args:
+          shape: of one x, channels last: (H, W, C) of an image, (d, 1) of a vector.
+
+        Raises:
+          DataError: naming the shape and what is expected.
+        """
+
+    def encoder(self, shape: tuple[int, ...], dtype: DTypeLike) -> nn.Module:
         """The module from (x, context) to features, shape (b, f).
 
         Args:
-          shape: (H, W, C) of x.
+          shape: of one x, channels last.
           dtype: of the matrix products.
         """
         raise NotImplementedError
 
-    def decoder(self, shape: Shape, dtype: DTypeLike) -> nn.Module:
+    def decoder(self, shape: tuple[int, ...], dtype: DTypeLike) -> nn.Module:
         """The module from (z, context) to the likelihood's parameters, shape (b, *shape).
 
         Args:
-          shape: (H, W, n) of the output: the likelihood has n numbers per pixel.
+          shape: of the output: that of x, with the n numbers that the likelihood needs in place of the channels.
           dtype: of the matrix products.
         """
         raise NotImplementedError
@@ -62,12 +71,17 @@ class Network(Part):
         return model
 
     def modules(
-        self, shape: Shape, output: Shape, condition: Condition | None, copies: int, dtype: DTypeLike
+        self,
+        shape: tuple[int, ...],
+        output: tuple[int, ...],
+        condition: Condition | None,
+        copies: int,
+        dtype: DTypeLike,
     ) -> Modules:
         """All modules; for networks whose decoder shares layers with the condition's encoder.
 
         Args:
-          shape: of x.
+          shape: of one x.
           output: of the decoder's output.
           condition: what c is made of, None for a plain VAE.
           copies: how many encoders of the condition there are.

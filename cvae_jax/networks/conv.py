@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from cvae_jax.networks.base import Network
 from cvae_jax.nn.conditioning import AddCondition, Context
-from cvae_jax.nn.conv import Downsample, Shape, Upsample, pyramid
+from cvae_jax.nn.conv import Downsample, Shape, Upsample, pyramid, require_image
 from cvae_jax.nn.dense import Dense
 from cvae_jax.nn.dropout import drop
 from cvae_jax.nn.latent import FromLatents
@@ -33,13 +33,21 @@ class Conv(Network):
       (5, 256)
     """
 
-    def encoder(self, shape: Shape, dtype: DTypeLike) -> ConvEncoder:
+    def require_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse anything but images of at least 4 pixels a side.
+
+        Raises:
+          DataError: naming the shape.
+        """
+        require_image(shape, "the network conv (mlp takes any shape)")
+
+    def encoder(self, shape: tuple[int, ...], dtype: DTypeLike) -> ConvEncoder:
         """Convolutions, then a pointwise block."""
         return ConvEncoder(dtype)
 
-    def decoder(self, shape: Shape, dtype: DTypeLike) -> ConvDecoder:
+    def decoder(self, shape: tuple[int, ...], dtype: DTypeLike) -> ConvDecoder:
         """A pointwise block, then transposed convolutions."""
-        return ConvDecoder(shape, dtype)
+        return ConvDecoder(require_image(shape, "the network conv"), dtype)
 
 
 class PointwiseBlock(nn.Module):

@@ -1,4 +1,4 @@
-"""Dense layers over the flattened image."""
+"""Dense layers over x, flattened."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from cvae_jax.errors import SettingError
 from cvae_jax.networks.base import Network
 from cvae_jax.nn.conditioning import AddCondition, Context
-from cvae_jax.nn.conv import Shape
 from cvae_jax.nn.dense import Dense
 from cvae_jax.nn.dropout import drop
 from cvae_jax.nn.latent import FromLatents
@@ -27,7 +26,7 @@ ACTIVATIONS = {"silu": nn.silu, "tanh": nn.tanh}
 
 @dataclasses.dataclass(frozen=True)
 class MLP(Network):
-    """Dense layers over the flattened image.
+    """Dense layers over x, flattened: for x of any shape.
 
     Example:
       >>> import jax
@@ -52,17 +51,17 @@ class MLP(Network):
         if not self.hidden:
             raise SettingError("hidden is empty, expected at least one width")
 
-    def encoder(self, shape: Shape, dtype: DTypeLike) -> MLPEncoder:
+    def encoder(self, shape: tuple[int, ...], dtype: DTypeLike) -> MLPEncoder:
         """The layers in their order."""
         return MLPEncoder(self.hidden, self.activation, dtype)
 
-    def decoder(self, shape: Shape, dtype: DTypeLike) -> MLPDecoder:
+    def decoder(self, shape: tuple[int, ...], dtype: DTypeLike) -> MLPDecoder:
         """The layers in reverse."""
         return MLPDecoder(shape, self.hidden, self.activation, dtype)
 
 
 class MLPEncoder(nn.Module):
-    """Dense layers over the flattened image.
+    """Dense layers over x, flattened: for x of any shape.
 
     Attributes:
       hidden: their widths.
@@ -75,8 +74,8 @@ class MLPEncoder(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b H W C"], context: Context) -> Float[Array, "b f"]:
-        """Features of a batch of images."""
+    def __call__(self, x: Float[Array, " b *dims"], context: Context) -> Float[Array, "b f"]:
+        """Features of a batch."""
         h = x.reshape(x.shape[0], -1)
         for layer, width in enumerate(self.hidden):
             h = Dense(width, dtype=self.dtype)(h)
@@ -86,22 +85,22 @@ class MLPEncoder(nn.Module):
 
 
 class MLPDecoder(nn.Module):
-    """Dense layers from latents to the flattened image.
+    """Dense layers from latents to x.
 
     Attributes:
-      shape: of the image.
+      shape: of one x.
       hidden: widths of the encoder's layers, here from the last to the first.
       activation: after each of them.
       dtype: of the matrix products.
     """
 
-    shape: Shape
+    shape: tuple[int, ...]
     hidden: tuple[int, ...]
     activation: str
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, z: Float[Array, "b z"], context: Context) -> Float[Array, "b H W C"]:
+    def __call__(self, z: Float[Array, "b z"], context: Context) -> Float[Array, " b *dims"]:
         """Parameters of p(x|z,c) for a batch of latents."""
         activation = ACTIVATIONS[self.activation]
         first, *rest = reversed(self.hidden)

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cvae_jax.errors import DataError
 from cvae_jax.nn.dense import kernel_gradient
 from cvae_jax.nn.linear_call import linear_call
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float, Key
 
 MAX_CHANNELS = 128
+# The least side of an image, and the most channels that an axis is taken for unless it is said to hold channels.
+LEAST_SIDE = 4
+MOST_COLOURS = 4
 Shape = tuple[int, int, int]
 
 
@@ -40,6 +44,35 @@ def pyramid(shape: Shape) -> list[Shape]:
         height, width, _ = sizes[-1]
         sizes.append((-(-height // 2), -(-width // 2), min(4 ** (i + 2), MAX_CHANNELS)))
     return sizes
+
+
+def require_image(shape: tuple[int, ...], what: str) -> Shape:
+    """Refuse a shape that is not (H, W, C) with at least 4 pixels a side.
+
+    Args:
+      shape: of one x, channels last.
+      what: needs images, to end the message.
+
+    Raises:
+      DataError: naming the shape and, where that is likely the cause, the order of its axes.
+
+    Example:
+      >>> require_image((8, 8, 3), "the network conv")
+      (8, 8, 3)
+    """
+    if len(shape) == 3 and min(shape[:2]) >= LEAST_SIDE:
+        height, width, channels = shape
+        return height, width, channels
+    given = shape[:-1] if shape[-1] == 1 else shape
+    hint = ""
+    if len(given) == 3 and given[0] <= MOST_COLOURS:
+        hint = "; if channels come first, move them last: x.transpose(0, 2, 3, 1)"
+    elif len(given) == 3:
+        hint = "; if the last axis holds channels, say so: channels_last=True"
+    raise DataError(
+        f"x has shape (n, {', '.join(map(str, given))}), expected images of shape (n, H, W) or (n, H, W, C), at "
+        f"least {LEAST_SIDE} pixels a side, with {what}{hint}"
+    )
 
 
 def _initial_kernel(key: Key[Array, ""], shape: tuple[int, int, int, int]) -> Float[Array, "4 4 i o"]:

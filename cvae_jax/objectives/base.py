@@ -38,7 +38,7 @@ class Batch:
     """A batch of examples and its random keys.
 
     Attributes:
-      x: shape (b, H, W, C), float32.
+      x: shape (b, *dims), float32.
       c: conditions, as the model's `condition` has them: labels of shape (b,), int32.
       keys: one per example, for z, shape (b,).
       key: for what an objective draws for the batch as a whole.
@@ -46,7 +46,7 @@ class Batch:
       num_examples: of the training split, static.
     """
 
-    x: Float[Array, "b H W C"]
+    x: Float[Array, " b *dims"]
     c: PyTree
     keys: Key[Array, " b"]
     key: Key[Array, ""]

@@ -28,6 +28,11 @@ _LEVEL_LABEL = 9
 # The most characters of a label, and the most pixels of a side of a figure.
 _LONGEST = 80
 _MOST_PIXELS = 30_000
+# Of vectors drawn as lines: the rows of the picture, and the greys of line and paper.
+_LINE_ROWS, _LINE, _PAPER = 32, 0.1, 0.93
+_MOST_SLICES = 9
+# How many times longer than the other a side may be.
+_MOST_OBLONG = 8
 # Of a rate–distortion figure: the margin as a fraction of its width, and a label as fractions of width and height.
 _MARGIN = 0.1
 _LABEL = np.array([0.04, 0.015])
@@ -47,6 +52,78 @@ def literal(figure: Figure) -> Figure:
 def shown(texts: Sequence[str]) -> list[str]:
     """Texts as labels of a figure: short enough for it, without control characters."""
     return [shortened(printable(text), _LONGEST) for text in texts]
+
+
+def pictures(
+    x: Float[np.ndarray, "*any"], shape: tuple[int, ...], limits: tuple[float, float] = (0.0, 1.0)
+) -> Float[np.ndarray, "... H W C"]:
+    """Draw each example as an image: a vector as a line, a series as a heat map, a volume as slices side by side.
+
+    Args:
+      x: examples, shape (..., *shape).
+      shape: of one of them, channels last.
+      limits: the values drawn black and white; of a line, at the bottom and at the top.
+
+    Returns:
+      Shape (..., H, W, C), limits at 0 and 1.
+
+    Example:
+      >>> pictures(np.zeros((2, 5, 50, 1)), (50, 1)).shape, pictures(np.zeros((2, 4, 6, 6, 1)), (4, 6, 6, 1)).shape
+      ((2, 5, 32, 50, 1), (2, 13, 13, 1))
+    """
+    low, high = limits
+    x = (x - low) / max(high - low, 1e-12) if limits != (0.0, 1.0) else x
+    leading = x.shape[: x.ndim - len(shape)]
+    x = x.reshape(-1, *shape)
+    match shape:
+        case (_, 1):
+            images = _lines(x[..., 0])
+        case (_, _):
+            images = x.swapaxes(1, 2)[..., None]
+        case (_, _, _):
+            images = x
+        case _:
+            images = _slices(x.reshape(len(x), -1, *shape[-3:]))
+    images = _less_oblong(images)
+    return images.reshape(*leading, *images.shape[1:])
+
+
+def _lines(x: np.ndarray) -> np.ndarray:
+    """Each vector, shape (n, d), as a dark line from left to right."""
+    columns = min(max(x.shape[1], _LINE_ROWS), 3 * _LINE_ROWS)
+    at = np.linspace(0, x.shape[1] - 1, 4 * columns + 1)
+    left = np.floor(at).astype(int)
+    right, part = np.minimum(left + 1, x.shape[1] - 1), at - left
+    y = (1 - np.clip((1 - part) * x[:, left] + part * x[:, right], 0, 1)) * (_LINE_ROWS - 1)
+    # Of each column the points between its edges, both among them.
+    points = np.stack([y[:, i : i + 4 * columns : 4] for i in range(5)])
+    first, last = points.min(axis=0)[:, None] - 0.5, points.max(axis=0)[:, None] + 0.5
+    row = np.arange(_LINE_ROWS)[:, None]
+    return np.where((row >= first) & (row <= last), _LINE, _PAPER).astype(np.float32)[..., None]
+
+
+def _slices(x: np.ndarray) -> np.ndarray:
+    """At most 9 slices of each volume, shape (n, depth, H, W, C), in rows with white lines between."""
+    depth = x.shape[1]
+    x = x[:, np.linspace(0, depth - 1, min(depth, _MOST_SLICES)).round().astype(int)]
+    across = math.ceil(math.sqrt(x.shape[1]))
+    rows = math.ceil(x.shape[1] / across)
+    table = np.ones((len(x), rows * across, *x.shape[2:]), np.float32)
+    table[:, : x.shape[1]] = x
+    table = table.reshape(len(x), rows, across, *x.shape[2:])
+    table = np.pad(table, ((0, 0), (0, 0), (0, 0), (0, 1), (0, 1), (0, 0)), constant_values=1.0)
+    n, _, _, height, width, channels = table.shape
+    table = table.transpose(0, 1, 3, 2, 4, 5).reshape(n, rows * height, across * width, channels)
+    return table[:, :-1, :-1]
+
+
+def _less_oblong(images: np.ndarray) -> np.ndarray:
+    """Images whose shorter side is repeated where it is less than an eighth of the longer."""
+    height, width = images.shape[1:3]
+    for axis, ratio in ((1, width / height), (2, height / width)):
+        if ratio > _MOST_OBLONG:
+            images = images.repeat(math.ceil(ratio / _MOST_OBLONG), axis=axis)
+    return images
 
 
 def tile(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import flax.linen as nn
 import jax
 
-from cvae_jax.nn.conv import Shape
 from cvae_jax.nn.latent import Gaussian, ToLatents, log_density
 from cvae_jax.options import Part
 
@@ -21,7 +20,7 @@ class PriorContext(NamedTuple):
 
     Attributes:
       capacity: number of latents there is room for.
-      shape: (H, W, C) of x.
+      shape: of one x, channels last.
       features: size of the condition's embedding, 0 without a condition.
       film: whether the condition scales channels in the encoder.
       encoder: the model's encoder, from (x, context) to features.
@@ -30,7 +29,7 @@ class PriorContext(NamedTuple):
     """
 
     capacity: int
-    shape: Shape
+    shape: tuple[int, ...]
     features: int
     film: bool
     encoder: nn.Module

@@ -9,7 +9,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from cvae_jax.nn.conditioning import Context
-from cvae_jax.nn.conv import Shape
 from cvae_jax.nn.latent import ToLatents, masked
 from cvae_jax.options import COUNT, static
 from cvae_jax.priors.base import Prior, PriorContext
@@ -46,11 +45,11 @@ class Vamp(Prior):
 
 
 class VampPrior(MixtureModule):
-    """The even mixture of the posteriors of K learned images, each with a learned embedding of its own.
+    """The even mixture of the posteriors of K learned inputs, each with a learned embedding of its own.
 
     Attributes:
       pseudo_inputs: K.
-      shape: of the images.
+      shape: of one x.
       features: size of the embeddings, 0 without a condition.
       film: as in `Context`.
       encoder, to_latents: the model's own.
@@ -60,7 +59,7 @@ class VampPrior(MixtureModule):
     """
 
     pseudo_inputs: int
-    shape: Shape
+    shape: tuple[int, ...]
     features: int
     film: bool
     encoder: nn.Module

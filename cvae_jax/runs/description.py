@@ -70,6 +70,7 @@ def write_description(workdir: Path, data: Description) -> None:
             "condition": None if data.condition is None else part_to_record(CONDITIONS, data.condition),
             "names": dict(names) if isinstance(names, dict) else list(names),
             "checksums": dict(data.checksums),
+            "limits": list(data.limits),
             "scalings": {name: _scaling_to_record(scaling) for name, scaling in data.scalings.items()},
         },
     )
@@ -106,6 +107,7 @@ def read_description(workdir: Path) -> Description:
             scalings={
                 name: _scaling_from_record(each, str(path)) for name, each in record["scalings"].items()
             },
+            limits=tuple(record["limits"]),
         )
     except FileNotFoundError:
         raise UserError(f"{workdir} holds no {_FILE}, expected one that a training wrote") from None

@@ -80,7 +80,7 @@ def epoch_order(data: TrainingData, epoch: Int[Array, ""]) -> Int[Array, " n"]:
 
 def draw_batch(
     config: Config, model: Model, data: TrainingData, rows: Int[Array, " b"], step: Int[Array, ""]
-) -> tuple[Float[Array, "b H W C"], PyTree, PyTree]:
+) -> tuple[Float[Array, " b *dims"], PyTree, PyTree]:
     """The examples of one step: gathered, scaled, and augmented and binarized anew where the configuration asks for it.
 
     Args:
@@ -91,7 +91,7 @@ def draw_batch(
       step: number of updates made before, scalar int32.
 
     Returns:
-      x of shape (b, H, W, C), float32 from 0 to 1 where the pixels are whole levels; the conditions; and the
+      x of shape (b, *dims), float32 from 0 to 1 where the pixels are whole levels; the conditions; and the
       alternative conditions, where the data have them.
     """
     x, c = data.examples.take(rows)

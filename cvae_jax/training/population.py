@@ -74,9 +74,11 @@ def model_of(members: Sequence[Config], data: Description) -> Any:
     """The model of members that are trained on data of this description.
 
     Raises:
+      DataError: if the network cannot take x of that shape.
       SettingError: if the data have other conditions than the members, or the objective cannot train the model.
     """
     config = alike(members)[0]
+    config.network.require_shape(data.shape)
     model = config.network.adapted(
         CVAE(
             config.network,

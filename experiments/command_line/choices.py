@@ -53,11 +53,13 @@ class Chosen:
       c: as the model takes them, with a leading axis of samples.
       title: of a picture of them.
       raw: as the user has them, where they are the user's own.
+      limits: the values of x that it draws black and white.
     """
 
     c: Any
     title: str
     raw: Any = None
+    limits: tuple[float, float] = (0.0, 1.0)
 
     def __len__(self) -> int:
         """Number of samples."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +36,7 @@ def samples_figure(session: Session, trained: Trained) -> Figure:
     key = stream(root_key(0), Stream.SAMPLES)
     images = sampling.generate(session.model, trained.best.params, key, c)
     return drawing.image_grid(
-        np.asarray(images).reshape(chosen.rows, _COLUMNS, *session.dataset.shape),
+        _pictures(session, np.asarray(images).reshape(chosen.rows, _COLUMNS, *session.dataset.shape)),
         title=", ".join(filter(None, ("samples from the prior", chosen.title))),
         row_labels=chosen.names,
     )
@@ -55,10 +57,15 @@ def reconstructions_figure(session: Session, trained: Trained) -> Figure:
     images = np.asarray(sampling.reconstruct(session.model, trained.best.params, jnp.asarray(x), c, keys))
     pairs = np.stack([a.reshape(-1, columns, *session.dataset.shape) for a in (x, images)], axis=1)
     return drawing.image_grid(
-        pairs.reshape(-1, columns, *session.dataset.shape),
-        title="test images above their reconstructions",
+        _pictures(session, pairs.reshape(-1, columns, *session.dataset.shape)),
+        title="test examples above their reconstructions",
         row_labels=("test", "mean") * len(pairs),
     )
+
+
+def _pictures(session: Session, x: Any) -> np.ndarray:
+    """Examples, shape (..., *shape), as images."""
+    return drawing.pictures(np.asarray(x), session.dataset.shape, session.dataset.limits)
 
 
 def _units(session: Session) -> str:
@@ -83,7 +90,7 @@ def traversals_figure(session: Session, trained: Trained, label: int | None = No
         values=values,
     )
     return drawing.image_grid(
-        np.asarray(images),
+        _pictures(session, images),
         title=", ".join(filter(None, (f"each latent from −3 to 3{_units(session)}", condition))),
         row_labels=[f"z{i}" for i in moved],
         column_labels=_signed(values),
@@ -115,7 +122,7 @@ def traversals_by_class_figure(session: Session, trained: Trained, q: Gaussian) 
         for label in classes
     ]  # fmt: skip
     return drawing.image_blocks(
-        np.stack([np.asarray(block) for block in blocks]),
+        _pictures(session, np.stack([np.asarray(block) for block in blocks])),
         title=f"the most informative latents from −3 to 3{_units(session)}, the others at 0{_first_of(session)}",
         block_titles=[f"class {dataset.class_names[label]}" for label in classes],
         row_labels=[f"z{i}" for i in moved],
@@ -239,7 +246,11 @@ def _beside_test_images(
     if after is not None:
         parts, labels, breaks = [*parts, after], [*labels, "test"], [1, 1 + images.shape[1]]
     return drawing.image_grid(
-        np.concatenate(parts, axis=1), title=title, row_labels=row_labels, column_labels=labels, breaks=breaks
+        _pictures(session, np.concatenate(parts, axis=1)),
+        title=title,
+        row_labels=row_labels,
+        column_labels=labels,
+        breaks=breaks,
     )
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cvae_jax.data.dataset import as_in_data
 from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
 from experiments.command_line.choices import Chosen
@@ -54,7 +55,7 @@ def require_format(output: Path, dataset: str) -> Format:
 def _write_arrays(output: Path, x: np.ndarray, chosen: Chosen) -> None:
     c = chosen.c if chosen.raw is None else chosen.raw
     c = c if isinstance(c, dict) else {"c": c}
-    write_atomically(output, lambda file: np.savez(file, x=x, **c))
+    write_atomically(output, lambda file: np.savez(file, x=as_in_data(x), **c))
 
 
 def _write_picture(output: Path, x: np.ndarray, chosen: Chosen) -> None:
@@ -62,6 +63,7 @@ def _write_picture(output: Path, x: np.ndarray, chosen: Chosen) -> None:
 
     columns = math.ceil(math.sqrt(len(x)))
     rows = math.ceil(len(x) / columns)
+    x = drawing.pictures(x, x.shape[1:], chosen.limits)
     grid = np.ones((rows * columns, *x.shape[1:]), x.dtype)
     grid[: len(x)] = x
     figure = drawing.image_grid(grid.reshape(rows, columns, *x.shape[1:]), title=chosen.title)

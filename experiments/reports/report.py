@@ -18,7 +18,7 @@ from plotly.colors import qualitative
 from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
-from cvae_jax.data.dataset import unit
+from cvae_jax.data.dataset import Dataset, unit
 from cvae_jax.errors import load_package
 from cvae_jax.evaluation import sampling
 from cvae_jax.files import write_atomically
@@ -77,13 +77,14 @@ def member_pictures(session: Session, trained: Trained) -> Pictures:
     means = sampling.reconstruct(session.model, trained.best.params, jnp.asarray(x), c, keys)
     pairs = np.stack([x, np.asarray(means)])
     return Pictures(
-        samples=_png(np.asarray(samples).reshape(chosen.rows, _SAMPLES_PER_CLASS, *dataset.shape)),
-        reconstructions=_png(pairs),
+        samples=_png(dataset, np.asarray(samples).reshape(chosen.rows, _SAMPLES_PER_CLASS, *dataset.shape)),
+        reconstructions=_png(dataset, pairs),
     )
 
 
-def _png(images: np.ndarray) -> str:
-    """A table of images, shape (r, n, H, W, C), as the address of a PNG of their own pixels."""
+def _png(dataset: Dataset, x: np.ndarray) -> str:
+    """A table of examples, shape (r, n, *dims), as the address of a PNG of their own pixels."""
+    images = drawing.pictures(x, dataset.shape, dataset.limits)
     canvas = np.round(255 * drawing.tile(images)).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(canvas.squeeze(-1) if canvas.shape[-1] == 1 else canvas).save(file, "PNG", optimize=True)

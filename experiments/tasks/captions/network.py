@@ -14,7 +14,7 @@ from cvae_jax.networks import Network
 from cvae_jax.networks.base import Modules
 from cvae_jax.networks.conv import ConvDecoder, ConvEncoder
 from cvae_jax.nn.conditioning import Context
-from cvae_jax.nn.conv import Shape, pyramid
+from cvae_jax.nn.conv import Shape, pyramid, require_image
 from cvae_jax.nn.latent import FromLatents
 from experiments.tasks.captions.places import Places, TextMap
 
@@ -31,8 +31,21 @@ class CaptionConv(Network):
     the map and z, but not the embedding: of a whole caption at once it would learn to draw only captions of training.
     """
 
+    def require_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse anything but images.
+
+        Raises:
+          DataError: naming the shape.
+        """
+        require_image(shape, "the network of captions")
+
     def modules(
-        self, shape: Shape, output: Shape, condition: Condition | None, copies: int, dtype: DTypeLike
+        self,
+        shape: tuple[int, ...],
+        output: tuple[int, ...],
+        condition: Condition | None,
+        copies: int,
+        dtype: DTypeLike,
     ) -> Modules:
         """The text encoders and both bodies.
 
@@ -45,9 +58,10 @@ class CaptionConv(Network):
         # Names of their own: parameters start the same whatever shares them.
         places = [Places(TextEncoder.width, dtype=dtype, name=f"places_{i}") for i in range(copies)]
         encoders = tuple(TextEncoder(condition.length, reader=each, dtype=dtype) for each in places)
-        grid = pyramid(output)[-1][:2]
+        size = require_image(output, "the network of captions")
+        grid = pyramid(size)[-1][:2]
         text_map = TextMap(places[min(1, copies - 1)], grid, dtype=dtype, name="text_map")
-        decoder = CaptionDecoder(output, dtype, text_map=text_map)
+        decoder = CaptionDecoder(size, dtype, text_map=text_map)
         return Modules(ConvEncoder(dtype), decoder, encoders, shared=(*places, text_map))
 
 
