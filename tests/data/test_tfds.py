@@ -102,6 +102,7 @@ def assert_same(dataset, other):
         np.testing.assert_array_equal(a.c, b.c)
 
 
+@pytest.mark.slow
 def test_mnist_has_the_stated_sizes(mnist):
     assert [len(getattr(mnist, name)) for name in SPLITS] == [55_000, 5_000, 10_000]
     assert mnist.shape == (28, 28, 1)

@@ -221,6 +221,7 @@ def quality_of(judge, images, num_steps):
         return quality.sample_quality(judge, Memory(), jnp.asarray(images), num_steps=num_steps)
 
 
+@pytest.mark.slow
 def test_a_perfect_model_scores_what_real_images_score(grey, monkeypatch):
     """Of a judge that has learned nothing: distances of equally many images are alike, whatever the features."""
     monkeypatch.setattr(quality, "_NUM_IMAGES", 1000)

@@ -200,6 +200,7 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path, name, message):
 # A failure after training
 
 
+@pytest.mark.slow
 def test_a_failure_costs_no_other_result_and_is_made_up_for(write, train, tmp_path, monkeypatch, capsys):
     run, folder = a_run(write()), tmp_path / "run"
 

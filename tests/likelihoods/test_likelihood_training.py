@@ -47,7 +47,10 @@ def train(make_sweep, name, *members):
     return np.stack(losses), jax.tree.map(np.asarray, population.members), (model, h, data)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(
+    scope="module",
+    params=[FAMILIES[0], *(pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES[1:])],
+)
 def together(request, make_sweep):
     return request.param, *train(make_sweep, request.param, *MEMBERS)
 
@@ -241,7 +244,9 @@ def test_a_learned_sigma_starts_where_it_is_set_and_falls_with_the_error(make_sw
     np.testing.assert_allclose(after, 2.95, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["gaussian_learned", "logistic_mixture"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("gaussian_learned", marks=pytest.mark.slow), "logistic_mixture"]
+)
 def test_draws_by_the_dozen_work_under_every_output(make_sweep, name):
     model, h, _ = make_sweep({"latent_dim": 4}, objective="dreg", num_samples=3, likelihood=name)
     h = jax.tree.map(lambda leaf: leaf[0], h)
@@ -311,7 +316,10 @@ def test_bits_are_counted_per_number():
     assert "bits_per_dim" not in bounds.summarize(terms)[0]
 
 
-@pytest.mark.parametrize(("name", "counts"), [("logistic_mixture", True), ("gaussian_learned", False)])
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [pytest.param("logistic_mixture", True, marks=pytest.mark.slow), ("gaussian_learned", False)],
+)
 def test_results_count_bits_where_pixels_are_whole_levels(tmp_path, cache_dir, name, counts):
     run = Run("train", (from_flat(**options_of(name), latent_dim=2),))
     session = open_session(run, Path(cache_dir))

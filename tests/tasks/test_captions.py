@@ -19,7 +19,9 @@ def scenes_of(count):
         yield tuple(Digit(cell, 7 * next(digit) % 10, size) for cell, size in zip(cells, large, strict=True))
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize(
+    "count", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_every_phrasing_asks_for_what_it_means(count):
     mentioned = set()
     for scene in scenes_of(count):
