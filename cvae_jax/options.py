@@ -25,7 +25,7 @@ from cvae_jax.errors import SettingError
 # Whole numbers become int32 in compiled programs, other numbers float32; a seed becomes a uint32. What these do not
 # hold would be wrapped, rounded or clipped there without a word.
 LARGEST_INT = 2**31 - 1
-_LARGEST_SEED = 2**32 - 1
+LARGEST_SEED = 2**32 - 1
 _FLOAT32_DIGITS, _FLOAT32_LEAST, _FLOAT32_LARGEST = 24, 2.0**-126, (2 - 2.0**-23) * 2.0**127
 
 
@@ -100,7 +100,7 @@ class Real:
         return text if self.infinite is None else f"{text} (inf {self.infinite})"
 
 
-SEED, COUNT = Whole(0, _LARGEST_SEED), Whole(1)
+SEED, COUNT = Whole(0, LARGEST_SEED), Whole(1)
 NUMBER, WEIGHT, POSITIVE, SHARE = Real(), Real(0.0), Real(0.0, above_low=True), Real(0.0, below=1.0)
 EPOCHS = Real(0.0, high=LARGEST_INT)
 

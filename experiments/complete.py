@@ -13,7 +13,7 @@ from absl import flags
 from cvae_jax.runs.run import Run
 from cvae_jax.runs.workdir import write_json
 from cvae_jax.training.config import from_flat
-from experiments.command_line import caching, cli, paths
+from experiments.command_line import caching, cli, paths, usage
 from experiments.reports.measures import Wanted, require_no_error, with_error
 from experiments.tasks.completion import comparison
 from experiments.train import train
@@ -53,18 +53,35 @@ def main() -> int:
     return 0
 
 
-if __name__ == "__main__":
-    flags.DEFINE_string("dataset", "mnist", "A dataset of images, as of experiments.train.")
+def _define_data() -> None:
+    flags.DEFINE_string("dataset", "mnist", "A dataset of images, see --dataset of train.")
     paths.define_data_dir()
     flags.DEFINE_integer(
-        "observed", 1, "Observed quadrants: 1 the bottom left, 2 the left half, 3 all but the bottom right."
-    )
-    flags.DEFINE_enum("network", "conv", ("mlp", "conv"), "As of experiments.train.")
-    flags.DEFINE_integer("latent_dim", 32, "Number of latents.")
-    flags.DEFINE_float("learning_rate", 1e-3, "Of Adam.")
+        "observed", 1,
+        "Quadrants that the models see: 1 is the bottom left, 2 the left half, 3 all but the bottom right.",
+    )  # fmt: skip
+
+
+def _define_training() -> None:
+    flags.DEFINE_enum("network", "conv", ("mlp", "conv"), "Layers of the models, see --network of train.")
+    flags.DEFINE_integer("latent_dim", 32, "Number of latent dimensions.")
     flags.DEFINE_integer("epochs", 50, "Passes over the training split, for each of the three models.")
-    flags.DEFINE_integer("seed", 0, "Of the initialization and the latent noise.")
-    flags.DEFINE_integer("nll_samples", 100, "K, draws of z that estimate a likelihood.")
-    flags.DEFINE_string("workdir", None, "Folder of the results; a name made of the settings if not given.")
-    caching.define_flags()
-    cli.run(main)
+    flags.DEFINE_float("learning_rate", 1e-3, "Learning rate of Adam.")
+    flags.DEFINE_integer("seed", 0, "Seed of the initial weights and of the draws of z.")
+
+
+def _define_output() -> None:
+    flags.DEFINE_integer("nll_samples", 100, "Draws of z with which a likelihood is estimated.")
+    flags.DEFINE_string(
+        "workdir", None, "Folder of the results; if not set, runs/ and a name made of the settings."
+    )
+
+
+if __name__ == "__main__":
+    sections = [
+        usage.section("Data", _define_data),
+        usage.section("Training", _define_training),
+        usage.section("Output", _define_output),
+        usage.section("Cache", caching.define_flags),
+    ]
+    cli.run(main, sections)

@@ -1,6 +1,6 @@
-"""Recompute a run's metrics from its checkpoint: `python -m experiments.evaluate --workdir=runs/...`.
+"""Compute a trained model's metrics: `python -m experiments.evaluate --workdir=runs/...`.
 
-Or compare two runs on the same examples: `python -m experiments.evaluate --compare=runs/...,runs/...`.
+Or compare two models on the same examples: `python -m experiments.evaluate --compare=runs/...,runs/...`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from absl import flags
 
 from cvae_jax.errors import UserError
 from cvae_jax.runs.workdir import json_text, read_run
-from experiments.command_line import betas, caching, cli
+from experiments.command_line import betas, caching, cli, usage
 from experiments.reports import measures, quality
-from experiments.reports.workdir import chosen_member, define_member_choice, require_writable
+from experiments.reports.workdir import chosen_member, define_model_choice, require_writable
 
 # What `--compare` has no paired difference of.
 _OF_ONE_RUN = (
@@ -93,28 +93,42 @@ def _evaluate() -> int:
     return 0
 
 
-if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "Folder of the run.")
+def _define_models() -> None:
+    define_model_choice(required=False)
     flags.DEFINE_list(
         "compare", [],
-        "Instead of --workdir, two models A,B on the same examples: means, and the paired difference A - B with its "
-        "standard error over the examples of --split, of the bound and with --nll_samples of the likelihood. Each is "
-        "the folder of a run, or of a sweep with :N or :best after it.",
+        "Instead of --workdir: two models A,B, each the folder of a run, or of a sweep with :N or :best after it. "
+        "Prints their mean bound on --split, with --nll_samples their likelihood, and the paired difference A - B with "
+        "its standard error over examples.",
     )  # fmt: skip
+
+
+def _define_measures() -> None:
     measures.define_flags()
     flags.DEFINE_string(
-        "inception_features",
-        None,
-        "An .npz with Inception-v3's features of real and of generated images, arrays real and generated of shape "
-        "(n, 2048): also compute the FID between them.",
-    )
-    flags.DEFINE_string(
-        "beta", None,
-        "Of a multirate model: also give the bound at these betas, values with commas between or logspace(a,b,n).",
+        "inception_features", None,
+        "Also compute the FID of features that you computed with Inception-v3: an .npz of the arrays real and "
+        "generated, shape (n, 2048) each.",
     )  # fmt: skip
     flags.DEFINE_string(
-        "nll_output", None, "Also write that of each example, and its condition, to this .npz."
-    )
-    define_member_choice()
-    caching.define_flags()
-    cli.run(main)
+        "beta", None,
+        "Also compute the bound at these β of a multirate model: values with commas between, or "
+        "logspace(first,last,count).",
+    )  # fmt: skip
+
+
+def _define_output() -> None:
+    flags.DEFINE_string(
+        "nll_output", None,
+        "Also write the negative log-likelihood of each example and its condition to this .npz, with --nll_samples.",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sections = [
+        usage.section("Model", _define_models),
+        usage.section("Measures", _define_measures),
+        usage.section("Output", _define_output),
+        usage.section("Cache", caching.define_flags),
+    ]
+    cli.run(main, sections)

@@ -1,4 +1,4 @@
-"""Write a web page with a decoder and sliders for its latents: `python -m experiments.explorer --workdir=runs/...`."""
+"""Write a web page that decodes latents set by sliders: `python -m experiments.explorer --workdir=runs/...`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from absl import flags
 from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
 from cvae_jax.runs.workdir import read_run
-from experiments.command_line import caching, cli
+from experiments.command_line import caching, cli, usage
 from experiments.reports.pages import script_json
-from experiments.reports.workdir import chosen_member, define_member_choice, require_writable
+from experiments.reports.workdir import chosen_member, define_model_choice, require_writable
 
 if TYPE_CHECKING:
     from jaxtyping import Int, PyTree
@@ -233,9 +233,14 @@ def _conv_layers(tree: dict[str, Any], shape: tuple[int, int, int]) -> list[dict
     return layers
 
 
+def _define_output() -> None:
+    flags.DEFINE_string("output", "explorer.html", "Page to write; its name ends in .html.")
+
+
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-    define_member_choice()
-    flags.DEFINE_string("output", "explorer.html", "Page to write.")
-    caching.define_flags()
-    cli.run(main)
+    sections = [
+        usage.section("Model", define_model_choice),
+        usage.section("Output", _define_output),
+        usage.section("Cache", caching.define_flags),
+    ]
+    cli.run(main, sections)

@@ -11,13 +11,13 @@ from cvae_jax.errors import UserError
 from cvae_jax.files import folder_atomically
 from cvae_jax.runs.logs import MetricsLog, read_metrics
 from cvae_jax.runs.workdir import read_run
-from experiments.command_line import caching, cli
+from experiments.command_line import caching, cli, usage
 from experiments.reports import measures
 from experiments.reports.measures import Wanted
 from experiments.reports.workdir import (
     PICTURES,
     chosen_member,
-    define_member_choice,
+    define_model_choice,
     missing,
     require_writable,
     test_line,
@@ -73,9 +73,16 @@ def main() -> int:
     return 0
 
 
+def _define_output() -> None:
+    flags.DEFINE_string(
+        "output", None, "Folder of the new run; if not set, --workdir with -memberN after it."
+    )
+
+
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "Folder of the sweep.", required=True)
-    flags.DEFINE_string("output", None, "Folder of the new run; the sweep's with -memberN if not set.")
-    define_member_choice()
-    caching.define_flags()
-    cli.run(main)
+    sections = [
+        usage.section("Member", define_model_choice),
+        usage.section("Output", _define_output),
+        usage.section("Cache", caching.define_flags),
+    ]
+    cli.run(main, sections)

@@ -12,8 +12,8 @@ from absl import flags
 from cvae_jax.errors import UserError
 from cvae_jax.files import write_atomically
 from cvae_jax.runs.workdir import read_run
-from experiments.command_line import caching, cli
-from experiments.reports.workdir import chosen_member, define_member_choice, require_writable
+from experiments.command_line import caching, cli, usage
+from experiments.reports.workdir import chosen_member, define_model_choice, require_writable
 
 if TYPE_CHECKING:
     from cvae_jax.data.dataset import Dataset
@@ -122,11 +122,18 @@ def chosen_of(dataset: Dataset, drawable: Sequence[str], only: Sequence[str]) ->
     return list(only) or [name for name in drawable if name not in lacks]
 
 
+def _define_pictures() -> None:
+    flags.DEFINE_list("only", [], f"Draw only these: some of {', '.join(_ALL)}, with commas between.")
+    flags.DEFINE_string(
+        "label", None, "Class that traversals.png shows, by its name; if not set, the middle one."
+    )
+    flags.DEFINE_string("output", None, "Folder of the pictures; if not set, pictures/ in --workdir.")
+
+
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-    define_member_choice()
-    flags.DEFINE_list("only", [], f"Some of {', '.join(_ALL)}; all if not given.")
-    flags.DEFINE_string("label", None, "Name of the class in traversals.png; the middle one if not given.")
-    flags.DEFINE_string("output", None, "Folder for the pictures; the run's own pictures/ if not given.")
-    caching.define_flags()
-    cli.run(main)
+    sections = [
+        usage.section("Model", define_model_choice),
+        usage.section("Pictures", _define_pictures),
+        usage.section("Cache", caching.define_flags),
+    ]
+    cli.run(main, sections)

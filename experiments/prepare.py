@@ -1,4 +1,4 @@
-"""Download, prepare and pack a TFDS dataset: `python -m experiments.prepare --dataset=mnist`."""
+"""Download and prepare a TFDS dataset: `python -m experiments.prepare --dataset=mnist`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from absl import flags
 
 from cvae_jax.errors import UserError
-from experiments.command_line import caching, cli, paths
+from experiments.command_line import caching, cli, paths, usage
 
 FLAGS = flags.FLAGS
 
@@ -46,8 +46,10 @@ def main() -> int:
     return 0
 
 
-if __name__ == "__main__":
-    flags.DEFINE_string("dataset", None, "A TFDS name.", required=True)
+def _define_data() -> None:
+    flags.DEFINE_string("dataset", None, "Name of a TFDS dataset, such as mnist. Required.", required=True)
     paths.define_data_dir()
-    caching.define_flags()
-    cli.run(main)
+
+
+if __name__ == "__main__":
+    cli.run(main, [usage.section("Data", _define_data), usage.section("Cache", caching.define_flags)])

@@ -1,7 +1,7 @@
 """Repeat a published result: `python -m experiments.reproduce --experiment=iwae-k5 --stages=4`.
 
-The network, data and schedule of the paper, or the first stages of that schedule. A run of fewer stages continues to
-more of them, and ends as one that was never stopped. docs/results.md lists what differs from the paper's code.
+Trains the network of the paper, on its data and by its schedule, or by the first stages of that schedule: the same
+command with more stages continues such a run. docs/results.md lists what differs from the paper's code.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from absl import flags
 from cvae_jax.errors import UserError
 from cvae_jax.runs.run import Run
 from cvae_jax.training.config import Config, from_flat, replace
-from experiments.command_line import caching, cli, paths
+from experiments.command_line import caching, cli, paths, usage
 from experiments.reports.measures import Wanted
 from experiments.train import train
 
@@ -85,10 +85,24 @@ def main() -> int:
     return 0
 
 
-if __name__ == "__main__":
-    flags.DEFINE_enum("experiment", None, list(EXPERIMENTS), "The result to repeat.", required=True)
-    flags.DEFINE_integer("stages", None, "Stages of the paper's schedule to train; all if not set.")
+def _define_experiment() -> None:
+    flags.DEFINE_enum("experiment", None, list(EXPERIMENTS), "Result to repeat. Required.", required=True)
+    flags.DEFINE_integer(
+        "stages", None, "Train only the first stages of the paper's schedule; if not set, all."
+    )
     paths.define_data_dir()
-    flags.DEFINE_string("workdir", None, "Folder of the results; named after the experiment if not set.")
-    caching.define_flags()
-    cli.run(main)
+
+
+def _define_output() -> None:
+    flags.DEFINE_string(
+        "workdir", None, "Folder of the results; if not set, runs/ and the experiment's name."
+    )
+
+
+if __name__ == "__main__":
+    sections = [
+        usage.section("Experiment", _define_experiment),
+        usage.section("Output", _define_output),
+        usage.section("Cache", caching.define_flags),
+    ]
+    cli.run(main, sections)

@@ -1,4 +1,7 @@
-"""Draw from a trained model's prior: `python -m experiments.sample --workdir=runs/... --label=7`."""
+"""Sample from a trained model: `python -m experiments.sample --workdir=runs/... --label=7`.
+
+z is drawn from the prior p(z|c); a sample is the mean of p(x|z,c).
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ from cvae_jax.errors import UserError
 from cvae_jax.runs.workdir import read_run
 from cvae_jax.training.config import traced_options
 from experiments import tasks
-from experiments.command_line import betas, caching, choices, cli
+from experiments.command_line import betas, caching, choices, cli, usage
 from experiments.reports import measures
 from experiments.reports.outputs import FORMATS, require_format
-from experiments.reports.workdir import chosen_member, define_member_choice, require_writable
+from experiments.reports.workdir import chosen_member, define_model_choice, require_writable
 
 FLAGS = flags.FLAGS
 
@@ -61,24 +64,32 @@ def main() -> int:
     return 0
 
 
-if __name__ == "__main__":
-    tasks.register()
-    flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-    define_member_choice()
-    choices.define_flags()
+def _define_sampling() -> None:
     flags.DEFINE_integer(
-        "num", None, f"Number of samples; {_NUM} if not set, with --condition_file one for each condition."
+        "num", None, f"Number of samples. If not set, {_NUM}, or one for each condition of --condition_file."
     )
-    flags.DEFINE_integer("seed", 0, "Of the samples.")
-    flags.DEFINE_float("beta", None, "Of a multirate model: draw at this beta; at its own if not set.")
+    measures.define_temperature("the samples")
+    flags.DEFINE_integer("seed", 0, "Seed of the draws of z.")
     flags.DEFINE_float(
         "guidance", None,
-        "Of a model trained with --condition_dropout: 0 draws as without a condition, 1 under it, more beyond it.",
+        "How far the output follows the condition, of a model trained with --condition_dropout: 0 ignores it, 1 is as "
+        "trained, more exaggerates it.",
     )  # fmt: skip
-    measures.define_temperature("Draw")
-    flags.DEFINE_string(
-        "output", "samples.png",
-        f"File to write: {'; '.join(f'{end} {each.text}' for end, each in FORMATS.items())}.",
-    )  # fmt: skip
-    caching.define_flags()
-    cli.run(main)
+    flags.DEFINE_float("beta", None, "The β to sample at, of a multirate model; if not set, its own.")
+
+
+def _define_output() -> None:
+    kinds = "; ".join(f"{end} for {each.text}" for end, each in FORMATS.items())
+    flags.DEFINE_string("output", "samples.png", f"File to write, by the end of its name: {kinds}.")
+
+
+if __name__ == "__main__":
+    tasks.register()
+    sections = [
+        usage.section("Model", define_model_choice),
+        usage.section("Condition", choices.define_flags),
+        usage.section("Samples", _define_sampling),
+        usage.section("Output", _define_output),
+        usage.section("Cache", caching.define_flags),
+    ]
+    cli.run(main, sections)

@@ -16,7 +16,7 @@ from cvae_jax.runs.description import require_same_run
 from cvae_jax.runs.run import Run
 from cvae_jax.runs.workdir import read_run, training_lock, write_json
 from cvae_jax.training.config import Config, name_of, traced_options
-from experiments.command_line import caching, cli, paths, settings
+from experiments.command_line import caching, cli, paths, settings, usage
 from experiments.reports import measures, seeds
 from experiments.reports.measures import Wanted
 from experiments.reports.workdir import finished_rows, is_current, missing, ranked_by
@@ -260,6 +260,5 @@ def ranking(row: dict[str, Any]) -> tuple[bool, float]:
 
 if __name__ == "__main__":
     settings.define_flags(sweep=True)
-    measures.define_flags()
-    caching.define_flags()
-    cli.run(main, settings.sections(sweep=True))
+    measured = usage.section("Measures", measures.define_flags)
+    cli.run(main, [*settings.sections(sweep=True), measured, usage.section("Cache", caching.define_flags)])

@@ -8,7 +8,7 @@ from typing import Any
 from cvae_jax.runs.description import require_same_run
 from cvae_jax.runs.run import Run
 from cvae_jax.runs.workdir import training_lock
-from experiments.command_line import caching, cli, settings
+from experiments.command_line import caching, cli, settings, usage
 from experiments.reports import measures
 from experiments.reports.measures import Wanted
 from experiments.reports.workdir import PICTURES, finished_summary, is_current, missing, test_line
@@ -90,6 +90,5 @@ def _say_finished(workdir: Path, summary: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     settings.define_flags()
-    measures.define_flags()
-    caching.define_flags()
-    cli.run(main, settings.sections())
+    measured = usage.section("Measures", measures.define_flags)
+    cli.run(main, [*settings.sections(), measured, usage.section("Cache", caching.define_flags)])

@@ -36,7 +36,7 @@ class Observed(Condition):
     observed: int = static(
         1,
         bounds=Whole(1, 3),
-        help="Observed quadrants: 1 is the bottom left, 2 the left half, 3 all but the bottom right.",
+        help="Quadrants that the model sees: 1 is the bottom left, 2 the left half, 3 all but the bottom right.",
     )
 
     @property

@@ -25,27 +25,27 @@ class Data(Part):
 
     dataset: str = static(
         "digits",
-        help="digits; shapes or shapes32, drawn from known factors at 64x64 or 32x32; a TFDS name such as mnist, "
-        "cifar10 or dsprites; or the path of an .npz.",
+        help="digits; shapes or shapes32, drawn from known factors, 64x64 or 32x32 pixels; the path of an .npz of your "
+        "own; or the name of a TFDS dataset, such as mnist, cifar10 or dsprites.",
     )
-    target_feature: str = static("image", help="Which feature of a TFDS dataset is modelled.")
+    target_feature: str = static("image", help="Feature of a TFDS dataset to model.")
     condition_feature: tuple[str, ...] = static(
         (),
-        help="Which feature of a TFDS dataset, or array of an .npz, each condition is, where it does not have the "
-        "usual name.",
+        help="Feature of a TFDS dataset, or array of an .npz without _train, that is the condition, if it does not "
+        "have the usual name; with commas between for several.",
     )
     binarize: str = static(
         "",
         choices=("", "dynamic", "static", "none"),
-        help="dynamic draws binary pixels anew at every step, static once, none keeps grey pixels. Default: dynamic "
-        "with a likelihood of binary pixels, none otherwise.",
+        help="How grey pixels are made binary: dynamic draws them anew at every step, static once, none keeps them "
+        "grey. If not set, dynamic for the bernoulli likelihood, none for others.",
     )
     augment: tuple[str, ...] = static(
         (),
         choices=AUGMENTATIONS,
-        help="What happens to training images at every step.",
+        help="Random changes of the training images at every step.",
     )
-    data_seed: int = static(0, bounds=SEED, help="Of the order of examples and their binarization.")
+    data_seed: int = static(0, bounds=SEED, help="Seed of the order of examples and of their binarization.")
 
     def check(self) -> None:
         """Refuse an augmentation that is named twice.

@@ -27,7 +27,7 @@ class LogisticMixture(Likelihood):
       Salimans et al., PixelCNN++, 2017, sections 2.1 and 2.2.
     """
 
-    num_components: int = static(5, bounds=COUNT, help="Logistics per pixel.")
+    num_components: int = static(5, bounds=COUNT, help="Number of logistics per pixel.")
     levels: int = static(256, bounds=Whole(2), help="Values of a pixel, taken from the data.", flag=False)
 
     whole_levels: ClassVar[bool] = True

@@ -38,9 +38,13 @@ class MLP(Network):
     """
 
     hidden: tuple[int, ...] = static(
-        (512, 512), bounds=COUNT, help="Widths of the encoder's dense layers, mirrored in the decoder."
+        (512, 512),
+        bounds=COUNT,
+        help="Widths of the encoder's dense layers; the decoder has them in reverse order.",
     )
-    activation: str = static("silu", choices=tuple(ACTIVATIONS), help="After each of the dense layers.")
+    activation: str = static(
+        "silu", choices=tuple(ACTIVATIONS), help="Activation function of the dense layers."
+    )
 
     def check(self) -> None:
         """Refuse a network without a layer.

@@ -49,7 +49,7 @@ class FreeBits(Elbo):
       Kingma et al., Improving Variational Inference with Inverse Autoregressive Flow, 2016, equation 15.
     """
 
-    free_bits: float = traced(0.0, bounds=WEIGHT, help="λ, the least KL per latent, nats.")
+    free_bits: float = traced(0.0, bounds=WEIGHT, help="λ, nats of KL per latent that cost nothing.")
     needs_flat_latents = True
     needs = (STANDARD_PRIOR,)
 
@@ -74,7 +74,9 @@ class Capacity(Objective):
     """
 
     beta: float = traced(1.0, bounds=WEIGHT, help="Weight of the KL's distance to its target.")
-    kl_target: float = traced(0.0, bounds=WEIGHT, help="C, the KL that training ends at, nats.")
+    kl_target: float = traced(
+        0.0, bounds=WEIGHT, help="C, the target of the KL at the end of training, nats."
+    )
     annealed = "kl_target"
 
     def loss(self, model: Model, params: PyTree, batch: Batch) -> Terms:

@@ -81,9 +81,11 @@ class FactorVae(Elbo):
 
     tc_weight: float = traced(10.0, bounds=WEIGHT, help="γ, the weight of the total correlation.")
     discriminator_learning_rate: float = traced(
-        1e-4, bounds=POSITIVE, help="Of the discriminator's optimizer Adam."
+        1e-4, bounds=POSITIVE, help="Learning rate of the discriminator's optimizer, Adam."
     )
-    discriminator_width: int = static(1000, bounds=COUNT, help="Of each of the discriminator's six layers.")
+    discriminator_width: int = static(
+        1000, bounds=COUNT, help="Width of each of the discriminator's six layers."
+    )
     part_names = ("total_correlation", "discriminator_loss")
     smallest_batch = 2
     needs_flat_latents = True

@@ -36,7 +36,7 @@ class Iwae(Elbo):
       Burda, Grosse & Salakhutdinov, Importance Weighted Autoencoders, 2016, equations 8 and 14.
     """
 
-    num_samples: int = static(1, bounds=COUNT, help="k, the draws of z per example.")
+    num_samples: int = static(1, bounds=COUNT, help="k, the number of draws of z per example.")
     one_draw = False
     needs = (FIXED_VARIANCE,)
 
@@ -60,7 +60,7 @@ class Iwae(Elbo):
 
 @dataclasses.dataclass(frozen=True)
 class Dreg(Iwae):
-    """The loss of `Iwae` with the doubly-reparameterized gradient of the encoder.
+    """The loss of iwae with the doubly-reparameterized gradient of the encoder.
 
     The value is the same, and so is the gradient of the decoder and of a learned prior; the encoder's reaches it
     through z alone, see `_doubly_reparameterized`. Its expectation is the same for every β, its variance lower.

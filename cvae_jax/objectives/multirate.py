@@ -43,7 +43,7 @@ class MultiRate(Objective):
     """
 
     beta: float = traced(1.0, bounds=WEIGHT, help="The β that the model is evaluated and sampled at.")
-    beta_min: float = traced(0.1, bounds=POSITIVE, help="Least β that is trained for.")
+    beta_min: float = traced(0.1, bounds=POSITIVE, help="Smallest β that is trained for.")
     beta_max: float = traced(10.0, bounds=POSITIVE, help="Largest β that is trained for.")
     annealed = ""
     one_draw = False

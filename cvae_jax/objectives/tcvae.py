@@ -115,7 +115,9 @@ class TotalCorrelation(Objective):
     beta: float = traced(1.0, bounds=WEIGHT, help="Weight of the total correlation.")
     mi_weight: float = traced(1.0, bounds=WEIGHT, help="α, the weight of the mutual information.")
     marginal_weight: float = traced(1.0, bounds=WEIGHT, help="γ, the weight of the KL of the marginals.")
-    stratified: bool = static(True, help="Whether q(z) is estimated from a batch without bias.")
+    stratified: bool = static(
+        True, help="Estimate q(z) by minibatch stratified sampling, else by minibatch weighted sampling."
+    )
     part_names = ("mutual_information", "total_correlation", "marginal_kl")
     smallest_batch = 2
     needs_flat_latents = True

@@ -30,7 +30,7 @@ class Mixture(Prior):
       Bishop, Mixture Density Networks, 1994.
     """
 
-    mixture_parts: int = static(16, bounds=COUNT, help="Gaussians of the mixture.")
+    mixture_parts: int = static(16, bounds=COUNT, help="Number of Gaussians in the mixture.")
 
     needs_condition: ClassVar[bool] = True
 

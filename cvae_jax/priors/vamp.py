@@ -26,7 +26,9 @@ class Vamp(Prior):
       Tomczak & Welling, VAE with a VampPrior, 2018.
     """
 
-    pseudo_inputs: int = static(50, bounds=COUNT, help="Learned inputs whose posteriors make up the prior.")
+    pseudo_inputs: int = static(
+        50, bounds=COUNT, help="Number of learned inputs whose posteriors, averaged, are the prior."
+    )
 
     reads_condition: ClassVar[bool] = False
     # Its encoder's layers would need a β for each learned input.

@@ -101,28 +101,28 @@ class Config(Part):
     learning_rate_schedule: Schedule = Constant()
     schedules: tuple[Scheduled, ...] = ()
     hooks: tuple[Hook, ...] = ()
-    latent_dim: int = traced(16, bounds=COUNT, help="Number of latents.")
-    seed: int = traced(0, bounds=SEED, help="Of the initial weights and the latent noise.")
+    latent_dim: int = traced(16, bounds=COUNT, help="Number of latent dimensions.")
+    seed: int = traced(0, bounds=SEED, help="Seed of the initial weights and of the draws of z.")
     patience: float = traced(
         math.inf,
         bounds=Real(1.0, infinite="never stops", what="number of epochs"),
-        help="Epochs without a better validation, counted from the end of the warm-up and of --condition_first_epochs "
-        "at the earliest, until training stops.",
+        help="Stop after so many epochs without a better validation loss, counted from the end of --warmup_epochs and "
+        "--condition_first_epochs at the earliest.",
     )
-    batch_size: int = static(128, bounds=COUNT, help="Examples per step.")
+    batch_size: int = static(128, bounds=COUNT, help="Examples per training step.")
     epochs: int = static(100, bounds=COUNT, help="Passes over the training split.")
     compute_dtype: str = static(
         "float32",
         choices=("float32", "bfloat16"),
-        help="Of the matrix products; parameters, losses and the optimizer stay float32.",
+        help="Type of the matrix products; parameters, losses and the optimizer stay float32.",
     )
     conditioning: str = static(
         "concat",
         choices=("concat", "film"),
-        help="How the condition enters: concat adds a term to each channel of every layer, film scales them, too.",
+        help="How the condition enters each layer: concat adds a term to every channel, film also scales it.",
     )
     share_condition: bool = static(
-        True, help="Whether encoder, decoder and prior share one encoder of the condition."
+        True, help="Whether encoder, decoder and prior share the network that embeds the condition."
     )
 
     def check(self) -> None:

@@ -160,7 +160,7 @@ class MovingAverage(Hook):
     ema_decay: float = traced(
         0.0,
         bounds=SHARE,
-        help="Decay of the parameters' moving average, which all results use; 0 uses the latest.",
+        help="Decay of the moving average of the parameters, which all results use; 0 uses the latest parameters.",
     )
 
     def init(self, params: PyTree) -> PyTree:
@@ -233,7 +233,7 @@ class ConditionDropout(Hook):
     condition_dropout: float = traced(
         0.0,
         bounds=SHARE,
-        help="Probability that an example's condition is dropped in a step; --guidance needs it.",
+        help="Probability that an example's condition is dropped in a step; needed for --guidance in sampling.",
     )
     stream = Stream.CONDITION
     needs_condition = True
@@ -258,8 +258,8 @@ class ConditionFirst(Hook):
     condition_first_epochs: float = traced(
         0.0,
         bounds=EPOCHS,
-        help="Epochs at the beginning in which the decoder receives z = 0; validation, which uses z, is no guide to "
-        "them.",
+        help="Number of epochs at the start in which the decoder gets z = 0. Validation uses z, and so says nothing "
+        "about them.",
     )
     needs_condition = True
 

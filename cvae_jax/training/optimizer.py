@@ -36,13 +36,17 @@ class AdamW(Optimizer):
       Loshchilov & Hutter, Decoupled Weight Decay Regularization, 2019, algorithm 2.
     """
 
-    learning_rate: float = traced(1e-3, bounds=POSITIVE, help="Of Adam; where its schedule starts.")
-    adam_epsilon: float = traced(1e-8, bounds=POSITIVE, help="Added to the root of Adam's second moment.")
-    weight_decay: float = traced(0.0, bounds=WEIGHT, help="Decoupled weight decay; 0 is Adam.")
+    learning_rate: float = traced(
+        1e-3, bounds=POSITIVE, help="Learning rate of Adam, at the start of its schedule."
+    )
+    adam_epsilon: float = traced(
+        1e-8, bounds=POSITIVE, help="Added to the square root of Adam's second moment."
+    )
+    weight_decay: float = traced(0.0, bounds=WEIGHT, help="Decoupled weight decay; 0 is plain Adam.")
     clip_norm: float = traced(
         math.inf,
         bounds=Real(0.0, above_low=True, infinite="does not clip"),
-        help="Largest global norm of the gradient.",
+        help="Largest norm of the whole gradient; a larger one is scaled down to it.",
     )
 
     def transformation(self) -> optax.GradientTransformation:

@@ -111,7 +111,7 @@ class Warmup(Schedule):
         return jnp.where(self.warmup_epochs > 0.0, self._rise(self._turns(time)), 1.0)
 
 
-_EPOCHS = "Epochs over which the objective's annealed option rises: beta, or the target of capacity."
+_EPOCHS = "Number of epochs N over which beta, or the target of capacity, rises."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +147,7 @@ class CyclicalWarmup(Warmup):
       Fu et al., Cyclical Annealing Schedule, 2019, equation 6.
     """
 
-    warmup_epochs: float = traced(0.0, bounds=EPOCHS, help="Length of a cycle, epochs.")
+    warmup_epochs: float = traced(0.0, bounds=EPOCHS, help="Length N of a cycle in epochs.")
 
     def _rise(self, turns: Float[Array, ""]) -> Float[Array, ""]:
         return jnp.minimum(2.0 * (turns - jnp.floor(turns)), 1.0)

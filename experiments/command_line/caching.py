@@ -16,9 +16,12 @@ JUDGES = "classifiers"
 def define_flags() -> None:
     """Flags of every script that compiles or reads data."""
     flags.DEFINE_string(
-        "cache_dir", None, "Folder of packed datasets and compiled programs.", short_name=None
+        "cache_dir", None,
+        "Folder that keeps packed datasets and compiled programs; if not set, cvae_jax in your cache folder.",
+    )  # fmt: skip
+    flags.DEFINE_bool(
+        "compilation_cache", True, "Keep compiled programs there, so that the next run starts faster."
     )
-    flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs between runs, in the cache folder.")
 
 
 def use() -> Path:

@@ -33,15 +33,15 @@ LABELS: dict[str, str] = {}
 
 def define_flags() -> None:
     """The flags that choose a condition."""
-    flags.DEFINE_string("label", None, "Name of the class to draw; all in turn if not set.")
-    flags.DEFINE_string("text", None, "Text to draw; those of the dataset in turn if not set.")
+    flags.DEFINE_string("label", None, "Class to sample, by its name; if not set, all classes in turn.")
+    flags.DEFINE_string("text", None, "Text to sample; if not set, the texts of the dataset in turn.")
     for name, text in LABELS.items():
         flags.DEFINE_string(name, None, text)
-    flags.DEFINE_integer("example", None, "Number of the test example whose condition to draw.")
+    flags.DEFINE_integer("example", None, "Sample at the condition of this test example, counted from 0.")
     flags.DEFINE_string(
         "condition_file", None,
-        "An .npz of your own conditions, one sample each, of any kind, as they were in the training data: the array c, "
-        "or an array for each of several conditions.",
+        "Sample at conditions of your own, of any kind: an .npz of the array c, or of an array for each of several "
+        "conditions by its name, in the units of the training data.",
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import glob
 import io
+import os
 import re
 import sys
 import warnings
@@ -38,6 +39,7 @@ BOUNDS: dict[str, Whole | Real] = {
     "temperature": WEIGHT,
 }
 _HELP = ("--help", "-help", "-h", "-?", "--helpshort")
+_FULL_HELP = ("--helpfull", "-helpfull")
 
 
 class Literal:
@@ -113,11 +115,10 @@ def require_flags_within_bounds() -> None:
 
 def _parse(argv: list[str], sections: Sequence[usage.Section]) -> list[str]:
     """Set the flags, or print what is wrong with them in one line, or the help text, and end the script."""
-    if any(argument in _HELP for argument in argv[1:]):
-        listed = {entry.name for section in sections for entry in section.entries}
-        titles = {section.title.removeprefix("--").partition("=")[0] for section in sections}
+    if any(argument in (*_HELP, *_FULL_HELP) for argument in argv[1:]):
+        full = any(argument in _FULL_HELP for argument in argv[1:])
         main = sys.modules["__main__"].__doc__ or ""
-        print(usage.text_of(main, [usage.of_script(listed | titles), *sections]))
+        _print_help(usage.text_of(main, [*sections, *([usage.of_absl()] if full else [])]))
         sys.exit(0)
     try:
         for argument in argv:
@@ -128,6 +129,14 @@ def _parse(argv: list[str], sections: Sequence[usage.Section]) -> list[str]:
     except flags.Error as error:
         say("error", str(error))
     sys.exit(1)
+
+
+def _print_help(text: str) -> None:
+    """Print a text whose reader, such as `head`, may close the pipe before its end."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _set_up_streams() -> None:
@@ -142,12 +151,12 @@ def _set_up_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def run(main: Callable[[], int | None], sections: Sequence[usage.Section] = ()) -> None:
+def run(main: Callable[[], int | None], sections: Sequence[usage.Section]) -> None:
     """Parse the flags, run `main`, and turn errors that a user can correct into one line and exit status 1.
 
     Args:
       main: the script, which returns its exit status.
-      sections: for `--help`, those flags that are not defined by hand.
+      sections: the flags, for `--help`.
     """
 
     def guarded(argv: list[str]) -> Any:

@@ -9,7 +9,9 @@ from absl import flags
 
 def define_data_dir() -> None:
     """The flag of the folder that TFDS reads from."""
-    flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS datasets; TFDS's own if not set.")
+    flags.DEFINE_string(
+        "data_dir", None, "Folder of the datasets that TFDS has prepared; if not set, TFDS's own."
+    )
 
 
 def data_dir() -> str | None:

@@ -17,27 +17,27 @@ from cvae_jax.runs.run import Run, read_members
 from cvae_jax.training import grid as search
 from cvae_jax.training.config import TABLES, Config, name_of, replace, traced_options
 from cvae_jax.training.grid import Uniform
-from cvae_jax.training.hooks import HOOKS
+from cvae_jax.training.hooks import HOOKS, Hook
 from experiments import tasks
-from experiments.command_line import lists, paths
-from experiments.command_line.usage import Entry, Section, of_option
+from experiments.command_line import lists, paths, usage
+from experiments.command_line.usage import Entry, Section
 
 FLAGS = flags.FLAGS
 
 _CHOICES: dict[str, Table] = {"condition": CONDITIONS, **TABLES}
 _CHOICE_HELP = {
-    "condition": "What the model is conditioned on: several with commas between, none for a plain VAE; what the "
-    "dataset is made for if not set.",
-    "network": "The layers of encoder and decoder.",
-    "likelihood": "p(x|z,c).",
-    "prior": "p(z|c).",
-    "objective": "What training minimizes.",
-    "optimizer": "Of the model's parameters.",
-    "schedule": "How the objective's annealed option rises over --warmup_epochs: beta, or the target of capacity.",
-    "learning_rate_schedule": "How the learning rate changes over the epochs.",
+    "condition": "What the model is conditioned on; several with commas between, none for a plain VAE. If not set, "
+    "what the dataset has:",
+    "network": "The layers of encoder and decoder:",
+    "likelihood": "p(x|z,c), the distribution of the data:",
+    "prior": "p(z|c), the distribution of the latents:",
+    "objective": "The loss that training minimizes:",
+    "optimizer": "What updates the parameters:",
+    "schedule": "How beta, or the target of capacity, rises: its factor after t of N steps:",
+    "learning_rate_schedule": "How the learning rate changes: its factor by epoch:",
 }
-_SEVERAL = "commas between, linspace(a,b,n), logspace(a,b,n), range(a,b), or with --num_random also uniform(a,b), " \
-    "loguniform(a,b)"  # fmt: skip
+_SEVERAL = "values with commas between, linspace(first,last,count), logspace(first,last,count), range(first,end), or " \
+    "with --num_random also uniform(low,high), loguniform(low,high)"  # fmt: skip
 
 
 class Found(NamedTuple):
@@ -98,27 +98,32 @@ def define_flags(*, sweep: bool = False) -> None:
     tasks.register()
     flags.DEFINE_string(
         "config", None,
-        "A configuration in JSON or YAML, or the config.json of a run; flags change what it holds.",
+        "File of settings in JSON or YAML, such as the config.json of a run. Flags replace what it holds.",
     )  # fmt: skip
     for kind in _CHOICES:
-        flags.DEFINE_string(kind, None, _CHOICE_HELP.get(kind, f"The {kind}."))
+        flags.DEFINE_string(kind, None, _CHOICE_HELP.get(kind, ""))
     for name, found in options().items():
         define = flags.DEFINE_bool if found.values == Values(bool, several=False) else flags.DEFINE_string
         define(name, None, found.option.help)
-    flags.DEFINE_string("workdir", None, "Folder of the results; a name made of the settings if not set.")
+    folder = "sweeps" if sweep else "runs"
+    flags.DEFINE_string(
+        "workdir", None, f"Folder of the results; if not set, {folder}/ and a name made of the settings."
+    )
     paths.define_data_dir()
-    flags.DEFINE_integer("checkpoint_every", 10, "Epochs between checkpoints; the end is always one.")
+    flags.DEFINE_integer("checkpoint_every", 10, "Epochs between checkpoints; the last epoch always has one.")
     if sweep:
         _define_search_flags()
 
 
 def _define_search_flags() -> None:
-    flags.DEFINE_integer("num_random", None, "Draw this many members at random instead of all combinations.")
-    flags.DEFINE_integer("search_seed", 0, "Of the draws of --num_random.")
+    flags.DEFINE_integer(
+        "num_random", None, "Train this many members, drawn at random, instead of all combinations."
+    )
+    flags.DEFINE_integer("search_seed", 0, "Seed of the draws of --num_random.")
     flags.DEFINE_integer(
         "members_per_program", None,
-        "Members that train at once; the others follow in equal parts through the same compiled program. "
-        "As many as fit into the devices' free memory if not set; 4 GiB are assumed where a device does not report it.",
+        "Members that train at the same time; the others follow in equal parts, with the same compiled program. If not "
+        "set, as many as fit into the devices' free memory, or into 4 GiB where a device does not report it.",
     )  # fmt: skip
 
 
@@ -230,38 +235,74 @@ def sweep_run(members: tuple[Config, ...], members_per_program: int) -> Run:
 
 # Help
 
+# Choices, options and flags by group, the most used first. What no group names is listed with its owner: options of
+# the data, of hooks with the condition that they need or the optimizer, anything else with the model.
+_GROUPS = {
+    "Data": ("dataset", "data_dir", "target_feature", "binarize", "augment", "data_seed"),
+    "Model": ("latent_dim", "network", "likelihood", "prior", "compute_dtype"),
+    "Condition": ("condition", "condition_feature", "conditioning", "share_condition"),
+    "Objective": ("objective", "schedule"),
+    "Optimizer": ("epochs", "batch_size", "seed", "patience", "optimizer", "learning_rate_schedule"),
+    "Sweep": ("num_random", "search_seed", "members_per_program"),
+    "Output": ("workdir", "checkpoint_every", "config"),
+}
+_INTRODUCTION = (
+    "--dataset, --condition, --network, --latent_dim, --likelihood, --beta, --epochs, --learning_rate, --workdir. An "
+    "option under a name, such as --hidden under mlp, is refused unless that name is chosen. In place of a name, "
+    "module:Class selects a class of your own."
+)
+
 
 def sections(*, sweep: bool = False) -> list[Section]:
-    """All options under the parts that own them, for `--help`."""
+    """All flags of `define_flags` in groups, for `--help`: the options of a choice under its names."""
     several = f" Options marked [sweep] take several values: {_SEVERAL}." if sweep else ""
-    found = [
-        Section(
-            "Options of every training",
-            f"An option of a part that is not chosen is refused.{several}",
-            (*_entries(Config, sweep=sweep), *_entries(Data, sweep=sweep)),
-        )
+    names = {title: list(group) for title, group in _GROUPS.items() if sweep or title != "Sweep"}
+    named = {name for group in names.values() for name in group}
+    for kind in _CHOICES:
+        names["Model"] += [] if kind in named else [kind]
+    for part in (Data, Config, *HOOKS.values()):
+        names[_group_of(part)] += [name for name in _options_of(part) if name not in named]
+    own = {
+        name: found for part in (Data, Config, *HOOKS.values()) for name, found in _options_of(part).items()
+    }
+
+    def entries(name: str) -> list[Entry]:
+        if name in _CHOICES:
+            return _choice(name, sweep=sweep)
+        return [_option(name, own[name], sweep=sweep) if name in own else usage.of_flag(name)]
+
+    grouped = [
+        Section(title, tuple(entry for name in group for entry in entries(name)))
+        for title, group in names.items()
     ]
-    default = Config()
-    for kind, table in _CHOICES.items():
-        chosen = "" if kind == "condition" else f"={name_of(default, kind)}"
-        text = f"{_CHOICE_HELP.get(kind, '')} One of {', '.join(table)}, or module:Class of your own."
-        found.append(Section(f"--{kind}{chosen}", text.strip(), ()))
-        found += [
-            Section(f"{name}: {_summary(part)}", "", _entries(part, sweep=sweep), level=1)
-            for name, part in table.items()
-        ]
-    found.append(Section("Optional features", "The first option of each switches it on.", ()))
-    found += [
-        Section(f"{_summary(part)}", "", _entries(part, sweep=sweep), level=1) for part in HOOKS.values()
-    ]
-    return found
+    return [Section("Most used", (), _INTRODUCTION + several), *grouped]
 
 
-def _entries(part: type[Part], *, sweep: bool) -> tuple[Entry, ...]:
-    return tuple(
-        of_option(name, each.option, each.default, mark="[sweep]" if sweep and each.option.traced else "")
-        for name, each in _options_of(part).items()
-    )
+def _group_of(part: type[Part]) -> str:
+    """The group of those options of a part that no group names."""
+    if issubclass(part, Hook):
+        return "Condition" if part.needs_condition else "Optimizer"
+    return "Data" if part is Data else "Model"
+
+
+def _choice(kind: str, *, sweep: bool) -> list[Entry]:
+    """A choice, its names, and under each its options; what is as under a name before is not explained again."""
+    chosen = "" if kind == "condition" else f"={name_of(Config(), kind)}"
+    entries = [Entry(f"--{kind}{chosen}", _CHOICE_HELP.get(kind, ""))]
+    seen: dict[Entry, str] = {}
+    for choice, part in _CHOICES[kind].items():
+        entries.append(Entry(choice, _summary(part), level=1))
+        for name, found in _options_of(part).items():
+            entry = _option(name, found, sweep=sweep, level=2)
+            first = seen.setdefault(entry, choice)
+            as_before = entry._replace(text=f"As under {first}.")
+            entries.append(entry if first == choice else as_before)
+    return entries
+
+
+def _option(name: str, found: Found, *, sweep: bool, level: int = 0) -> Entry:
+    mark = "[sweep]" if sweep and found.option.traced else ""
+    return usage.of_option(name, found.option, found.default, mark=mark, level=level)
 
 
 def _summary(part: type[Part]) -> str:

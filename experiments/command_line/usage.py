@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from absl import flags
 
-from cvae_jax.options import LARGEST_INT, Option
+from cvae_jax.options import LARGEST_INT, LARGEST_SEED, Option
 
-_HELP_COLUMN = 28
+_HELP_COLUMN = 30
 
 
 class Entry(NamedTuple):
-    """A flag in the text.
+    """A flag in the text, or a name that a flag can have.
 
     Attributes:
-      name: without the dashes.
-      default: as it is typed, empty for none.
+      left: what is typed: `--beta=1` with its default, or a name alone.
       text: what it does.
+      level: of indentation.
     """
 
-    name: str
-    default: str
+    left: str
     text: str
+    level: int = 0
 
 
 class Section(NamedTuple):
@@ -33,18 +33,59 @@ class Section(NamedTuple):
 
     Attributes:
       title: one line.
-      text: what is to be known of all of them, empty for nothing.
       entries: the flags.
-      level: of indentation.
+      text: what is to be known of all of them, empty for nothing.
     """
 
     title: str
-    text: str
     entries: tuple[Entry, ...]
-    level: int = 0
+    text: str = ""
 
 
-def of_option(name: str, option: Option, default: Any, *, mark: str = "") -> Entry:
+# What absl defines is rarely needed.
+_ABSL = Section("Flags of absl", (), "--flagfile=FILE reads flags from a file; --helpfull lists all others.")
+
+
+def section(title: str, *define: Callable[[], None]) -> Section:
+    """Define flags, and list them under a title.
+
+    Args:
+      title: one line.
+      *define: functions that define flags.
+    """
+    before = set(flags.FLAGS)
+    for each in define:
+        each()
+    return Section(title, tuple(of_flag(name) for name in flags.FLAGS if name not in before))
+
+
+def of_flag(name: str, *, level: int = 0) -> Entry:
+    """The entry of a flag that is defined by hand."""
+    flag = flags.FLAGS[name]
+    text, values = " ".join((flag.help or "").split()), getattr(flag.parser, "enum_values", None)
+    if values:
+        text = text.removeprefix(f"<{'|'.join(values)}>: ") + f" One of {', '.join(values)}."
+    return Entry(_left(name, flag.default), text, level)
+
+
+def _left(name: str, default: Any) -> str:
+    """A flag as it is typed, with its default."""
+    typed = "" if default is False else as_typed(default)
+    return f"--{name}" + (f"={typed}" if typed else "")
+
+
+def of_absl() -> Section:
+    """All flags that scripts do not define: those of absl, and of libraries."""
+    found = {
+        flag.name
+        for module, of_module in flags.FLAGS.flags_by_module_dict().items()
+        if module != "__main__" and not module.startswith("experiments")
+        for flag in of_module
+    }
+    return Section("Flags of absl and of libraries", tuple(of_flag(name) for name in sorted(found)))
+
+
+def of_option(name: str, option: Option, default: Any, *, mark: str = "", level: int = 0) -> Entry:
     """The entry of an option.
 
     Args:
@@ -52,6 +93,7 @@ def of_option(name: str, option: Option, default: Any, *, mark: str = "") -> Ent
       option: what is known of it.
       default: its value.
       mark: what follows the text.
+      level: of indentation.
     """
     allowed = ""
     if option.choices:
@@ -59,13 +101,14 @@ def of_option(name: str, option: Option, default: Any, *, mark: str = "") -> Ent
         if isinstance(default, tuple):
             allowed = f"Any of {', '.join(option.choices)}, with commas between."
     elif option.bounds is not None:
-        expected = (option.bounds.fault(None) or "").removesuffix(f" and ≤ {LARGEST_INT}")
-        expected = expected.removesuffix(f" and ≤ {LARGEST_INT:g}")
+        expected = option.bounds.fault(None) or ""
+        for largest in (f"{LARGEST_INT}", f"{LARGEST_INT:g}", f"{LARGEST_SEED}"):
+            expected = expected.removesuffix(f" and ≤ {largest}")
         if isinstance(default, tuple):
             allowed = f"With commas between; each {expected}."
         else:
             allowed = f"{expected[:1].upper()}{expected[1:]}."
-    return Entry(name, as_typed(default), " ".join(filter(None, (option.help, allowed, mark))))
+    return Entry(_left(name, default), " ".join(filter(None, (option.help, allowed, mark))), level)
 
 
 def as_typed(value: Any) -> str:
@@ -88,49 +131,28 @@ def as_typed(value: Any) -> str:
             return str(value)
 
 
-def of_script(without: Iterable[str]) -> Section:
-    """The flags that the scripts define by hand.
-
-    Args:
-      without: names of flags that other sections list.
-    """
-    left_out = set(without)
-    entries = [
-        Entry(flag.name, as_typed(flag.default), " ".join((flag.help or "").split()))
-        for module, of_module in flags.FLAGS.flags_by_module_dict().items()
-        if module == "__main__" or "experiments" in module
-        for flag in of_module
-        if flag.name not in left_out
-    ]
-    return Section("Flags of this script", "", tuple(sorted(entries)))
-
-
 def text_of(summary: str, sections: Iterable[Section]) -> str:
-    """The whole text.
+    """The whole text: absl's own flags come last.
 
     Args:
       summary: of the script.
       sections: its flags.
     """
     width = min(max(shutil.get_terminal_size((110, 24)).columns, 60), 120)
-    parts = [summary.strip(), *(_section(section, width) for section in sections)]
+    parts = [summary.strip(), *(_section(section, width) for section in (*sections, _ABSL))]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _section(section: Section, width: int) -> str:
-    indent = "  " * section.level
-    lines = textwrap.wrap(section.title, width, initial_indent=indent, subsequent_indent=f"{indent}    ")
-    if section.text:
-        lines += textwrap.wrap(
-            section.text, width, initial_indent=f"{indent}  ", subsequent_indent=f"{indent}  "
-        )
+    lines = [section.title]
+    lines += textwrap.wrap(section.text, width, initial_indent="  ", subsequent_indent="  ")
     for entry in section.entries:
-        lines += _entry(entry, f"{indent}  ", width)
+        lines += _entry(entry, width)
     return "\n".join(lines)
 
 
-def _entry(entry: Entry, indent: str, width: int) -> list[str]:
-    left = f"{indent}--{entry.name}" + (f"={entry.default}" if entry.default else "")
+def _entry(entry: Entry, width: int) -> list[str]:
+    left = "  " * (entry.level + 1) + entry.left
     text = textwrap.wrap(entry.text, width - _HELP_COLUMN) or [""]
     first, rest = ([left], text) if len(left) > _HELP_COLUMN - 2 else ([], text)
     if not first:

@@ -56,39 +56,39 @@ def define_flags() -> None:
     """A flag for each measure."""
     flags.DEFINE_integer(
         "nll_samples", None,
-        "Also estimate the negative log-likelihood, by importance sampling with so many draws of z per example.",
+        "Also estimate the negative log-likelihood by importance sampling, with this many draws of z per example.",
     )  # fmt: skip
     flags.DEFINE_bool(
         "sample_quality", False,
-        "Judge samples from the prior by a classifier of the real images (trained once per dataset, then kept in the "
-        "cache folder): conditional accuracy, classification accuracy score, classifier Fréchet and kernel distance, "
-        "precision and recall, diversity.",
+        "Also judge samples with a classifier of the real images, which is trained once for each dataset: conditional "
+        "accuracy, classification accuracy score, Fréchet and kernel distance of its features, precision, recall and "
+        "diversity.",
     )  # fmt: skip
     flags.DEFINE_integer(
         "judges", 1,
-        "With --sample_quality and the condition label: so many classifiers, of different seeds, judge the samples; "
-        "their means are reported, and the standard deviations between them.",
+        "Number of classifiers that judge samples (--sample_quality, condition label), each of another seed; reported "
+        "are means and standard deviations over them.",
     )  # fmt: skip
     flags.DEFINE_bool(
         "disentanglement", False,
-        "Also score how well single latents stand for single factors, for data whose factors are known, such as "
-        "shapes: MIG, SAP, DCI, FactorVAE and beta-VAE scores, modularity, each beside what a code without information "
-        "scores.",
+        "Also measure how well each latent stands for one factor of data whose factors are known, such as shapes: "
+        "MIG, SAP, DCI, FactorVAE and beta-VAE scores and modularity, each next to its value for latents without "
+        "information.",
     )  # fmt: skip
     flags.DEFINE_enum(
         "split", "test", SPLITS,
-        "Split on which likelihood, sample quality and disentanglement are measured: validation to choose settings, "
+        "Split that likelihood, sample quality and disentanglement are measured on: validation to choose settings, "
         "test to report the chosen ones.",
     )  # fmt: skip
-    define_temperature("With --sample_quality: judge")
+    define_temperature("the samples of --sample_quality")
 
 
-def define_temperature(what: str) -> None:
-    """The flag `--temperature`, of samples that something is done with."""
+def define_temperature(samples: str) -> None:
+    """The flag `--temperature`, of samples that are called so in its text."""
     flags.DEFINE_float(
         "temperature", 1.0,
-        f"{what} samples whose noise is multiplied by this: 1 draws from the prior, less draws fewer and plainer "
-        "variants, 0 always its middle, or that of a mixture's likeliest part.",
+        f"Factor of the noise in {samples}: 1 draws from the prior, less gives plainer samples that differ less, 0 "
+        "only the prior's mean, of a mixture that of its most probable component.",
     )  # fmt: skip
 
 

@@ -72,5 +72,5 @@ def _write_picture(output: Path, x: np.ndarray, chosen: Chosen) -> None:
 
 FORMATS: dict[str, Format] = {
     ".png": Format("a picture", _write_picture),
-    ".npz": Format("arrays x and c", _write_arrays),
+    ".npz": Format("the arrays x and c", _write_arrays),
 }

@@ -122,10 +122,17 @@ def test_line(summary: dict[str, Any]) -> str:
     return line + (", {bits_per_dim:.3f} bits per dimension".format(**test) if "bits_per_dim" in test else "")
 
 
+def define_model_choice(*, required: bool = True) -> None:
+    """The flags that name a trained model: a run, or one member of a sweep."""
+    text = "Folder of the run or sweep." + (" Required." if required else "")
+    flags.DEFINE_string("workdir", None, text, required=required)
+    define_member_choice()
+
+
 def define_member_choice() -> None:
     """The flags that name one member of a sweep."""
-    flags.DEFINE_integer("member", None, "Number of a sweep's member.")
-    flags.DEFINE_bool("best", False, "The sweep's member of the best validation bound.")
+    flags.DEFINE_bool("best", False, "Use the sweep's member with the best validation bound.")
+    flags.DEFINE_integer("member", None, "Use the sweep's member of this number, counted from 0.")
 
 
 def chosen_member(workdir: Path, run: Run) -> int:

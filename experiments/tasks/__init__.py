@@ -25,5 +25,5 @@ def register() -> None:
     UNKNOWN_WORDS["captions"] = unknown_words
     OF_TASKS["captions", "text"] = captions.find_judge
     OF_TASKS["spoken_digit", "text,label"] = spoken_digit.find_judge
-    LABELS["speaker"] = "Who is to speak it; all in turn if not set."
+    LABELS["speaker"] = "Speaker of the words, by name; if not set, all speakers in turn."
     FORMATS[".wav"] = Format("the sound of spoken words", write_words, dataset="spoken_digit")

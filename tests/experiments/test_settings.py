@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-from absl import flags
 from flag_values import parse
 
 from cvae_jax.conditions import CONDITIONS, Text
@@ -309,15 +308,16 @@ def test_help_lists_every_option_under_its_owner(monkeypatch, sweep):
     owner = None
     listed = {}
     for line in text.splitlines():
-        if match := re.match(r"  (\w+): |--(\w+)", line):
-            owner = match[1] or match[2]
+        if match := re.match(r"    (\w+) {2,}\S", line):
+            owner = match[1]
         elif match := re.match(r" +--(\w+)", line):
             listed.setdefault(match[1], []).append(owner)
     for table in TABLES.values():
         for choice, part in table.items():
             for name, option in options_of(part).items():
                 assert (choice in listed.get(name, [])) == option.flag, (choice, name)
-    assert "    --beta=1                Weight of the KL, in a loss summed over pixels and latents." in text
+    assert "      --beta=1                Weight of the KL, in a loss summed over pixels and latents." in text
+    assert "      --beta=1                As under elbo." in text
     assert "A whole number ≥ 1." in text
     assert "One of float32, bfloat16." in " ".join(text.split())
     assert ("[sweep]" in text) == sweep
@@ -325,20 +325,6 @@ def test_help_lists_every_option_under_its_owner(monkeypatch, sweep):
     for name in settings.options():
         assert name in listed
         assert values[name].default is None
-
-
-def test_help_of_hand_made_flags_is_in_the_section_of_the_script(monkeypatch):
-    values = flags.FlagValues()
-    monkeypatch.setattr(flags, "FLAGS", values)
-    flags.DEFINE_integer(
-        "num", 16, "Number of  samples.", flag_values=values, module_name="experiments.sample"
-    )
-    flags.DEFINE_string("other", None, "Of absl.", flag_values=values, module_name="absl.app")
-    flags.DEFINE_string(
-        "beta", None, "Elsewhere.", flag_values=values, module_name="experiments.command_line.settings"
-    )
-    section = usage.of_script(["beta"])
-    assert section.entries == (usage.Entry("num", "16", "Number of samples."),)
 
 
 def test_paths_are_recorded_as_they_are_from_any_folder(monkeypatch, tmp_path, config_of):

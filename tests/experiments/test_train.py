@@ -86,9 +86,6 @@ def launched(scripts, trained, tmp_path_factory):
             "train", *SETTINGS, "--beta=2", f"--workdir={other / 'other_without_config'}"
         ),
         "other data_dir": ("train", *SETTINGS, f"--workdir={other / 'elsewhere'}", f"--data_dir={other}"),
-        "help": ("train", "--help"),
-        "help of a sweep": ("sweep", "--help"),
-        "help of samples": ("sample", "--help"),
         "another objective's option": ("train", "--mi_weight=2", f"--workdir={other / 'e'}"),
         "negative beta": ("train", "--beta=-1", f"--workdir={other / 'a'}"),
         "no latents": ("train", "--latent_dim=0", f"--workdir={other / 'b'}"),
@@ -232,18 +229,6 @@ def test_another_data_dir_of_the_same_data_is_recorded(launched):
     assert result("other data_dir").err == ""
     assert f"is finished: {EPOCHS} epochs" in result("other data_dir").out
     assert read_run(other / "elsewhere").data_dir == str(other)
-
-
-def test_help_lists_the_flags_of_a_script_and_the_options_of_its_parts(result):
-    for name, lines in {
-        "help": ("Train one conditional VAE: ", "  --workdir ", "--network=mlp", "    --hidden=512,512 "),
-        "help of a sweep": ("Train a grid of conditional VAEs", "  --num_random ", "    --mi_weight=1 "),
-        "help of samples": ("Draw from a trained model's prior: ", "  --temperature=1 "),
-    }.items():
-        assert (result(name).code, result(name).err) == (0, "")
-        for line in lines:
-            assert f"\n{line}" in f"\n{result(name).out}", (name, line)
-    assert "--hidden" not in result("help of samples").out
 
 
 def test_a_second_process_says_who_trains_in_a_workdir_and_ends(scripts, tmp_path):

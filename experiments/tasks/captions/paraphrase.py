@@ -187,7 +187,7 @@ class Paraphrase(Hook):
         bounds=WEIGHT,
         help="Weight of the divergence between the priors of two wordings of a condition, for data with "
         "alternative conditions. It rises from 0 over the epochs; in the last fifth it also weighs the difference "
-        "between the weights of a mixture's components.",
+        "between the component weights of a mixture.",
     )
 
     needs = (Need("prior", _is_comparable),)
