@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from jax.typing import DTypeLike
     from jaxtyping import Array, Float, Int, Shaped
 
-# The model has an embedding for every label up to the largest.
-_LARGEST_LABEL = 2**20 - 1
-
 
 @dataclasses.dataclass(frozen=True)
 class Label(Condition):
@@ -30,46 +27,66 @@ class Label(Condition):
 
     Attributes:
       num_classes: 0 for as many as the data have.
+      values: the numbers that the classes have in the data, ascending; empty where they are 0 to num_classes − 1.
 
     Example:
-      >>> Label().of_data(np.array([0, 2, 2]))
-      (Label(num_classes=3), array([0, 2, 2], dtype=int32))
+      >>> Label().of_data(np.array([3, 7, 7]))
+      (Label(num_classes=2), array([0, 1, 1], dtype=int32))
       >>> Label().of_data(np.array(["red", "blue", "red"]))
       (Label(num_classes=2), array([1, 0, 1], dtype=int32))
     """
 
     num_classes: int = 0
+    values: tuple[int, ...] = dataclasses.field(default=(), repr=False)
 
     @property
     def features(self) -> int:
         """Size of the embedding."""
         return LabelEmbedding.features
 
-    def of_data(self, raw: Shaped[np.ndarray, " n"]) -> tuple[Self, Int[np.ndarray, " n"]]:
-        """The number of classes, and labels: whole numbers as they are, names by their place in the alphabet.
+    def of_data(self, raw: Shaped[np.ndarray, " n *k"]) -> tuple[Self, Int[np.ndarray, " n"]]:
+        """The classes of the data, and labels: the places of the values among all that there are, in ascending order.
+
+        A label with `num_classes` but no `values` takes the numbers from 0 on as they are.
 
         Args:
-          raw: whole numbers ≥ 0 or names of classes, shape (n,).
+          raw: whole numbers, booleans or names of classes, shape (n,) or (n, 1), or one-hot rows, shape (n, k).
 
         Raises:
-          DataError: if they are neither, or too large.
+          DataError: if they are none of these, or of another class.
         """
-        if raw.ndim != 1 or raw.dtype.kind not in "biuUS":
+        if not is_label(raw):
             raise DataError(
-                f"the label is {raw.dtype} of shape {raw.shape}, expected whole numbers or names of shape (n,)"
+                f"the label is {raw.dtype} of shape {raw.shape}, expected whole numbers or names of shape (n,), or "
+                "one-hot rows (or --condition=vector)"
             )
         if raw.dtype.kind in "US":
             classes, labels = np.unique(raw, return_inverse=True)
-            num_classes = len(classes)
-        else:
-            labels = raw
-            num_classes = int(raw.max(initial=0)) + 1
-        most = self.num_classes or _LARGEST_LABEL + 1
-        if num_classes > most or (labels < 0).any():
+            return self._of_places(labels.reshape(-1), len(classes))
+        if raw.ndim == 2 and raw.shape[1] > 1:
+            return self._of_places(raw.argmax(axis=1), raw.shape[1])
+        numbers = raw.reshape(-1).astype(np.int64)
+        if self.num_classes and not self.values:
+            return self._of_places(numbers, self.num_classes)
+        found = np.unique(numbers)
+        values = np.array(self.values, np.int64) if self.values else found
+        if (strange := np.setdiff1d(found, values)).size:
+            expected = ", ".join(map(str, self.values))
+            raise DataError(f"the label is {strange[0]}, expected one of {expected}")
+        from_zero = np.array_equal(values, np.arange(len(values)))
+        bound = dataclasses.replace(
+            self, num_classes=len(values), values=() if from_zero else tuple(values.tolist())
+        )
+        return bound, np.searchsorted(values, numbers).astype(np.int32)
+
+    def _of_places(self, labels: np.ndarray, num_classes: int) -> tuple[Self, Int[np.ndarray, " n"]]:
+        """This condition of at least so many classes, and labels that are numbers from 0 on."""
+        most = self.num_classes or num_classes
+        if num_classes > most or (labels.size and not 0 <= labels.min() <= labels.max() < most):
             raise DataError(
                 f"the label runs from {labels.min()} to {labels.max()}, expected whole numbers from 0 to {most - 1}"
             )
-        return dataclasses.replace(self, num_classes=self.num_classes or num_classes), labels.astype(np.int32)
+        return dataclasses.replace(self, num_classes=most), labels.astype(np.int32)
 
     def blank(self, n: int) -> Int[np.ndarray, " n"]:
         """n labels 0."""
@@ -79,16 +96,19 @@ class Label(Condition):
         """A table of vectors."""
         return LabelEmbedding(self.num_classes)
 
-    def value_names(self, raw: Shaped[np.ndarray, " n"]) -> tuple[str, ...]:
-        """The names of the classes: their numbers, where they have no other.
+    def value_names(self, raw: Shaped[np.ndarray, " n *k"]) -> tuple[str, ...]:
+        """The names of the classes: their values, where they have no other.
 
         Example:
-          >>> Label().value_names(np.array(["red", "blue", "red"]))
-          ('blue', 'red')
+          >>> Label().value_names(np.array(["red", "blue", "red"])), Label().value_names(np.array([3, 7]))
+          (('blue', 'red'), ('3', '7'))
         """
         if raw.dtype.kind in "US":
             return tuple(text_of(name, "the condition") for name in np.unique(raw))
-        return tuple(map(str, range(self.of_data(raw)[0].num_classes)))
+        bound = self.of_data(raw)[0]
+        values = bound.values or range(bound.num_classes)
+        of_booleans = raw.dtype.kind == "b" and (raw.ndim == 1 or raw.shape[1] == 1)
+        return tuple(str(bool(value)) if of_booleans else str(value) for value in values)
 
     def describe(self, c: Int[np.ndarray, " n"], names: Sequence[str] = ()) -> list[str]:
         """The names of the classes, or their numbers.
@@ -98,6 +118,26 @@ class Label(Condition):
           (['red', 'blue'], ['1', '0'])
         """
         return [names[int(label)] if names else str(label) for label in np.asarray(c)]
+
+
+def is_label(raw: np.ndarray) -> bool:
+    """Whether an array can hold labels: names, whole numbers of any type, or one-hot rows.
+
+    Example:
+      >>> is_label(np.array([[3.0], [1.0]])), is_label(np.array([[0, 1], [1, 0]])), is_label(np.array([0.5]))
+      (True, True, False)
+    """
+    if raw.ndim not in (1, 2) or raw.dtype.kind not in "biufUS":
+        return False
+    if raw.ndim == 1 or raw.shape[1] == 1:
+        if raw.dtype.kind in "bUS":
+            return True
+        numbers = raw.astype(np.float64)
+        # Larger numbers are no whole numbers of 64 bits.
+        return bool(np.all((np.abs(numbers) < 2.0**63) & (numbers == np.round(numbers))))
+    if raw.dtype.kind in "US":
+        return False
+    return bool(np.isin(raw, (0, 1)).all() and (raw.sum(axis=1) == 1).all())
 
 
 class LabelEmbedding(nn.Module):

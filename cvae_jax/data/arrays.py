@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from cvae_jax.conditions import Condition, Image, Label, Several, Text, Vector
+from cvae_jax.conditions.label import is_label
 from cvae_jax.data.checks import checksums, require_examples, require_seen
 from cvae_jax.data.dataset import Dataset, Split, with_splits
 from cvae_jax.data.x_arrays import read_x
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     Conditions = ArrayLike | Mapping[str, ArrayLike] | None
 
+# Fewer examples per value than these are texts, not names of classes, and no labels of any kind.
+_EXAMPLES_PER_NAME = 5
+_EXAMPLES_PER_CLASS = 2
 # In the place of a split: conditions of the training split that are true of the same examples.
 ALTERNATIVE = "alternative_train"
 # Types of arrays that may differ between splits: none of one group and another.
@@ -58,13 +62,13 @@ def from_arrays(
     Args:
       x: numbers of any shape (n, *dims): vectors (n, d), images (n, H, W) or (n, H, W, C), series, volumes. Booleans
         and whole numbers from 0 on are scaled to [0, 1], floats stay as they are.
-      c: conditions: whole numbers, shape (n,), are labels; floats, shape (n, k) or (n,), a vector; strings, shape (n,),
-        texts; anything else of shape (n, H, W) or (n, H, W, C) images; a dictionary of these several conditions at
-        once; None, for a plain VAE.
+      c: conditions: whole numbers of any type, shape (n,) or (n, 1), one-hot rows and words that repeat are labels;
+        other numbers, shape (n, k) or (n,), a vector; other strings texts; anything else of shape (n, H, W) or
+        (n, H, W, C) images; a dictionary of these several conditions at once; None, for a plain VAE.
       validation, test: x and c of these splits. Where they are missing, 1/12 and 1/5 are held out, stratified by label.
-      condition: what c is made of, where its type does not show it: `Label()` for names of classes, `Audio()`, or a
+      condition: what c is made of, where its type does not show it: `Text()` for words that repeat, `Audio()`, or a
         condition of your own; of several conditions a dictionary.
-      class_names: what a person calls each label, from 0 on; of several conditions a dictionary.
+      class_names: what a person calls each label, from 0 or from the smallest on; of several conditions a dictionary.
       channels_last: whether the last axis of x holds channels; if not given, it does in x of four axes with at most 4
         there.
       name: what a person calls the dataset.
@@ -145,20 +149,18 @@ def infer(raw: np.ndarray, where: str) -> Condition:
     """What an array of conditions is made of, unbound.
 
     Example:
-      >>> infer(np.array(["two", "one"]), "c"), infer(np.array([[0.5, 1.0]]), "c"), infer(np.array([0, 1]), "c")
-      (Text(length=0), Vector(size=0), Label(num_classes=0))
+      >>> infer(np.array(["two", "one"]), "c"), infer(np.array(["two", "one"] * 9), "c")
+      (Text(length=0), Label(num_classes=0))
+      >>> infer(np.array([[0.5, 1.0]]), "c"), infer(np.array([3.0, 7.0]), "c")
+      (Vector(size=0), Label(num_classes=0))
 
     Raises:
       DataError: if its type does not show it.
     """
     if raw.dtype.kind in "US":
-        return Text()
-    if raw.ndim == 1 and raw.dtype.kind in "iub":
+        return Label() if _names_classes(raw) else Text()
+    if is_label(raw):
         return Label()
-    if raw.ndim == 1 and raw.dtype.kind == "f" and (raw == np.round(raw)).all():
-        raise DataError(
-            f"{where} has whole numbers of type {raw.dtype}, expected integers for labels, or the condition vector"
-        )
     if raw.ndim in (1, 2) and raw.dtype.kind in "fiub":
         return Vector()
     if raw.ndim in (3, 4):
@@ -167,6 +169,19 @@ def infer(raw: np.ndarray, where: str) -> Condition:
         f"{where} is {raw.dtype} of shape {raw.shape}, expected labels, numbers, texts or images, with a leading axis "
         "of examples"
     )
+
+
+def _names_classes(raw: np.ndarray) -> bool:
+    """Whether strings are names of classes: single words, each of several examples."""
+    found = np.unique(raw)
+    spaced = any(len(each.split()) != 1 for each in found)
+    return raw.size >= _EXAMPLES_PER_NAME * len(found) and not spaced
+
+
+def repeat(labels: np.ndarray) -> bool:
+    """Whether examples share labels: at least 2 examples per class on average, or all of one class."""
+    count = len(np.unique(labels, axis=0))
+    return count < 2 or len(labels) >= _EXAMPLES_PER_CLASS * count
 
 
 def assemble(
@@ -252,9 +267,9 @@ def _bound(where: str, named: Named, images: Mapping[str, np.ndarray]) -> _Bound
                 f"{where}: {pixels} has {n} examples and {named.name}_{split} has shape {array.shape}"
             )
     condition, values = named.condition, named.values
-    if values and isinstance(condition, Label):
-        condition = dataclasses.replace(condition, num_classes=len(values))
     together = _joined(list(named.raw.values()), f"{where}: {named.name}")
+    if isinstance(condition, Label):
+        condition = _of_classes(condition, together, len(values))
     try:
         condition, c = condition.of_data(together)
     except DataError as error:
@@ -266,9 +281,26 @@ def _bound(where: str, named: Named, images: Mapping[str, np.ndarray]) -> _Bound
     # Where other conditions have an alternative and this one has none, it stays as it is.
     by_split.setdefault(ALTERNATIVE, by_split["train"])
     if isinstance(condition, Label):
+        if not repeat(c):
+            raise DataError(
+                f"{where}: {named.name} has {len(np.unique(c))} classes among {len(c)} examples, expected at least "
+                f"{_EXAMPLES_PER_CLASS} examples per class (or, for numbers, --condition=vector; for texts, "
+                "--condition=text)"
+            )
+        values = values or condition.value_names(together)
         for split in by_split:
-            require_seen(by_split["train"], by_split[split], f"{where}: {named.name}_{split}")
+            require_seen(by_split["train"], by_split[split], values, f"{where}: {named.name}_{split}")
     return _Bound(condition, by_split, values or condition.value_names(together))
+
+
+def _of_classes(condition: Label, raw: np.ndarray, num_names: int) -> Label:
+    """A label of as many classes as have names; by their sorted values, where these are not 0 to the last."""
+    num_classes = num_names or condition.num_classes
+    if is_label(raw) and raw.dtype.kind not in "US" and (raw.ndim == 1 or raw.shape[1] == 1):
+        found = np.unique(raw)
+        if len(found) and len(found) == num_classes and not 0 <= found.min() <= found.max() < num_classes:
+            return Label()
+    return dataclasses.replace(condition, num_classes=num_classes)
 
 
 def _joined(arrays: Sequence[np.ndarray], where: str) -> np.ndarray:

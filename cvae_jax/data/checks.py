@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import jax
@@ -67,7 +68,9 @@ def _divisor(largest: float) -> float:
     return 255.0 if 127 < largest <= 255 else largest
 
 
-def require_seen(train: Int[np.ndarray, " n"], other: Int[np.ndarray, " m"], where: str) -> None:
+def require_seen(
+    train: Int[np.ndarray, " n"], other: Int[np.ndarray, " m"], names: Sequence[str], where: str
+) -> None:
     """Refuse labels that the training split never has: nothing would be learned of them.
 
     Raises:
@@ -76,7 +79,8 @@ def require_seen(train: Int[np.ndarray, " n"], other: Int[np.ndarray, " m"], whe
     unseen = np.setdiff1d(other, train)
     if len(unseen):
         raise DataError(
-            f"{where} has label {unseen[0]}, which the training split never has: nothing is learned of it"
+            f"{where} has label {names[unseen[0]]}, which the training split never has, expected labels that it has "
+            "(or, for numbers, --condition=vector)"
         )
 
 

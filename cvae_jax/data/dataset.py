@@ -161,8 +161,7 @@ class Description:
         """The values of one condition."""
         raw, scaling = np.asarray(raw), self.scalings.get(name)
         if isinstance(condition, Label) and raw.dtype.kind in "US":
-            places = [_place(text_of(each, "c"), names) for each in raw.flat]
-            raw = np.array(places, np.int32).reshape(raw.shape)
+            return np.array([_place(text_of(each, "c"), names) for each in raw.flat], np.int32)
         if condition.reads_x:
             raw = self.pixels(raw)
         try:
@@ -265,6 +264,11 @@ class Dataset:
     def num_classes(self) -> int:
         """Number of labels; 0 where c is no label."""
         return self.condition.num_classes if isinstance(self.condition, Label) else 0
+
+    @property
+    def seen_classes(self) -> Int[np.ndarray, " k"]:
+        """The labels that the training split has, ascending; none where c is no label."""
+        return np.unique(self.train.labels) if self.labelled else np.zeros(0, np.int32)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -137,7 +137,7 @@ def prepared(
         )
     if isinstance(dataset.condition, Label) and of_x is None and condition != ():
         for name, split in dataset.splits.items():
-            require_seen(dataset.train.labels, split.labels, f"{dataset.name}: c_{name}")
+            require_seen(dataset.train.labels, split.labels, dataset.class_names, f"{dataset.name}: c_{name}")
     dataset = _binarized(standardized(dataset), data.binarization(likelihood), data.data_seed)
     return dataset if of_x is None else _conditioned_on_x(dataset, of_x)
 

@@ -14,6 +14,7 @@ from cvae_jax.data.reading import prepared
 from cvae_jax.data.settings import Data
 from cvae_jax.errors import DataError
 from cvae_jax.likelihoods import Bernoulli, Gaussian, LogisticMixture
+from cvae_jax.runs.description import read_description, write_description
 
 N = 60
 RNG = np.random.default_rng(3)
@@ -112,6 +113,62 @@ def test_new_conditions_that_do_not_fit_are_named(c, condition, new, message):
         data.description.conditions(new)
 
 
+K = np.arange(N) % 3
+FIVES = np.arange(N) % 5
+
+
+@pytest.mark.parametrize(
+    ("c", "names", "label"),
+    [
+        (K + 1, ("1", "2", "3"), K),
+        (np.where(K > 0, 7, 3), ("3", "7"), K > 0),
+        (100 + 7 * FIVES, ("100", "107", "114", "121", "128"), FIVES),
+        (2**40 - K, ("1099511627774", "1099511627775", "1099511627776"), 2 - K),
+        (K - 1, ("-1", "0", "1"), K),
+        (NAMES, ("blue", "green", "red"), np.array([0, 2, 1])[K]),
+        (NAMES[:, None], ("blue", "green", "red"), np.array([0, 2, 1])[K]),
+        (K[:, None], ("0", "1", "2"), K),
+        (K * 1.0 + 2, ("2", "3", "4"), K),
+        (np.eye(3)[K], ("0", "1", "2"), K),
+        (np.eye(3, dtype=bool)[K], ("0", "1", "2"), K),
+        (np.eye(4, dtype=int)[K], ("0", "1", "2", "3"), K),
+        (K > 0, ("False", "True"), K > 0),
+        *((K.astype(dtype), ("0", "1", "2"), K) for dtype in ("int8", "uint16", "uint64", "float16")),
+        (np.full(N, 5), ("5",), np.zeros(N)),
+    ],
+)
+def test_labels_of_any_kind_are_classes_by_their_sorted_values(c, names, label):
+    data = from_arrays(X, c)
+    assert (data.condition.name, data.class_names) == ("label", names)
+    given = {x.tobytes(): int(each) for x, each in zip(X, label, strict=True)}
+    for split in data.splits.values():
+        assert split.c.tolist() == [given[x.tobytes()] for x in split.x]
+    np.testing.assert_array_equal(data.description.conditions(c), label)
+    np.testing.assert_array_equal(data.description.conditions(list(names)), np.arange(len(names)))
+    assert from_arrays(X, c, condition=Label()).condition == data.condition
+
+
+def test_the_values_of_labels_are_recorded(tmp_path):
+    data = from_arrays(X, np.where(K > 0, 7, 3)).description
+    write_description(tmp_path, data)
+    assert read_description(tmp_path) == data
+    with pytest.raises(DataError, match="c: the label is 5, expected one of 3, 7"):
+        read_description(tmp_path).conditions([5])
+
+
+def test_names_of_classes_are_in_the_order_of_their_values():
+    data = from_arrays(X, K + 1, class_names=("one", "two", "three"))
+    assert data.class_names == ("one", "two", "three")
+    np.testing.assert_array_equal(data.description.conditions([3, 1]), [2, 0])
+    np.testing.assert_array_equal(data.description.conditions(["three", "one"]), [2, 0])
+
+
+def test_classes_that_training_never_sees_are_known():
+    data = from_arrays(X, 2 * K, class_names=tuple("abcde"))
+    assert data.num_classes == 5
+    np.testing.assert_array_equal(data.seen_classes, [0, 2, 4])
+
+
 def test_splits_of_ones_own_are_kept():
     own = {name: (pixels(n), labels(n)) for name, n in zip(SPLITS, (30, 9, 12), strict=True)}
     data = from_arrays(*own["train"], validation=own["validation"], test=own["test"])
@@ -204,8 +261,7 @@ WITH_NAN[7, 1, 1] = np.nan
         (X[:, 0, 0, 0], None, {}, r"x_train has shape \(60,\), expected \(n, d\) of vectors"),
         (X.astype(complex), None, {}, "x_train is complex128, expected booleans, whole numbers or floats"),
         (X, np.full((N, 2), np.nan), {}, "c: the vector has NaN or infinite values"),
-        (X, labels(N) - 1, {}, "c: the label runs from -1 to 1, expected whole numbers from 0"),
-        (X, labels(N) * 1.0, {}, "c_train has whole numbers of type float64, expected integers for labels"),
+        (X, np.arange(N), {}, "c has 60 classes among 60 examples, expected .* --condition=vector"),
         (X, np.array([None] * N), {}, "c_train has Python objects, expected numbers or strings"),
         (X, np.float32(1), {}, r"c_train is float32 of shape \(\)"),
         (X, VECTORS, {"condition": Label()}, "c: the label is float64 of shape"),

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from cvae_jax.conditions import Condition, Label
+from cvae_jax.conditions.label import is_label
 from cvae_jax.conditions.text import text_of
-from cvae_jax.data.arrays import ALTERNATIVE, Named, assemble, infer
+from cvae_jax.data.arrays import ALTERNATIVE, Named, assemble, infer, repeat
 from cvae_jax.data.dataset import SPLITS, Dataset
 from cvae_jax.data.sources.cache import UNREADABLE, read_npz
 from cvae_jax.errors import DataError
@@ -20,7 +21,8 @@ Arrays = Mapping[str, np.ndarray]
 def from_npz(path: Path, condition: tuple[Condition, ...] | None, features: tuple[str, ...] = ()) -> Dataset:
     """Arrays `x_train`, `c_train` and optionally `x_` and `c_validation`, `x_` and `c_test`, and factors of each.
 
-    Several conditions are arrays of their own names, `text_train` and so on, or of the names given.
+    Several conditions are arrays of their own names, `text_train` and so on, or of the names given. `class_names` or
+    `label_names` holds the names of a label's classes, `channels_last` whether the last axis of x holds channels.
     `c_alternative_train`, or `text_alternative_train`, has for each example another condition that is true of it.
 
     Args:
@@ -43,11 +45,12 @@ def from_npz(path: Path, condition: tuple[Condition, ...] | None, features: tupl
         if f"c_{split}" in arrays and split not in x:
             raise DataError(f"{path} has c_{split} but no x_{split}")
     if condition is not None and all(each.reads_x for each in condition):
-        named = _labels(arrays, x)
+        named = _labels(path, arrays, x)
     else:
         named = _conditions(path, arrays, x, condition, features)
     factors, factor_names = _factors(path, arrays, x)
-    return assemble(path.stem, str(path), x, named, len(named) > 1, factors, factor_names)
+    channels_last = bool(arrays["channels_last"]) if "channels_last" in arrays else None
+    return assemble(path.stem, str(path), x, named, len(named) > 1, factors, factor_names, channels_last)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -91,18 +94,37 @@ def _conditions(
                 )
         raw = {split: arrays[array] for split, array in of_split.items()}
         part = infer(raw["train"], f"{path}: {name}_train") if condition is None else condition[i]
-        named.append(Named(name, part, raw))
+        values = _class_names(path, arrays, name, only=len(names) == 1) if isinstance(part, Label) else ()
+        named.append(Named(name, part, raw, values))
     return named
 
 
-def _labels(arrays: Arrays, x: Arrays) -> list[Named]:
+def _class_names(path: Path, arrays: Arrays, name: str, *, only: bool) -> tuple[str, ...]:
+    """The names of a label's classes, from `c_names` of c and so on; of the only condition also from `class_names`."""
+    keys = (f"{name}_names", *(("class_names", "label_names") if only else ()))
+    return next((_texts(path, key, arrays[key]) for key in keys if key in arrays), ())
+
+
+def _texts(path: Path, key: str, given: np.ndarray) -> tuple[str, ...]:
+    """An array of names."""
+    given = given.astype(str) if given.dtype.kind in "iu" else given
+    if given.dtype.kind not in "US" or given.ndim > 1:
+        raise DataError(
+            f"{path}: {key} is {given.dtype} of shape {given.shape}, expected names of shape (k,)"
+        )
+    return tuple(text_of(name, f"{path}: {key}") for name in np.atleast_1d(given))
+
+
+def _labels(path: Path, arrays: Arrays, x: Arrays) -> list[Named]:
     """Labels on which nothing is conditioned, where all splits have them: evaluation compares classes."""
     raw = {split: arrays[f"c_{split}"] for split in x if f"c_{split}" in arrays}
     usable = len(raw) == len(x) and all(
-        c.ndim == 1 and c.dtype.kind in "iu" and c.min(initial=0) >= 0 and np.isin(c, raw["train"]).all()
+        is_label(c) and c.shape[1:] == raw["train"].shape[1:] and np.isin(c, raw["train"]).all()
         for c in raw.values()
     )
-    return [Named("c", Label(), raw)] if usable else []
+    if not usable or not repeat(np.concatenate(list(raw.values()))):
+        return []
+    return [Named("c", Label(), raw, _class_names(path, arrays, "c", only=True))]
 
 
 def _factors(path: Path, arrays: Arrays, x: Arrays) -> tuple[dict[str, np.ndarray] | None, tuple[str, ...]]:
@@ -134,13 +156,7 @@ def _factors(path: Path, arrays: Arrays, x: Arrays) -> tuple[dict[str, np.ndarra
 
 def _factor_names(path: Path, arrays: Arrays, count: int) -> tuple[str, ...]:
     """`factor_names`, or a number for each factor."""
-    given = arrays.get("factor_names", np.arange(count))
-    given = given.astype(str) if given.dtype.kind in "iu" else given
-    if given.dtype.kind not in "US" or given.ndim > 1:
-        raise DataError(
-            f"{path}: factor_names is {given.dtype} of shape {given.shape}, expected {count} names"
-        )
-    names = tuple(text_of(name, f"{path}: factor_names") for name in np.atleast_1d(given))
+    names = _texts(path, "factor_names", arrays.get("factor_names", np.arange(count)))
     if len(names) != count:
         raise DataError(
             f"{path}: factor_names has {len(names)} names, expected one for each of {count} factors"
