@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from cvae_jax.data.dataset import Dataset, Split
 from cvae_jax.data.sources import audio
@@ -148,6 +147,8 @@ def spectral_distance(
       >>> round(spectral_distance(x, seven[:1], real, seven), 6)
       7.0
     """
+
+    from scipy.spatial.distance import cdist  # Here, as every start of a script would wait for it.
 
     def nearest(pair: Int[np.ndarray, " 2"]) -> float:
         mine, theirs = (
