@@ -64,6 +64,19 @@ def test_text_and_speaker_are_drawn(halves):
     assert min(bright, bob) > 0.7
 
 
+def test_conditions_of_ones_own_are_drawn_in_turn(scripts, trained, tmp_path):
+    own, output = tmp_path / "c.npz", tmp_path / "drawn.npz"
+    np.savez(own, text=["dark", "a bright one"], speaker=["bob", "ann"])
+    flags = (f"--workdir={trained}", f"--condition_file={own}", f"--output={output}", "--num=4")
+    result = scripts.run("sample", *flags)
+    assert (result.code, result.out) == (0, f"wrote 4 samples to {output}\n")
+    with np.load(output) as file:
+        left, right = (file["x"][..., columns, 0].mean((1, 2)) for columns in (slice(2), slice(2, None)))
+        assert list(file["text"]) == ["dark", "a bright one"] * 2
+    assert (left > 0.5).tolist() == [False, True] * 2
+    assert (right > 0.5).tolist() == [True, False] * 2
+
+
 def test_guidance_goes_from_no_condition_to_it(halves):
     one, two = (halves("--text=a bright one", "--speaker=ann", f"--guidance={g}") for g in (0, 1))
     assert 0.3 < one[0] < 0.7
