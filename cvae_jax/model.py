@@ -379,11 +379,11 @@ class _Modules(nn.Module):
 
     def _context(self, embedding: Embedding | None, encoder: nn.Module | None, **more: Any) -> Context:
         """The conditioning inputs of the encoder or the decoder."""
-        e, maps, words, weights = embedding or Embedding(None)
+        e, maps, words, weights, tokens = embedding or Embedding(None)
         if isinstance(encoder, LabelEmbedding) and weights is not None and len(weights) > weights.shape[1]:
             e = ByClass(weights, encoder.table)
         log_beta = None if self.log_beta is None else self.log_beta.value
-        return Context(e, maps, words, self.model.film, log_beta, **more)
+        return Context(e, maps, words, self.model.film, log_beta, tokens=tokens, **more)
 
     def _dropout(self, part: int) -> Dropout | None:
         """Of a training step that passes its key and rate with the parameters."""

@@ -13,7 +13,7 @@ from cvae_jax.conditions.base import Condition, to_float32
 from cvae_jax.errors import DataError
 from cvae_jax.nn.conv import Downsample, Shape, pyramid
 from cvae_jax.nn.dense import Dense
-from cvae_jax.nn.embedding import Embedding
+from cvae_jax.nn.embedding import Embedding, Tokens
 
 if TYPE_CHECKING:
     from jax.typing import DTypeLike
@@ -98,4 +98,7 @@ class ImageEncoder(nn.Module):
         for _, _, channels in pyramid((c.shape[1], c.shape[2], c.shape[3]))[1:]:
             h = nn.silu(Downsample(channels, self.dtype)(h))
             maps.append(h)
-        return Embedding(Dense(self.features, dtype=self.dtype)(h.reshape(h.shape[0], -1)), tuple(maps))
+        patches = h.reshape(h.shape[0], -1, h.shape[-1])
+        tokens = (Tokens(patches, jnp.ones(patches.shape[:2], jnp.float32)),)
+        e = Dense(self.features, dtype=self.dtype)(h.reshape(h.shape[0], -1))
+        return Embedding(e, tuple(maps), tokens=tokens)

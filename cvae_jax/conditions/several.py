@@ -107,4 +107,5 @@ class SeveralEncoders(nn.Module):
         """Embed a batch of conditions by name."""
         each = [self.encoders[name](c[name]) for name, _ in self.parts]
         maps = tuple(m for embedding in each for m in embedding.maps)
-        return Embedding(jnp.concatenate([embedding.e for embedding in each], axis=-1), maps)
+        tokens = tuple(t for embedding in each for t in embedding.tokens)
+        return Embedding(jnp.concatenate([embedding.e for embedding in each], axis=-1), maps, tokens=tokens)

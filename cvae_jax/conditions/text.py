@@ -15,7 +15,7 @@ from cvae_jax.conditions.base import Condition
 from cvae_jax.errors import DataError
 from cvae_jax.nn.attention import SelfAttention
 from cvae_jax.nn.dense import Dense
-from cvae_jax.nn.embedding import Embedding, Words
+from cvae_jax.nn.embedding import Embedding, Tokens, Words
 
 if TYPE_CHECKING:
     from jax.typing import DTypeLike
@@ -224,7 +224,8 @@ class TextEncoder(nn.Module):
             e = e + Dense(2 * self.features, use_bias=False, dtype=self.dtype)(more)
             # So many features add up, and a step of training moves them all at once.
             e = nn.LayerNorm(dtype=self.dtype)(e)
-        return Embedding(Dense(self.features, dtype=self.dtype)(nn.silu(e)), words=out)
+        tokens = (Tokens(h, present.astype(jnp.float32)),)
+        return Embedding(Dense(self.features, dtype=self.dtype)(nn.silu(e)), words=out, tokens=tokens)
 
     def _positions(self, name: str, most: int) -> Float[Array, "w f"]:
         """A vector for each word's position in the text."""

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cvae_jax.nn.dense import Dense
+from cvae_jax.nn.embedding import Tokens
 
 if TYPE_CHECKING:
     from jax.typing import DTypeLike
@@ -36,3 +37,39 @@ class SelfAttention(nn.Module):
         return Dense(width, dtype=self.dtype)(
             jnp.einsum("bhqk,bkhf->bqhf", weights, value).reshape(b, length, width)
         )
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from positions to the parts of conditions.
+
+    Positions get nothing where no part is present.
+
+    Attributes:
+      heads: they divide the features of a position.
+      dtype: of the matrix products.
+
+    References:
+      Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022, section 3.3.
+    """
+
+    heads: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, h: Float[Array, "b n f"], tokens: tuple[Tokens, ...]) -> Float[Array, "b n f"]:
+        """What a batch of positions takes from the tokens of all conditions."""
+        b, positions, width = h.shape
+        query = Dense(width, dtype=self.dtype)(nn.LayerNorm(dtype=self.dtype)(h))
+        mixed = []
+        for i, each in enumerate(tokens):
+            place = self.param(f"positions_{i}", nn.initializers.normal(0.02), each.values.shape[1:])
+            values = nn.LayerNorm(dtype=self.dtype)(each.values) + place.astype(self.dtype)
+            mixed.append(Dense(2 * width, dtype=self.dtype)(values))
+        both = jnp.concatenate(mixed, axis=1).reshape(b, -1, 2, self.heads, width // self.heads)
+        present = jnp.concatenate([each.present for each in tokens], axis=1)
+        query = query.reshape(b, positions, self.heads, -1)
+        scores = jnp.einsum("bqhf,bkhf->bhqk", query, both[:, :, 0]).astype(jnp.float32)
+        scores = jnp.where(present[:, None, None] > 0, scores / math.sqrt(width // self.heads), -1e9)
+        weights = jax.nn.softmax(scores, axis=-1) * present[:, None, None]
+        out = jnp.einsum("bhqk,bkhf->bqhf", weights.astype(self.dtype), both[:, :, 1])
+        return Dense(width, dtype=self.dtype, use_bias=False)(out.reshape(b, positions, width))

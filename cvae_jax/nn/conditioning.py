@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from cvae_jax.nn.dense import Dense, matmul
 from cvae_jax.nn.dropout import Dropout
-from cvae_jax.nn.embedding import ByClass, Words
+from cvae_jax.nn.embedding import ByClass, Tokens, Words
 
 if TYPE_CHECKING:
     from jax.typing import DTypeLike
@@ -27,6 +27,7 @@ class Context(NamedTuple):
       log_beta: the β of a multi-rate model, a scalar or shape (b,), or None for any other model.
       latent_mask: the latents in use, shape (z,); None in an encoder.
       dropout: of a training step, None drops nothing.
+      tokens: the parts of each condition that has parts, such as the words of a text.
     """
 
     e: Float[Array, "b e"] | ByClass | None
@@ -36,6 +37,7 @@ class Context(NamedTuple):
     log_beta: Float[Array, "*b"] | None = None
     latent_mask: Bool[Array, " z"] | None = None
     dropout: Dropout | None = None
+    tokens: tuple[Tokens, ...] = ()
 
 
 class AddCondition(nn.Module):

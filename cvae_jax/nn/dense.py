@@ -56,16 +56,18 @@ class Dense(nn.Module):
       features: output channels.
       use_bias: whether to add a learned bias.
       dtype: of the product.
+      initializer: of the kernel.
     """
 
     features: int
     use_bias: bool = True
     dtype: DTypeLike = jnp.float32
+    initializer: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
         """Map the last axis."""
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
+        kernel = self.param("kernel", self.initializer, (x.shape[-1], self.features))
         y = matmul(x.astype(self.dtype), kernel.astype(self.dtype))
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)

@@ -36,6 +36,18 @@ class Words(NamedTuple):
     present: Float[Array, "b l"]
 
 
+class Tokens(NamedTuple):
+    """The parts of a batch of conditions, for attention: words of a text, frames of audio, patches of an image.
+
+    Attributes:
+      values: features of each part, shape (b, l, f).
+      present: 1 where there is a part and its condition is used, else 0, shape (b, l), float32.
+    """
+
+    values: Float[Array, "b l f"]
+    present: Float[Array, "b l"]
+
+
 class ByClass(NamedTuple):
     """Embeddings that are weighted sums of a table's rows, weights @ table.
 
@@ -56,12 +68,14 @@ class Embedding(NamedTuple):
       maps: features at the sizes of an image's pyramid, each of shape (b, h, w, f), largest first.
       words: of a text, for a decoder that makes a map of them.
       weights: of labels, over the rows of the table whose weighted sum is e, shape (b, k).
+      tokens: the parts of each condition that has parts.
     """
 
     e: Float[Array, "b e"] | None
     maps: tuple[Float[Array, "b h w f"], ...] = ()
     words: Words | None = None
     weights: Float[Array, "b k"] | None = None
+    tokens: tuple[Tokens, ...] = ()
 
 
 class Embeddings(NamedTuple):
