@@ -250,7 +250,7 @@ def dataset(config: Config, *, data_dir: str | os.PathLike[str] | None = None) -
 
 
 def _prepared(config: Config, data: Dataset) -> Dataset:
-    return reading.prepared(data, config.data, config.condition, config.likelihood, config.batch_size)
+    return reading.prepared(data, config.data, config.condition, config.likelihood)
 
 
 def fit(

@@ -92,7 +92,7 @@ def _sweep(run: Run, workdir: Path, wanted: Wanted, rows: Rows | None, cache: Pa
     print(
         f"{results.describe(session)}, {run.members_per_program} at a time; results in {workdir}", flush=True
     )
-    print(f"x: {session.dataset.read_as}", flush=True)
+    print(results.describe_data(session), flush=True)
 
     rows, tests = [], {}
     for part in session.parts:

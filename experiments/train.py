@@ -75,7 +75,7 @@ def _train(run: Run, workdir: Path, wanted: Wanted, summary: dict[str, Any] | No
             print(f"pictures are drawn again in {workdir}")
         return _say_finished(workdir, summary)
     print(f"{results.describe(session)}; results in {workdir}", flush=True)
-    print(f"x: {session.dataset.read_as}", flush=True)
+    print(results.describe_data(session), flush=True)
     population, seconds = loop.train(session, part, workdir, results.loggers(session, part, workdir))
     summary = results.finish(session, population, seconds, workdir, measure)
     print(f"{test_line(summary)}, after {seconds:.1f} s; pictures and checkpoint in {workdir}")

@@ -21,7 +21,6 @@ def load(
     *,
     condition=None,
     likelihood="bernoulli",
-    batch_size=8,
     data_dir=None,
     cache_dir=Path(),
     **fields,
@@ -30,9 +29,7 @@ def load(
     names = [] if condition in (None, "none") else condition.split(",")
     parts = None if condition is None else tuple(CONDITIONS[name]() for name in names)
     data = Data(dataset=str(dataset), **fields)
-    return reading.load(
-        data, parts, LIKELIHOODS[likelihood](), batch_size, data_dir=data_dir, cache_dir=cache_dir
-    )
+    return reading.load(data, parts, LIKELIHOODS[likelihood](), data_dir=data_dir, cache_dir=cache_dir)
 
 
 def pixels(n=60, dtype=np.float32):

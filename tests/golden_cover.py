@@ -158,9 +158,7 @@ def losses(fields, folder: Path):
     """The sums of loss, distortion and rate after 1 step and after 20."""
     condition = fields.get("condition", "label")
     config = config_of(fields | {"dataset": str(folder / f"{condition}.npz")})
-    dataset = reading.load(
-        config.data, config.condition, config.likelihood, config.batch_size, data_dir=None, cache_dir=folder
-    )
+    dataset = reading.load(config.data, config.condition, config.likelihood, data_dir=None, cache_dir=folder)
     model = population.build_model([config], dataset)
     per_epoch = loader.steps_per_epoch(config, dataset)
     h = stack_hparams([config], capacity=config.latent_dim)

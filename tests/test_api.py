@@ -180,6 +180,13 @@ def test_other_data_are_refused_by_evaluate(run, arrays):
         run.evaluate(cj.from_arrays(x[:, :6], c))
 
 
+def test_load_logs_nothing(data, tmp_path, caplog):
+    cj.fit(cj.Config(**SMALL), data, workdir=tmp_path / "run")
+    caplog.clear()
+    cj.load(tmp_path / "run")
+    assert [record.message for record in caplog.records if record.levelname != "INFO"] == []
+
+
 def test_load_of_something_else_is_refused(tmp_path):
     with pytest.raises(cj.UserError, match="holds no run"):
         cj.load(tmp_path)

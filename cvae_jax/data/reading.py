@@ -61,7 +61,6 @@ def load(
     data: Data,
     condition: tuple[Condition, ...] | None,
     likelihood: Likelihood,
-    batch_size: int,
     *,
     data_dir: Path | None,
     cache_dir: Path,
@@ -72,7 +71,6 @@ def load(
       data: which dataset, and what happens to it.
       condition: what c is made of, one or several; None for what the dataset is made for, () for no condition.
       likelihood: p(x|z,c).
-      batch_size: examples per step.
       data_dir: where TFDS keeps prepared datasets; None is TFDS's default.
       cache_dir: where packed arrays are kept.
 
@@ -83,7 +81,7 @@ def load(
       DataError: if there is no such dataset, it is not prepared, or its arrays cannot be used.
     """
     dataset = read(data, condition, data_dir=data_dir, cache_dir=cache_dir)
-    return prepared(dataset, data, condition, likelihood, batch_size)
+    return prepared(dataset, data, condition, likelihood)
 
 
 def read(
@@ -110,13 +108,12 @@ def prepared(
     data: Data,
     condition: tuple[Condition, ...] | None,
     likelihood: Likelihood,
-    batch_size: int,
 ) -> Dataset:
     """A dataset as training takes it: checked, numbers of conditions standardized, pixels binarized.
 
     Args:
       dataset: as it was read or made of arrays.
-      data, condition, likelihood, batch_size: as in `load`.
+      data, condition, likelihood: as in `load`.
 
     Returns:
       With `dynamic` or `static` binarization validation and test are binary; with `static` so is train. With the
@@ -130,11 +127,6 @@ def prepared(
     if data.augment:
         require_image(dataset.shape, f"--augment={','.join(data.augment)}")
     of_x = _require_condition(dataset, condition)
-    if len(dataset.train) < batch_size:
-        raise DataError(
-            f"batch_size is {batch_size}, expected at most the {len(dataset.train)} examples of the "
-            f"{dataset.name} training split"
-        )
     if isinstance(dataset.condition, Label) and of_x is None and condition != ():
         for name, split in dataset.splits.items():
             require_seen(dataset.train.labels, split.labels, dataset.class_names, f"{dataset.name}: c_{name}")

@@ -74,12 +74,17 @@ def open_manager(directory: Path, *, read_only: bool = False) -> Iterator[ocp.Ch
         # Made in the background, a directory that cannot be made leaves threads that wait for it for ten minutes.
         async_options=orbax.options.AsyncOptions(create_directories_asynchronously=False),
     )
-    manager = orbax.CheckpointManager(
-        directory.absolute(),
-        options=options,
-        # Named here: orbax would otherwise take the layout of the newest directory for that of all.
-        item_handlers={"state": orbax.StandardCheckpointHandler(), "record": orbax.JsonCheckpointHandler()},
-    )
+    # Orbax warns of each folder that it is asked to read only.
+    with _only_errors_of("absl") if read_only else contextlib.nullcontext():
+        manager = orbax.CheckpointManager(
+            directory.absolute(),
+            options=options,
+            # Named here: orbax would otherwise take the layout of the newest directory for that of all.
+            item_handlers={
+                "state": orbax.StandardCheckpointHandler(),
+                "record": orbax.JsonCheckpointHandler(),
+            },
+        )
     try:
         yield manager
         finish(manager)
@@ -87,6 +92,18 @@ def open_manager(directory: Path, *, read_only: bool = False) -> Iterator[ocp.Ch
         # Waiting again for what failed would raise the same error again.
         with contextlib.suppress(Exception):
             manager.close()
+
+
+@contextlib.contextmanager
+def _only_errors_of(name: str) -> Iterator[None]:
+    """Let a logger pass on nothing below an error."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(max(level, logging.ERROR))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def save(manager: ocp.CheckpointManager, population: Population, record: Mapping[str, Any]) -> None:

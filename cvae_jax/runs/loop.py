@@ -87,6 +87,7 @@ def _train(
     """Make the steps that are left; the population, and the seconds of all starts at the last validation."""
     run, per_epoch, start = session.run, session.steps_per_epoch, time.perf_counter() - seconds
     # Moved to the device only now: a finished part needs neither.
+    loader.warn_of_few_examples(run.config, session.dataset)
     data = loader.training_data(run.config, session.dataset, session.mesh)
     split = on_device(session.dataset.validation, session.dataset.x_max)
     validation = devices.replicated(split, session.mesh)

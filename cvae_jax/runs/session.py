@@ -63,6 +63,11 @@ class Session:
     parts: tuple[Part, ...]
 
     @property
+    def batch_size(self) -> int:
+        """Examples per step."""
+        return loader.batch_size(self.run.config, len(self.dataset.train))
+
+    @property
     def steps_per_epoch(self) -> int:
         """Full batches in the training split."""
         return loader.steps_per_epoch(self.run.config, self.dataset)
@@ -102,7 +107,6 @@ def load_dataset(config: Config, data_dir: str | None, cache: Path) -> Dataset:
         config.data,
         config.condition,
         config.likelihood,
-        config.batch_size,
         data_dir=Path(data_dir) if data_dir else None,
         cache_dir=cache,
     )
@@ -120,7 +124,7 @@ def new_session(run: Run, dataset: Dataset) -> Session:
     """
     model = sweep.build_model(run.members, dataset)
     memory.require_room(model, run.members, run.members_per_program)
-    mesh = devices.make_mesh(run.members_per_program, run.config.batch_size)
+    mesh = devices.make_mesh(run.members_per_program, loader.batch_size(run.config, len(dataset.train)))
     return Session(run, dataset, model, mesh, parts_of(run, model, mesh))
 
 

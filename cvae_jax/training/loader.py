@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ from cvae_jax.training.config import Config
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, Key, PyTree
+
+
+_FEW_EXAMPLES = 20
 
 
 @struct.dataclass
@@ -44,9 +48,32 @@ class TrainingData:
     batch_sharding: NamedSharding | None = struct.field(pytree_node=False, default=None)
 
 
+def batch_size(config: Config, num_examples: int) -> int:
+    """Examples per step: as configured, or the whole of a smaller training split."""
+    return min(config.batch_size, num_examples)
+
+
 def steps_per_epoch(config: Config, dataset: Dataset) -> int:
     """Full batches in the training split; each epoch leaves other examples out."""
-    return len(dataset.train) // config.batch_size
+    return len(dataset.train) // batch_size(config, len(dataset.train))
+
+
+def warn_of_few_examples(config: Config, dataset: Dataset) -> None:
+    """Say that a batch is the whole training split, and that validation is noisy.
+
+    Warns:
+      UserWarning: for each of the two.
+    """
+    train, validation = len(dataset.train), len(dataset.validation)
+    if train < config.batch_size:
+        warnings.warn(
+            f"batch_size is lowered from {config.batch_size} to the {train} training examples", stacklevel=2
+        )
+    if validation < _FEW_EXAMPLES:
+        warnings.warn(
+            f"{validation} validation examples, expected at least {_FEW_EXAMPLES}: the best epoch is chosen by chance",
+            stacklevel=2,
+        )
 
 
 def training_data(config: Config, dataset: Dataset, mesh: Mesh | None = None) -> TrainingData:
@@ -97,14 +124,14 @@ def draw_batch(
     x, c = data.examples.take(rows)
     alternative = jax.tree.map(lambda a: a[rows], data.alternative)
     if config.data.augment:
-        keys = jax.random.split(jax.random.fold_in(data.augment_key, step), config.batch_size)
+        keys = jax.random.split(jax.random.fold_in(data.augment_key, step), len(rows))
         x = jax.vmap(partial(augment, names=config.data.augment))(keys, x)
         if jnp.issubdtype(data.examples.x.dtype, jnp.integer):  # Pixels of whole levels stay such.
             x = jnp.round(x * data.examples.x_max) / data.examples.x_max
     if config.binarize == "dynamic":
         key = jax.random.fold_in(data.binarize_key, step)
         # As a matrix, because XLA compiles random numbers of four axes slowly.
-        flat = x.reshape(config.batch_size, -1)
+        flat = x.reshape(len(rows), -1)
         x = jax.random.bernoulli(key, flat).astype(jnp.float32).reshape(x.shape)
     if model.condition is not None:
         c = model.condition.of_batch(x, c)

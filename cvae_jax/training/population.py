@@ -23,7 +23,7 @@ from cvae_jax.rng import Stream, stream
 from cvae_jax.training import step as training
 from cvae_jax.training.config import Config, name_of, require_without_condition
 from cvae_jax.training.hparams import Hparams, alike
-from cvae_jax.training.loader import TrainingData, draw_batch, epoch_order
+from cvae_jax.training.loader import TrainingData, batch_size, draw_batch, epoch_order, steps_per_epoch
 from cvae_jax.training.schedules import Time
 from cvae_jax.training.step import TrainState
 from cvae_jax.training.validation import validate
@@ -62,7 +62,12 @@ def build_model(members: Sequence[Config], dataset: Dataset) -> Any:
                 f"{type(hook).__name__} needs alternative conditions, expected none with the dataset {dataset.name}: "
                 "an .npz has them as c_alternative_train"
             )
-    per_epoch = len(dataset.train) // config.batch_size
+    per_epoch = steps_per_epoch(config, dataset)
+    if len(dataset.train) < config.objective.smallest_batch:
+        raise SettingError(
+            f"the training split has {len(dataset.train)} examples, expected at least "
+            f"{config.objective.smallest_batch} with the objective {name_of(config, 'objective')}"
+        )
     if config.epochs * per_epoch > LARGEST_INT:
         raise SettingError(
             f"epochs is {config.epochs}, expected at most {LARGEST_INT // per_epoch} of {per_epoch} steps each"
@@ -172,13 +177,14 @@ def train_steps(
       The state after these steps.
     """
     config, n = hparams.config, len(data.examples)
-    per_epoch = n // config.batch_size
+    size = batch_size(config, n)
+    per_epoch = n // size
     epoch, start = step // per_epoch, step % per_epoch
     order = epoch_order(data, epoch) if order is None else order
     delay = sum((hook.delay() for hook in config.hooks), 0.0)
 
     def examples_of(i: Int[Array, ""] | int) -> tuple[Array, PyTree, PyTree]:
-        rows = jax.lax.dynamic_slice(order, ((start + i) * config.batch_size,), (config.batch_size,))
+        rows = jax.lax.dynamic_slice(order, ((start + i) * size,), (size,))
         return draw_batch(config, model, data, rows, step + i)
 
     def one_step(i: Int[Array, ""], carried: tuple[TrainState, Any]) -> tuple[TrainState, Any]:
@@ -189,7 +195,7 @@ def train_steps(
             jax.random.fold_in(stream(hparams.key, name), step + i)
             for name in (Stream.NOISE, Stream.OBJECTIVE)
         )
-        keys = jax.random.split(noise, config.batch_size)
+        keys = jax.random.split(noise, size)
         batch = Batch(x, c, keys, shared, alternative, num_examples=n)
         time = Time(step + i, delay, steps_per_epoch=per_epoch, epochs=config.epochs)
         return training.train_step(model, state, batch, hparams, time), following
@@ -223,7 +229,7 @@ def make_train(model: Model, *, num_steps: int) -> Callable[[Hparams, TrainingDa
     """
 
     def train(hparams: Hparams, data: TrainingData) -> TrainState:
-        per_epoch = len(data.examples) // hparams.config.batch_size
+        per_epoch = len(data.examples) // batch_size(hparams.config, len(data.examples))
         epochs, rest = divmod(num_steps, per_epoch)
 
         def steps(state: TrainState, first: Int[Array, ""], count: int) -> TrainState:

@@ -16,6 +16,7 @@ from cvae_jax.objectives.base import Batch, Terms
 from cvae_jax.options import with_values
 from cvae_jax.rng import Stream, evaluation_key, root_key, stream
 from cvae_jax.training.hparams import Hparams
+from cvae_jax.training.loader import batch_size
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, Key, PyTree
@@ -44,7 +45,7 @@ def validate(
     """
     config, n = hparams.config, len(examples)
     # Two at least, because an objective may compare them.
-    size = min(config.batch_size, max(n, 2))
+    size = min(batch_size(config, num_examples), max(n, 2))
     num_batches = -(-n // size)
     order_key, batch_key = jax.random.split(stream(root_key(0), Stream.VALIDATION))
     order = jax.random.permutation(order_key, n)

@@ -169,7 +169,8 @@ def _names_of(condition: Condition) -> list[str]:
 def _of_label(dataset: Dataset, num: int) -> Chosen:
     names = dataset.class_names
     if FLAGS.label is None:
-        return Chosen(np.arange(num) % len(names), "samples")
+        classes = dataset.seen_classes
+        return Chosen(classes[np.arange(num) % len(classes)], "samples")
     return Chosen(np.full(num, _place("label", FLAGS.label, names)), f"class {FLAGS.label}")
 
 

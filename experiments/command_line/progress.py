@@ -20,7 +20,7 @@ class Progress(Logger):
 
     def __init__(self, session: Session, part: Part) -> None:
         """Show nothing yet."""
-        self._per_step = session.run.config.batch_size * len(part.members)
+        self._per_step = session.batch_size * len(part.members)
         self._per_epoch = session.steps_per_epoch
         self._epochs = session.run.config.epochs
         several = len(session.parts) > 1

@@ -21,9 +21,8 @@ from experiments.reports import shown
 
 _COLUMNS = 12
 _OTHERS = 10
-_MOST_LATENTS = 64
-_MOST_CLASSES = 20
-_MOST_ROWS = 100
+_MOST_ROWS = 16
+_MOST_PANELS = 64
 _LATENTS_PER_CLASS = 8
 _PROJECTED = 2000
 _EDGES = np.linspace(-4.0, 4.0, 65)
@@ -74,12 +73,18 @@ def _units(session: Session) -> str:
 
 def traversals_figure(session: Session, trained: Trained, label: int | None = None) -> Figure:
     """Each latent from −3 to 3 with the others at 0, under one condition: the middle one if `label` is None."""
-    chosen = shown.conditions(session, most_classes=session.dataset.num_classes, most_others=1)
-    row = chosen.rows // 2 if label is None else label
-    c = jax.tree.map(lambda a: jnp.asarray(a[row]), chosen.c)
-    name = chosen.names[row] if chosen.names else ""
+    if label is None:
+        chosen = shown.conditions(session, most_classes=session.dataset.num_classes, most_others=1)
+        row = chosen.rows // 2
+        c, name = (
+            jax.tree.map(lambda a: jnp.asarray(a[row]), chosen.c),
+            (chosen.names or ("",) * chosen.rows)[row],
+        )
+    else:
+        c, name = jnp.int32(label), session.dataset.class_names[label]
     condition = f"class {name}" if isinstance(session.model.condition, Label) else name
-    moved = np.flatnonzero(_latent_mask(session, trained))[:_MOST_LATENTS]
+    in_use = np.flatnonzero(_latent_mask(session, trained))
+    moved = in_use[:_MOST_ROWS]
     values = jnp.linspace(-3.0, 3.0, _COLUMNS + 1)
     images = sampling.traverse(
         session.model,
@@ -91,7 +96,8 @@ def traversals_figure(session: Session, trained: Trained, label: int | None = No
     )
     return drawing.image_grid(
         _pictures(session, images),
-        title=", ".join(filter(None, (f"each latent from −3 to 3{_units(session)}", condition))),
+        title=", ".join(filter(None, (f"each latent from −3 to 3{_units(session)}", condition)))
+        + shown.first_of(len(in_use), _MOST_ROWS, "latents"),
         row_labels=[f"z{i}" for i in moved],
         column_labels=_signed(values),
     )
@@ -112,7 +118,7 @@ def traversals_by_class_figure(session: Session, trained: Trained, q: Gaussian) 
     dataset = session.dataset
     moved = posteriors.by_information(q, _latent_mask(session, trained))[:_LATENTS_PER_CLASS]
     values = jnp.linspace(-3.0, 3.0, 7)
-    classes = range(min(dataset.num_classes, _MOST_CLASSES))
+    classes = dataset.seen_classes[:_MOST_ROWS]
     start = jnp.zeros(session.model.capacity)
     blocks = [
         sampling.traverse(
@@ -182,7 +188,7 @@ def styles_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
     """The z of a test image of each class, decoded under every class: a z per row, a class per column."""
     dataset = session.dataset
     firsts = np.array([rows[0] for rows in _rows_by_class(session)])
-    classes = np.arange(min(dataset.num_classes, _MOST_CLASSES))
+    classes = dataset.seen_classes[:_MOST_ROWS]
     images = sampling.across_labels(session.model, trained.best.params, q.mean[firsts], jnp.asarray(classes))
     return _beside_test_images(
         session, unit(dataset.test.x[firsts], dataset.x_max)[:, None], np.asarray(images),
@@ -193,7 +199,7 @@ def styles_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
 
 def aggregate_posterior_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
     """The aggregate posterior of each latent over the test split and N(0, 1), the most informative latents first."""
-    first = posteriors.by_information(q, _latent_mask(session, trained))[:_MOST_LATENTS]
+    first = posteriors.by_information(q, _latent_mask(session, trained))[:_MOST_PANELS]
     kl = posteriors.kl_per_latent(q)
     shares = np.asarray(posteriors.aggregate_histogram(q, jnp.asarray(_EDGES, jnp.float32)))
     return latents.aggregate_posterior(
@@ -222,13 +228,12 @@ def scatter_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
 def _rows_by_class(session: Session) -> list[np.ndarray]:
     """Rows of the test split by class, of the classes that are drawn."""
     c = session.dataset.test.labels
-    return [np.flatnonzero(c == label) for label in np.unique(c)[:_MOST_CLASSES]]
+    return [np.flatnonzero(c == label) for label in np.unique(c)[:_MOST_ROWS]]
 
 
 def _first_of(session: Session) -> str:
     """The end of a title if not every class is drawn."""
-    count = session.dataset.num_classes
-    return "" if count <= _MOST_CLASSES else f", first {_MOST_CLASSES} of {count} classes"
+    return shown.first_of(len(session.dataset.seen_classes), _MOST_ROWS, "classes")
 
 
 def _beside_test_images(

@@ -11,7 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from cvae_jax.conditions import Label
 from cvae_jax.data.examples import on_device
+from cvae_jax.errors import shortened
 from cvae_jax.evaluation import bounds as evaluation
 from cvae_jax.evaluation import latents, reconstruction
 from cvae_jax.files import write_atomically
@@ -39,6 +41,8 @@ from experiments.reports.workdir import PICTURES
 # Below it, in nats, a posterior is the prior for all practical purposes.
 _COLLAPSED_RATE = 0.1
 _MOST_NAMED = 5
+# Names of classes in the first lines of a run, and characters of one.
+_MOST_NAMES, _LONGEST_NAME = 10, 20
 
 
 def describe(session: Session) -> str:
@@ -55,6 +59,19 @@ def describe(session: Session) -> str:
         f"{dataset.name}: {len(dataset.train):,} training, {len(dataset.validation):,} validation, "
         f"{len(dataset.test):,} test examples; {name_of(session.run.config, 'network')}, {what}, on {device}"
     )
+
+
+def describe_data(session: Session) -> str:
+    """How x was read and what c is made of, a line each."""
+    dataset, condition = session.dataset, session.model.condition
+    lines = [f"x: {dataset.read_as}"]
+    if isinstance(condition, Label):
+        names = dataset.class_names
+        some = ", ".join(shortened(name, _LONGEST_NAME) for name in names[:_MOST_NAMES])
+        lines.append(f"c: {len(names)} classes: {some}{', …' if len(names) > _MOST_NAMES else ''}")
+    elif condition is not None:
+        lines.append(f"c: {condition.name}")
+    return "\n".join(lines)
 
 
 def loggers(session: Session, part: Part, workdir: Path) -> Sequence[Logger]:
@@ -165,7 +182,7 @@ def finish(
         "epochs": steps // session.steps_per_epoch,
         "steps": steps,
         "seconds": seconds,
-        "examples_per_second": steps * session.run.config.batch_size / seconds if seconds else None,
+        "examples_per_second": steps * session.batch_size / seconds if seconds else None,
         "params": sum(leaf.size for leaf in jax.tree.leaves(trained.best.params)),
     }
     write_json(workdir / "summary.json", summary)

@@ -29,8 +29,18 @@ class Shown(NamedTuple):
         return len(next(iter(self.c.values())) if isinstance(self.c, dict) else self.c)
 
 
+def first_of(count: int, most: int, what: str) -> str:
+    """The end of a title if not all are drawn.
+
+    Example:
+      >>> first_of(26, 16, "classes"), first_of(10, 16, "classes")
+      (', the first 16 of 26 classes', '')
+    """
+    return "" if count <= most else f", the first {most} of {count} {what}"
+
+
 def conditions(session: Session, *, most_classes: int, most_others: int) -> Shown:
-    """All classes in order, or the conditions of test examples at equal distances in the split.
+    """The classes of the training split in order, or the conditions of test examples at equal distances in the split.
 
     Args:
       session: of the run.
@@ -39,8 +49,11 @@ def conditions(session: Session, *, most_classes: int, most_others: int) -> Show
     """
     dataset, condition = session.dataset, session.model.condition
     if isinstance(condition, Label):
-        classes = min(dataset.num_classes, most_classes)
-        return Shown(np.arange(classes), dataset.class_names[:classes], "a row per class")
+        classes = dataset.seen_classes[:most_classes]
+        names = tuple(dataset.class_names[label] for label in classes)
+        return Shown(
+            classes, names, f"a row per class{first_of(len(dataset.seen_classes), most_classes, 'classes')}"
+        )
     rows = min(most_others, len(dataset.test))
     if condition is None:
         return Shown(np.zeros(rows, np.int32), (), "")

@@ -68,7 +68,7 @@ def test_examples_stay_with_their_conditions():
     """Through the splits, the numbering of names and standardization."""
     c = {"text": TEXTS, "name": NAMES, "vector": VECTORS}
     data = from_arrays(X, c, condition={"name": Label()})
-    data = prepared(data, Data(), None, Gaussian(), 8)
+    data = prepared(data, Data(), None, Gaussian())
     train = data.train.c["text"]
     rows = [int(decode_text(row).split()[1]) for row in train]
     mean, deviation = VECTORS[rows].mean(axis=0), VECTORS[rows].std(axis=0)
@@ -87,7 +87,7 @@ def test_new_conditions_are_made_as_those_of_the_data():
     c = {"text": TEXTS, "name": NAMES, "vector": vectors, "audio": RNG.normal(size=(N, 8, 6))}
     chosen = {"name": Label(), "audio": Audio()}
     with pytest.warns(UserWarning, match="column 2 of 5 is constant"):
-        data = prepared(from_arrays(X, c, condition=chosen), Data(), None, Gaussian(), 8)
+        data = prepared(from_arrays(X, c, condition=chosen), Data(), None, Gaussian())
     test = data.test.c
     rows = [int(decode_text(row).split()[1]) for row in test["text"]]
     again = data.description.conditions({name: np.asarray(each)[rows] for name, each in c.items()})
@@ -108,7 +108,7 @@ def test_new_conditions_are_made_as_those_of_the_data():
     ],
 )
 def test_new_conditions_that_do_not_fit_are_named(c, condition, new, message):
-    data = prepared(from_arrays(X, c, condition=condition), Data(), None, Gaussian(), 8)
+    data = prepared(from_arrays(X, c, condition=condition), Data(), None, Gaussian())
     with pytest.raises(DataError, match=message):
         data.description.conditions(new)
 
@@ -184,7 +184,7 @@ def test_arrays_and_a_file_of_them_are_the_same_dataset(npz, file):
     condition = None if file == "labels" else "text,vector"
     of_file = load(path, condition=condition, likelihood="gaussian")
     c = arrays["c"] if file == "labels" else arrays
-    of_arrays = prepared(from_arrays(X, c, name="own"), Data(), None, Gaussian(), 8)
+    of_arrays = prepared(from_arrays(X, c, name="own"), Data(), None, Gaussian())
     assert of_file.condition == of_arrays.condition
     assert of_file.checksums == of_arrays.checksums
     assert of_file.names == of_arrays.names
@@ -200,16 +200,16 @@ def test_names_of_classes_may_be_given():
 @pytest.mark.parametrize("given", [labels(N), None])
 def test_what_is_made_of_x_takes_the_place_of_c(given):
     data = from_arrays(X, given)
-    chosen = prepared(data, Data(), (Observed(observed=3),), Bernoulli(), 8)
+    chosen = prepared(data, Data(), (Observed(observed=3),), Bernoulli())
     assert chosen.condition == Observed((6, 5, 1), 3)
     np.testing.assert_array_equal(chosen.test.c, (chosen.test.x > 0.5) & chosen.condition.mask)
     unbound = from_arrays(X, given, condition=Observed(observed=3))
-    again = prepared(unbound, Data(), None, Bernoulli(), 8)
+    again = prepared(unbound, Data(), None, Bernoulli())
     np.testing.assert_array_equal(again.test.c, chosen.test.c)
 
 
 def test_labels_stay_without_a_condition():
-    data = prepared(from_arrays(X, labels(N)), Data(), (), Gaussian(), 8)
+    data = prepared(from_arrays(X, labels(N)), Data(), (), Gaussian())
     assert data.labelled
     np.testing.assert_array_equal(np.unique(data.test.c), [0, 1, 2])
 
@@ -236,7 +236,7 @@ def test_a_condition_from_outside_the_library(npz):
     assert data.condition == Age(int(years.max()))
     both = from_arrays(X, {"age": years, "text": TEXTS}, condition={"age": Age()})
     assert both.condition == Several((("age", data.condition), ("text", Text(7))))
-    np.testing.assert_array_equal(prepared(data, Data(), (Age(),), Gaussian(), 8).train.c, data.train.c)
+    np.testing.assert_array_equal(prepared(data, Data(), (Age(),), Gaussian()).train.c, data.train.c)
     with pytest.raises(DataError, match="own data: c: the age is -1, expected years ≥ 0"):
         from_arrays(X, -np.ones(N, int), condition=Age())
 
@@ -299,4 +299,4 @@ def test_what_cannot_be_used_is_named(x, c, more, message):
 )
 def test_what_cannot_be_trained_is_named(x, condition, likelihood, message):
     with pytest.raises(DataError, match=message):
-        prepared(from_arrays(x, labels(N)), Data(), condition, likelihood, 8)
+        prepared(from_arrays(x, labels(N)), Data(), condition, likelihood)

@@ -186,13 +186,6 @@ def test_the_example_that_is_not_finite_is_named(npz, value, fields):
         load(path, **fields)
 
 
-def test_a_batch_larger_than_the_training_split_is_refused(npz):
-    path = npz()
-    assert len(load(path, batch_size=44).train) == 44
-    with pytest.raises(DataError, match="batch_size is 45, expected at most the 44 examples"):
-        load(path, batch_size=45)
-
-
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"none\.npz does not exist"):
         load(tmp_path / "none.npz")

@@ -75,7 +75,7 @@ def test_channels_are_what_the_user_says():
     ],
 )
 def test_what_stands_for_1_is_found_and_said(x, x_max, how):
-    data = prepared(from_arrays(x), Data(), (), GaussianOptimal(), 8)
+    data = prepared(from_arrays(x), Data(), (), GaussianOptimal())
     assert (data.x_max, data.read_as) == (x_max, how)
     np.testing.assert_allclose(
         data.description.pixels(x[:5]).reshape(5, -1), x[:5].reshape(5, -1).astype(np.float32) / x_max
@@ -86,7 +86,7 @@ def test_what_stands_for_1_is_found_and_said(x, x_max, how):
 
 def test_masks_are_binary_data_as_they_are():
     x = RNG.integers(0, 2, (N, 8, 8)).astype(np.uint8)
-    data = prepared(from_arrays(x, labels(N)), Data(), None, Bernoulli(), 8)
+    data = prepared(from_arrays(x, labels(N)), Data(), None, Bernoulli())
     given = {image.tobytes() for image in x}
     assert all(image.tobytes() in given for split in data.splits.values() for image in split.x)
 
@@ -116,7 +116,7 @@ def test_a_few_far_values_are_no_reason_to_refuse_standardized_numbers():
 )
 def test_what_needs_images_refuses_vectors(fields, condition, what):
     with pytest.raises(DataError, match=rf"x has shape \(n, 50\), expected images .* with {what}"):
-        prepared(from_arrays(uniform(50)), Data(**fields), condition, Bernoulli(), 8)
+        prepared(from_arrays(uniform(50)), Data(**fields), condition, Bernoulli())
 
 
 def test_limits_are_0_and_1_or_those_of_the_training_split():

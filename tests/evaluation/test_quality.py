@@ -185,7 +185,6 @@ def grey(tmp_path_factory):
         Data(binarize="none"),
         None,
         Bernoulli(),
-        128,
         data_dir=None,
         cache_dir=tmp_path_factory.mktemp("cache"),
     )

@@ -127,7 +127,7 @@ def described(c, condition=None):
     x = (RNG.uniform(size=(N, 8, 8)) > 0.5).astype(np.float32)
     data = from_arrays(x, c, condition=condition)
     of_x = isinstance(condition, Condition) and condition.reads_x
-    return prepared(data, Data(), (condition,) if of_x else None, Bernoulli(), 8).description
+    return prepared(data, Data(), (condition,) if of_x else None, Bernoulli()).description
 
 
 @pytest.fixture

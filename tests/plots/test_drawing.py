@@ -228,3 +228,44 @@ def test_what_a_dataset_lacks_is_not_drawn(digits):
             UserError, match=f"only is {name}, expected another of digits, which lacks {lacking}"
         ):
             chosen_of(dataset, drawable, [name])
+
+
+# x of any shape
+
+
+def test_a_vector_is_a_line_from_the_bottom_to_the_top():
+    (image,) = drawing.pictures(np.linspace(0, 1, 32)[None, :, None], (32, 1))[..., 0]
+    dark = image < 0.5
+    assert image.shape == (32, 32)
+    assert dark.any(axis=0).all()
+    middles = [rows.mean() for rows in (np.flatnonzero(column) for column in dark.T)]
+    assert middles == sorted(middles, reverse=True)
+    assert dark[-1, 0]
+    assert dark[0, -1]
+
+
+def test_values_beyond_the_limits_are_at_the_edges():
+    beyond = np.repeat([-2.0, 4.0], 5).reshape(2, 5, 1)
+    edges = np.repeat([0.0, 1.0], 5).reshape(2, 5, 1)
+    found = drawing.pictures(beyond, (5, 1), (0.0, 2.0))
+    np.testing.assert_array_equal(found, drawing.pictures(edges, (5, 1)))
+
+
+def test_images_stay_as_they_are_unless_their_range_is_another():
+    x = np.random.default_rng(0).normal(size=(2, 5, 6, 7, 3))
+    np.testing.assert_array_equal(drawing.pictures(x, (6, 7, 3)), x)
+    np.testing.assert_allclose(drawing.pictures(x, (6, 7, 3), (-1.0, 3.0)), (x + 1) / 4)
+
+
+def test_a_volume_is_its_slices_in_rows():
+    x = np.arange(4 * 2 * 3, dtype=float).reshape(1, 4, 2, 3, 1) / 24
+    (image,) = drawing.pictures(x, (4, 2, 3, 1))[..., 0]
+    assert image.shape == (5, 7)
+    np.testing.assert_allclose(image[:2, :3], x[0, 0, ..., 0], rtol=1e-6)
+    np.testing.assert_allclose(image[3:, 4:], x[0, 3, ..., 0], rtol=1e-6)
+    assert (image[2] == 1).all()
+
+
+def test_a_long_series_is_drawn_wider():
+    assert drawing.pictures(np.zeros((1, 160, 2, 1)), (160, 2, 1)).shape == (1, 160, 20, 1)
+    assert drawing.pictures(np.zeros((1, 4, 160, 3)), (4, 160, 3)).shape == (1, 20, 160, 3)

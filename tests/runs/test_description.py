@@ -25,7 +25,7 @@ SEVERAL = {
 
 def described(c, condition):
     data = from_arrays(RNG.uniform(size=(N, 8, 6)), c, condition=condition)
-    return prepared(data, Data(), None, Gaussian(), 8).description
+    return prepared(data, Data(), None, Gaussian()).description
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import sys
 import threading
 
+import jax
 import numpy as np
 import pytest
 from arrays import labels, pixels
@@ -56,7 +57,7 @@ def session_of():
     def session(*members):
         config = members[0]
         data = from_arrays(pixels(), labels())
-        data = prepared(data, config.data, config.condition, config.likelihood, config.batch_size)
+        data = prepared(data, config.data, config.condition, config.likelihood)
         kind = "train" if len(members) == 1 else "sweep"
         return new_session(Run(kind, members, members_per_program=len(members), checkpoint_every=1), data)
 
@@ -147,3 +148,18 @@ def test_a_missing_package_is_named_with_the_extra_that_has_it(tmp_path, monkeyp
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="not_there_at_all"):
         load_package("broken_package", extra="experiments")
+
+
+def test_a_batch_larger_than_the_training_split_is_the_whole_of_it(session_of):
+    """And the best epoch of a few validation examples is said to be a matter of chance."""
+    whole = session_of(replace(CONFIG, batch_size=44))
+    larger = new_session(Run("train", (replace(CONFIG, batch_size=100),), 1, None, 1), whole.dataset)
+    assert (larger.batch_size, larger.steps_per_epoch) == (44, 1)
+    with pytest.warns(UserWarning, match="validation examples, expected at least 20"):
+        expected, _ = loop.train(whole, whole.parts[0])
+    with pytest.warns(UserWarning, match="batch_size is lowered from 100 to the 44 training examples"):
+        found, _ = loop.train(larger, larger.parts[0])
+    for a, b in zip(
+        jax.tree.leaves(expected.members.params), jax.tree.leaves(found.members.params), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
