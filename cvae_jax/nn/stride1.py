@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _CACHED = 2**21
 
 
-def windows(x: Float[Array, "b H W i"], size: int) -> Float[Array, "b H W size*size*i"]:
+def windows(x: Float[Array, "b H W i"], size: int) -> Float[Array, "b H W taps"]:
     """The size×size neighbourhood of each pixel, flattened as (row, column, channel); zeros beyond the border."""
     _, height, width, _ = x.shape
     before, after = (size - 1) // 2, size // 2
@@ -40,7 +40,7 @@ def _chunks(x: Float[Array, "b H W c"], taps: int) -> int:
     return next(n for n in range(1, batch + 1) if batch % n == 0 and batch // n <= most)
 
 
-def _in_parts(x: Float[Array, "b H W c"], parts: int) -> Float[Array, "p b//p H W c"]:
+def _in_parts(x: Float[Array, "b H W c"], parts: int) -> Float[Array, "parts n H W c"]:
     return x.reshape(parts, x.shape[0] // parts, *x.shape[1:])
 
 
