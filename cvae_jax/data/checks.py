@@ -57,9 +57,8 @@ def require_likely(dataset: Dataset, likelihood: Likelihood) -> None:
             raise DataError(f"{found} 0 to 1 {under}: {remedy} --likelihood=gaussian_optimal")
         scaled = split.x.astype(np.float64) / dataset.x_max
         if np.sqrt(np.mean(np.square(scaled))) > _LARGEST_RMS:
-            remedy = (
-                f"divide by {max(high, -low):g}, or subtract the mean and divide by the standard deviation"
-            )
+            divisor = _divisor(max(high, -low))
+            remedy = f"divide by {divisor:g}, or subtract the mean and divide by the standard deviation"
             raise DataError(f"{found} about -1 to 1 {under}: {remedy}")
 
 

@@ -170,8 +170,11 @@ def _of_label(dataset: Dataset, num: int) -> Chosen:
     names = dataset.class_names
     if FLAGS.label is None:
         classes = dataset.seen_classes
-        return Chosen(classes[np.arange(num) % len(classes)], "samples")
-    return Chosen(np.full(num, _place("label", FLAGS.label, names)), f"class {FLAGS.label}")
+        c, title = classes[np.arange(num) % len(classes)], "samples"
+    else:
+        c, title = np.full(num, _place("label", FLAGS.label, names)), f"class {FLAGS.label}"
+    values = dataset.condition.values if isinstance(dataset.condition, Label) else ()
+    return Chosen(c, title, raw=np.array(values)[c] if values else None)
 
 
 def _part(dataset: Dataset, name: str, condition: Condition, c: np.ndarray) -> np.ndarray:
