@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
@@ -18,81 +15,50 @@ from plotly.colors import qualitative
 from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
-from cvae_jax.data.dataset import Dataset, unit
-from cvae_jax.errors import load_package
-from cvae_jax.evaluation import sampling
 from cvae_jax.files import write_atomically
 from cvae_jax.plots import drawing
-from cvae_jax.rng import Stream, root_key, stream
 from cvae_jax.runs.logs import read_metrics
-from cvae_jax.runs.session import Session, Trained
+from cvae_jax.runs.session import RunModel
 from cvae_jax.training.config import name_of, traced_options
-from experiments.reports import seeds, shown
+from experiments.reports import seeds
+from experiments.reports.members import Pictures, conditions_of
 from experiments.reports.pages import script_json
 from experiments.reports.workdir import ranked_by
 
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+
 _TEMPLATE = Path(__file__).with_name("report_template.html")
-_SAMPLES_PER_CLASS = 6
-_MAX_CLASSES = 10
 
 
-@dataclasses.dataclass(frozen=True)
-class Pictures:
-    """A member's pictures as PNG data addresses.
-
-    Attributes:
-      samples: from the prior, a row for each condition of `_conditions`.
-      reconstructions: test images above their reconstructions.
-    """
-
-    samples: str
-    reconstructions: str
+# Where drawing a member's pictures failed: an image of one transparent pixel.
+_NO_PICTURE = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
 
 
-# Where drawing them failed: an image of one transparent pixel.
-NO_PICTURES = Pictures(*["data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="] * 2)
+def _addresses(pictures: Pictures | None) -> dict[str, str]:
+    """A member's pictures as data addresses of PNGs of their own pixels."""
+    if pictures is None:
+        return dict.fromkeys(Pictures._fields, _NO_PICTURE)
+    return {name: _png(canvas) for name, canvas in pictures._asdict().items()}
 
 
-def _conditions(session: Session) -> shown.Shown:
-    """The conditions that samples are drawn of."""
-    most_others = 4 if session.model.condition is None else _MAX_CLASSES
-    return shown.conditions(session, most_classes=_MAX_CLASSES, most_others=most_others)
-
-
-def member_pictures(session: Session, trained: Trained) -> Pictures:
-    """Draw one member's pictures, the same noise and test images for all members."""
-    dataset = session.dataset
-    chosen = _conditions(session)
-    c = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), _SAMPLES_PER_CLASS, axis=0), chosen.c)
-    key = stream(root_key(0), Stream.SAMPLES)
-    samples = sampling.generate(session.model, trained.best.params, key, c)
-
-    test = dataset.test
-    picked = np.arange(len(test))[:_MAX_CLASSES]
-    if dataset.labelled:
-        picked = np.unique(test.labels, return_index=True)[1][:_MAX_CLASSES]
-    x = unit(test.x[picked], dataset.x_max)
-    c = jax.tree.map(jnp.asarray, test.take(picked).c)
-    keys = jax.random.split(stream(root_key(0), Stream.SAMPLES), len(picked))
-    means = sampling.reconstruct(session.model, trained.best.params, jnp.asarray(x), c, keys)
-    pairs = np.stack([x, np.asarray(means)])
-    return Pictures(
-        samples=_png(dataset, np.asarray(samples).reshape(chosen.rows, _SAMPLES_PER_CLASS, *dataset.shape)),
-        reconstructions=_png(dataset, pairs),
-    )
-
-
-def _png(dataset: Dataset, x: np.ndarray) -> str:
-    """A table of examples, shape (r, n, *dims), as the address of a PNG of their own pixels."""
-    images = drawing.pictures(x, dataset.shape, dataset.limits)
-    canvas = np.round(255 * drawing.tile(images)).astype(np.uint8)
+def _png(canvas: UInt8[np.ndarray, "y x C"]) -> str:
     file = io.BytesIO()
     Image.fromarray(canvas.squeeze(-1) if canvas.shape[-1] == 1 else canvas).save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def write(session: Session, rows: list[dict[str, Any]], pictures: list[Pictures], workdir: Path) -> None:
-    """Write both pictures of a sweep."""
+def write(
+    session: RunModel, rows: list[dict[str, Any]], pictures: list[Pictures | None], workdir: Path
+) -> None:
+    """Write both pictures of a sweep.
+
+    Args:
+      session: the sweep.
+      rows: of its results, one a member.
+      pictures: of each member, None where drawing them failed.
+      workdir: its folder.
+    """
     alive = [row for row in rows if row["diverged"] is None and np.isfinite(row["test_elbo"])]
     if alive:
         options = _options(session)
@@ -105,7 +71,7 @@ def write(session: Session, rows: list[dict[str, Any]], pictures: list[Pictures]
     write_atomically(workdir / "report.html", lambda file: file.write_text(page, encoding="utf-8"))
 
 
-def _options(session: Session) -> tuple[str, ...]:
+def _options(session: RunModel) -> tuple[str, ...]:
     """Names of the options in which members may differ."""
     return tuple(traced_options(session.run.config))
 
@@ -122,22 +88,22 @@ def _points(alive: list[dict[str, Any]], options: Sequence[str]) -> list[drawing
 
 
 def _page(
-    session: Session,
+    session: RunModel,
     rows: list[dict[str, Any]],
     alive: list[dict[str, Any]],
-    pictures: list[Pictures],
+    pictures: list[Pictures | None],
     metrics: list[dict[str, Any]],
 ) -> str:
-    config, chosen, options = session.run.config, _conditions(session), _options(session)
+    config, chosen, options = session.run.config, conditions_of(session), _options(session)
     what = ", ".join(filter(None, ("samples from the prior", chosen.title)))
     content = {
-        "title": f"{session.dataset.name}: {len(rows)} conditional VAEs, {name_of(config, 'network')}",
+        "title": f"{session.data.name}: {len(rows)} conditional VAEs, {name_of(config, 'network')}",
         "rows": rows,
         "names": [_name(row) for row in rows],
         "ranked_by": ranked_by(rows[0]),
         "settings": seeds.table(rows, options) if seeds.several(rows, options) else [],
         "samples": f"{what}: {'; '.join(chosen.names)}" if chosen.names else what,
-        "pictures": [dataclasses.asdict(p) for p in pictures],
+        "pictures": list(map(_addresses, pictures)),
         "rate_distortion": _rate_distortion_figure(alive, options).to_plotly_json(),
         "curves": _curves_figure(rows, metrics).to_plotly_json(),
     }
@@ -225,14 +191,3 @@ def _curves_figure(rows: list[dict[str, Any]], metrics: list[dict[str, Any]]) ->
         xaxis_title="epoch", yaxis_title="validation ELBO, nats per example",
     )  # fmt: skip
     return figure
-
-
-def write_hparams(session: Session, rows: list[dict[str, Any]], workdir: Path) -> None:
-    """Write the members as an HParams experiment of TensorBoard."""
-    writer = load_package("tensorboardX", extra="experiments").SummaryWriter
-    for row, member in zip(rows, session.run.members, strict=True):
-        settings = {k: v for k, v in traced_options(member).items() if np.isfinite(v)}
-        results = {f"test/{k}": row[f"test_{k}"] for k in ("elbo", "rate", "distortion")}
-        name = f"member-{row['member']:03d}"
-        with writer(str(workdir / "tensorboard")) as board:
-            board.add_hparams(settings, results, name=name, global_step=session.run.config.epochs)

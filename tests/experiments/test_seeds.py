@@ -11,6 +11,7 @@ from browser import Browser
 from scripts import read_json
 
 from cvae_jax.plots import drawing
+from cvae_jax.runs.description import few_examples
 from cvae_jax.runs.run import Run
 from cvae_jax.training.config import from_flat, traced_options
 from experiments import sweep
@@ -155,8 +156,13 @@ def test_the_picture_has_a_mark_with_error_bars_per_setting():
 
 def test_the_report_has_marks_and_a_table_of_settings(digits, tmp_path):
     browser = Browser(tmp_path)
-    session = SimpleNamespace(run=RUN, dataset=digits, model=SimpleNamespace(condition=digits.condition))
-    pictures = [report.NO_PICTURES] * len(ROWS)
+    session = SimpleNamespace(
+        run=RUN,
+        data=digits.description,
+        examples=few_examples(digits),
+        model=SimpleNamespace(condition=digits.condition),
+    )
+    pictures = [None] * len(ROWS)
     page = tmp_path / "report.html"
     page.write_text(report._page(session, ROWS, ALIVE, pictures, []), encoding="utf-8")
     dom = browser.dom(page)

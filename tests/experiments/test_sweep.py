@@ -230,8 +230,8 @@ def test_tensorboard_has_the_members_as_hparams(swept):
 def test_no_temporary_files_are_left(swept):
     names = {path.name for path in swept[0].iterdir()}
     assert names == {
-        "checkpoints", "config.json", "data.json", "metrics.jsonl", "rate_distortion.png", "report.html", "results.csv",
-        "results.json", "tensorboard",
+        "checkpoints", "config.json", "data.json", "examples.npz", "metrics.jsonl", "rate_distortion.png",
+        "report.html", "results.csv", "results.json", "tensorboard",
     }  # fmt: skip
 
 
