@@ -181,14 +181,14 @@ def test_conditions_of_any_kind_are_read_from_a_file(own, c, condition, expected
 def test_labels_are_written_as_they_are_in_the_data():
     data = from_arrays(np.zeros((N, 8, 8)), np.array([3, 7])[np.arange(N) % 2])
     with flagsaver.flagsaver(label="7"):
-        found = choices.chosen(session(data), 2)
+        found = chosen(session(data), 2)
     assert (found.c.tolist(), found.raw.tolist(), found.title) == ([1, 1], [7, 7], "class 7")
-    assert choices.chosen(session(data), 3).raw.tolist() == [3, 7, 3]
+    assert chosen(session(data), 3).raw.tolist() == [3, 7, 3]
 
 
 def test_classes_that_training_never_sees_are_not_drawn():
     data = from_arrays(np.zeros((N, 8, 8)), 2 * (np.arange(N) % 2), class_names=("a", "b", "c"))
-    assert choices.chosen(session(data), 3).c.tolist() == [0, 2, 0]
+    assert chosen(session(data), 3).c.tolist() == [0, 2, 0]
 
 
 def test_several_conditions_are_arrays_of_their_names(own):
