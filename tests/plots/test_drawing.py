@@ -206,23 +206,6 @@ def test_the_legend_names_the_classes_that_occur():
         assert len(np.unique(dots.get_facecolors(), axis=0)) == 3
 
 
-@pytest.mark.parametrize(
-    ("points", "constants"),
-    [
-        ([(16.63, 125.5), (23.55, 119.28), (12.67, 130.74), (16.11, 128.28)], [142, 143.2, 144.4]),
-        ([(5.0, 100.0), (20.0, 90.0), (30.0, 70.0)], [100, 104, 108]),
-        ([(5.0, 100.0)], [104.4, 104.6, 104.8, 105, 105.2, 105.4, 105.6]),
-    ],
-)
-def test_lines_of_equal_elbo_stand_apart(points, constants):
-    rows = [{"test_rate": rate, "test_distortion": distortion} for rate, distortion in points]
-    lines = drawing.iso_elbo_lines(rows)
-    np.testing.assert_allclose([constant for _, _, constant in lines], constants)
-    for rates, distortions, constant in lines:
-        np.testing.assert_allclose(np.add(rates, distortions), constant)
-        assert rates[0] <= min(rate for rate, _ in points) < max(rate for rate, _ in points) + 0.1 <= rates[1]
-
-
 # Of which data
 
 
