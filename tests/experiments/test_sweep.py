@@ -391,7 +391,7 @@ window.addEventListener("load", () => setTimeout(() => {
   };
   const plots = () => [
     document.querySelectorAll("#rate-distortion path.point").length,
-    document.querySelectorAll("#curves path.js-line").length,
+    document.querySelectorAll("#curves .scatterlayer path.js-line").length,
     ...["rate-distortion", "curves", "chosen"].map(id =>
       document.getElementById(id).textContent.includes("No member matches the filter.")),
   ];
@@ -452,6 +452,7 @@ def test_a_browser_shows_a_row_and_a_mark_per_member(swept, browser):
     plot = dom[dom.index('<div id="rate-distortion"') : dom.index('<div id="pointed"')]
     assert len(re.findall(r'<path class="point[ "]', plot)) == 3
     curves = dom[dom.index('<div id="curves"') :]
+    curves = curves[curves.index('class="scatterlayer') : curves.index('class="legend"')]
     assert len(re.findall(r'<path class="js-line"', curves)) == 3
 
 
