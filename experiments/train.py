@@ -1,4 +1,4 @@
-"""Train one conditional VAE: `python -m experiments.train --beta=4`."""
+"""Train one conditional VAE: `python -m experiments.train --beta=1`."""
 
 from __future__ import annotations
 
