@@ -28,7 +28,7 @@ _LONGEST = 80
 _MOST_PIXELS = 30_000
 # Of vectors drawn as lines: the rows of the picture, and the greys of line and paper.
 _LINE_ROWS, _LINE, _PAPER = 32, 0.1, 0.93
-_MOST_SLICES = 9
+_MOST_SLICES, _BETWEEN = 9, 0.5
 # How many times longer than the other a side may be.
 _MOST_OBLONG = 8
 
@@ -96,7 +96,7 @@ def _lines(x: np.ndarray) -> np.ndarray:
 
 
 def _slices(x: np.ndarray) -> np.ndarray:
-    """At most 9 slices of each volume, shape (n, depth, H, W, C), in rows with white lines between."""
+    """At most 9 slices of each volume, shape (n, depth, H, W, C), in rows with grey lines between."""
     depth = x.shape[1]
     x = x[:, np.linspace(0, depth - 1, min(depth, _MOST_SLICES)).round().astype(int)]
     across = math.ceil(math.sqrt(x.shape[1]))
@@ -104,7 +104,7 @@ def _slices(x: np.ndarray) -> np.ndarray:
     table = np.ones((len(x), rows * across, *x.shape[2:]), np.float32)
     table[:, : x.shape[1]] = x
     table = table.reshape(len(x), rows, across, *x.shape[2:])
-    table = np.pad(table, ((0, 0), (0, 0), (0, 0), (0, 1), (0, 1), (0, 0)), constant_values=1.0)
+    table = np.pad(table, ((0, 0), (0, 0), (0, 0), (0, 1), (0, 1), (0, 0)), constant_values=_BETWEEN)
     n, _, _, height, width, channels = table.shape
     table = table.transpose(0, 1, 3, 2, 4, 5).reshape(n, rows * height, across * width, channels)
     return table[:, :-1, :-1]

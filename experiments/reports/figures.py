@@ -183,7 +183,7 @@ def interpolations_figure(session: RunModel, trained: Trained) -> Figure:
     x = unit(few.x[np.array(ends)], session.data.x_max)
     return _beside_test_images(
         session, x[:, :1], np.stack([np.asarray(walk) for walk in walks]), x[:, 1:],
-        title=f"straight lines in z between two test images{_first_of(session)}",
+        title=f"straight lines in z between two test examples{_first_of(session)}",
         column_labels=[f"{t:.3g}" for t in np.linspace(0, 1, _COLUMNS - 1)],
     )  # fmt: skip
 
@@ -204,7 +204,7 @@ def label_interpolations_figure(session: RunModel, trained: Trained) -> Figure:
         session,
         unit(few.x, session.data.x_max)[:, None],
         np.stack([np.asarray(walk) for walk in walks]),
-        title=f"straight lines between the embeddings of two classes, under a test image's z{_first_of(session)}",
+        title=f"straight lines between the embeddings of two classes, under a test example's z{_first_of(session)}",
         row_labels=[f"{names[a]} → {names[b]}" for a, b in zip(classes, following, strict=True)],
         column_labels=[f"{t:.3g}" for t in np.linspace(0, 1, _COLUMNS - 1)],
     )  # fmt: skip
@@ -217,7 +217,7 @@ def styles_figure(session: RunModel, trained: Trained) -> Figure:
     images = sampling.across_labels(session.model, trained.best.params, z, jnp.asarray(classes))
     return _beside_test_images(
         session, unit(few.x, data.x_max)[:, None], np.asarray(images),
-        title=f"the z of a test image under every class: a z per row{_first_of(session)}",
+        title=f"the z of a test example under every class: a z per row{_first_of(session)}",
         column_labels=[data.class_names[k] for k in classes],
     )  # fmt: skip
 

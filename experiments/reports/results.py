@@ -68,7 +68,8 @@ def describe_data(session: Session) -> str:
     if isinstance(condition, Label):
         names = dataset.class_names
         some = ", ".join(shortened(name, _LONGEST_NAME) for name in names[:_MOST_NAMES])
-        lines.append(f"c: {len(names)} classes: {some}{', …' if len(names) > _MOST_NAMES else ''}")
+        classes = "1 class" if len(names) == 1 else f"{len(names)} classes"
+        lines.append(f"c: {classes}: {some}{', …' if len(names) > _MOST_NAMES else ''}")
     elif condition is not None:
         lines.append(f"c: {condition.name}")
     return "\n".join(lines)
