@@ -16,7 +16,7 @@ usage() {
   cat <<'USAGE'
 usage: ./launch.sh COMMAND [FLAG...]
 
-  train          train one model:            ./launch.sh train --beta=4
+  train          train one model:            ./launch.sh train --beta=1
   sweep          train many as one program:  ./launch.sh sweep --beta=0.5,1,2 --seed=0,1
   sample         draw samples from a trained model
   evaluate       compute a trained model's metrics, or compare two models

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,16 +22,25 @@ from cvae_jax.model import CVAE
 from cvae_jax.nn.latent import Gaussian
 from cvae_jax.rng import Stream, root_key, stream
 from cvae_jax.runs import provenance
-from cvae_jax.runs.description import read_description, record_run, require_same_run
+from cvae_jax.runs.description import record_run, require_same_run
 from cvae_jax.runs.logs import Logger, Record
 from cvae_jax.runs.loop import train
 from cvae_jax.runs.run import Run
-from cvae_jax.runs.session import diverged, load_part, member_of, new_session, parts_of
-from cvae_jax.runs.workdir import read_run, training_lock
-from cvae_jax.training import devices, memory
+from cvae_jax.runs.session import (
+    Part,
+    RunModel,
+    Session,
+    diverged,
+    load_population,
+    member_of,
+    new_session,
+    open_model,
+)
+from cvae_jax.runs.workdir import training_lock
+from cvae_jax.training import memory
 from cvae_jax.training.config import Config, traced_options
 from cvae_jax.training.grid import Settings, members
-from cvae_jax.training.population import build_model, model_of
+from cvae_jax.training.population import Population, build_model
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Key, PyTree
@@ -335,38 +344,47 @@ def _train(
     )
     run = dataclasses.replace(run, members=named)
     ready = _prepared(run.config, data)
+    session = new_session(run, ready)
     if workdir is None:
-        return _trained(run, ready, None, loggers)
+        return _trained(session, None, loggers)
     folder = Path(workdir)
     require_same_run(folder, run)
     with training_lock(folder):
         provenance.require_same(folder, run, ready)
-        record_run(folder, run, ready.description)
-        return _trained(run, ready, folder, loggers)
+        record_run(folder, run, session.data, session.examples)
+        return _trained(session, folder, loggers)
 
 
-def _trained(run: Run, ready: Dataset, workdir: Path | None, loggers: Sequence[Logger]) -> Sweep:
-    session = new_session(run, ready)
+def _trained(session: Session, workdir: Path | None, loggers: Sequence[Logger]) -> Sweep:
     trained, losses = [], []
     for part in session.parts:
         history = _History()
         population, _ = train(session, part, workdir, (history, *loggers))
-        for position, member in enumerate(part.members):
-            best = member_of(population.members.best, position)
+        for member, model, loss in _models(session, part, population):
             records = tuple(record for record in history.records if record["member"] == member)
-            losses.append(float(best.loss))
-            trained.append(
-                TrainedModel(
-                    run.members[member],
-                    session.model,
-                    best.params,
-                    ready.description,
-                    int(best.epoch),
-                    diverged(population, position),
-                    records,
-                )
-            )
+            trained.append(dataclasses.replace(model, history=records))
+            losses.append(loss)
     return Sweep(tuple(trained), tuple(losses))
+
+
+def _models(
+    session: RunModel, part: Part, population: Population
+) -> Iterator[tuple[int, TrainedModel, float]]:
+    """Of each member of a part its number, its model and its validation loss."""
+    for position, member in enumerate(part.members):
+        best = member_of(population.members.best, position)
+        yield (
+            member,
+            TrainedModel(
+                session.run.members[member],
+                session.model,
+                best.params,
+                session.data,
+                int(best.epoch),
+                diverged(population, position),
+            ),
+            float(best.loss),
+        )
 
 
 def load(workdir: str | os.PathLike[str]) -> Any:
@@ -382,17 +400,11 @@ def load(workdir: str | os.PathLike[str]) -> Any:
       UserError: if the folder holds no run, or its checkpoints cannot be read.
     """
     folder = Path(workdir)
-    run, data = read_run(folder), read_description(folder)
-    model = model_of(run.members, data)
-    mesh = devices.make_mesh(run.members_per_program, run.config.batch_size)
-    trained, losses = [], []
-    for part in parts_of(run, model, mesh):
-        population = load_part(run, model, part, folder, data)
-        for position, member in enumerate(part.members):
-            best = member_of(population.members.best, position)
-            losses.append(float(best.loss))
-            failed = diverged(population, position)
-            trained.append(
-                TrainedModel(run.members[member], model, best.params, data, int(best.epoch), failed)
-            )
-    return trained[0] if run.kind == "train" else Sweep(tuple(trained), tuple(losses))
+    session = open_model(folder)
+    found = [
+        each
+        for part in session.parts
+        for each in _models(session, part, load_population(session, part, folder))
+    ]
+    trained, losses = tuple(model for _, model, _ in found), tuple(loss for *_, loss in found)
+    return trained[0] if session.run.kind == "train" else Sweep(trained, losses)

@@ -13,7 +13,14 @@ from cvae_jax.errors import UserError
 from cvae_jax.runs.workdir import json_text, read_run
 from experiments.command_line import betas, caching, cli, usage
 from experiments.reports import measures, quality
-from experiments.reports.workdir import chosen_member, define_model_choice, require_writable
+from experiments.reports.workdir import (
+    chosen_member,
+    define_data_flags,
+    define_model_choice,
+    find_data,
+    open_with_data,
+    require_writable,
+)
 
 # What `--compare` has no paired difference of.
 _OF_ONE_RUN = (
@@ -43,7 +50,7 @@ def _compare() -> int:
 
     from experiments.reports.comparison import compare, named
 
-    a, b = map(named, names)
+    a, b = (one._replace(run=find_data(one.workdir, one.run)) for one in map(named, names))
     record = compare(
         a, b, caching.use(), nll_samples=flags.FLAGS.nll_samples, split=flags.FLAGS.split
     )  # fmt: skip
@@ -68,11 +75,11 @@ def _evaluate() -> int:
     features = quality.read_inception_features(Path(inception)) if inception else None
 
     from cvae_jax.evaluation.distances import frechet_distance
-    from cvae_jax.runs.session import load_population, open_session, trained_member
+    from cvae_jax.runs.session import load_population, trained_member
     from experiments.reports import results, scores
 
     cache = caching.use()
-    session = open_session(run, cache)
+    session = open_with_data(workdir, run, cache)
     measure = measures.prepare(wanted, session, cache, Path(output) if output else None)
     part = session.part_of(member)
     population = load_population(session, part, workdir)
@@ -128,6 +135,7 @@ if __name__ == "__main__":
     sections = [
         usage.section("Model", _define_models),
         usage.section("Measures", _define_measures),
+        usage.section("Data", define_data_flags),
         usage.section("Output", _define_output),
         usage.section("Cache", caching.define_flags),
     ]

@@ -36,26 +36,24 @@ def main() -> int:
     require_writable(output, workdir, run)
     member = chosen_member(workdir, run)
 
-    from cvae_jax.evaluation import posteriors
     from cvae_jax.networks import NETWORKS
-    from cvae_jax.runs.session import load_member, open_session
+    from cvae_jax.runs.session import load_member, open_model
     from cvae_jax.training.config import traced_options
     from experiments.reports import figures
 
-    session = open_session(run, caching.use())
+    caching.use()
+    session = open_model(workdir)
     require_explorable(workdir, session.model)
     trained = load_member(session, workdir, member)
-    q = figures.posterior(session, trained)
-    order = posteriors.by_information(q, session.model.latent_mask(trained.best.params))
-    kl = np.asarray(posteriors.kl_per_latent(q))
-    dataset, network = session.dataset, NETWORKS.name_of(session.model.network)
+    order = figures.informative_latents(session, trained)
+    data, network = session.data, NETWORKS.name_of(session.model.network)
     options = traced_options(trained.config)
     beta = f"β {options['beta']:g}, " if "beta" in options else ""
     content = {
-        "title": f"{dataset.name}, {network}: {beta}{len(order)} latents",
-        "class_names": [] if session.model.condition is None else dataset.class_names,
-        "latents": [{"name": f"z{i}", "kl": round(float(kl[i]), 4)} for i in order],
-        "model": decoder(session.model, trained.best.params, order),
+        "title": f"{data.name}, {network}: {beta}{len(order)} latents",
+        "class_names": [] if session.model.condition is None else data.class_names,
+        "latents": [{"name": f"z{each.latent}", "kl": round(each.kl, 4)} for each in order],
+        "model": decoder(session.model, trained.best.params, np.array([each.latent for each in order])),
     }
     text = page(content)
     write_atomically(output, lambda file: file.write_text(text, encoding="utf-8"))

@@ -18,7 +18,13 @@ from experiments import tasks
 from experiments.command_line import betas, caching, choices, cli, usage
 from experiments.reports import measures
 from experiments.reports.outputs import FORMATS, require_format
-from experiments.reports.workdir import chosen_member, define_model_choice, require_writable
+from experiments.reports.workdir import (
+    chosen_member,
+    define_data_flags,
+    define_model_choice,
+    open_with_data,
+    require_writable,
+)
 
 FLAGS = flags.FLAGS
 
@@ -44,22 +50,24 @@ def main() -> int:
     from cvae_jax.evaluation import sampling
     from cvae_jax.objectives.multirate import at_beta
     from cvae_jax.rng import root_key
-    from cvae_jax.runs.session import load_member, open_session
+    from cvae_jax.runs.session import load_member, open_model
     from cvae_jax.training import memory
 
-    session = open_session(run, caching.use())
-    own = choices.own(session.dataset.description)
+    cache, session = caching.use(), open_model(workdir)
+    own = choices.own(session.data)
     num = (_NUM if own is None else len(own)) if FLAGS.num is None else FLAGS.num
     # The draws, their means and their pictures.
-    memory.require_free(f"num is {num}", 3 * num * 4 * math.prod(session.dataset.shape))
-    wanted = choices.chosen(session, num) if own is None else own.in_turn(num)
+    memory.require_free(f"num is {num}", 3 * num * 4 * math.prod(session.data.shape))
+    choices.require_known(session.model.condition)
+    examples = session.examples if FLAGS.example is None else open_with_data(workdir, run, cache).dataset.test
+    wanted = choices.chosen(session, examples, num) if own is None else own.in_turn(num)
     trained = load_member(session, workdir, member)
     params = trained.best.params if beta is None else at_beta(trained.best.params, beta)
     x = sampling.generate(
         session.model, params, root_key(FLAGS.seed), jax.tree.map(jnp.asarray, wanted.c),
         FLAGS.guidance, FLAGS.temperature,
     )  # fmt: skip
-    form.write(output, np.asarray(x), dataclasses.replace(wanted, limits=session.dataset.limits))
+    form.write(output, np.asarray(x), dataclasses.replace(wanted, limits=session.data.limits))
     print(f"wrote {num} samples to {output}")
     return 0
 
@@ -90,6 +98,7 @@ if __name__ == "__main__":
         usage.section("Condition", choices.define_flags),
         usage.section("Samples", _define_sampling),
         usage.section("Output", _define_output),
+        usage.section("Data, for --example", define_data_flags),
         usage.section("Cache", caching.define_flags),
     ]
     cli.run(main, sections)

@@ -23,7 +23,7 @@ from experiments.reports.workdir import finished_rows, is_current, missing, rank
 
 if TYPE_CHECKING:
     from cvae_jax.runs.session import Part, Session, Trained
-    from experiments.reports import report
+    from experiments.reports.members import Pictures
     from experiments.reports.quality import Record
 
 FLAGS = flags.FLAGS
@@ -69,13 +69,13 @@ def _sweep(run: Run, workdir: Path, wanted: Wanted, rows: Rows | None, cache: Pa
     from cvae_jax.runs import provenance
     from cvae_jax.runs.description import record_run
     from cvae_jax.runs.session import load_population, open_session, trained_member
-    from experiments.reports import report, results
+    from experiments.reports import members, report, results
 
     session = open_session(run, cache)
     measure = measures.prepare(wanted, session, cache)
     is_ours = provenance.require_same(workdir, run, session.dataset) or (workdir / "config.json").exists()
-    record_run(workdir, run, session.dataset.description)
-    pictures: list[report.Pictures] = []
+    record_run(workdir, run, session.data, session.examples)
+    pictures: list[Pictures | None] = []
     failed: list[str] = []
     if rows is not None and is_ours:
         if missing(workdir, _outputs(run, rows)):
@@ -83,7 +83,7 @@ def _sweep(run: Run, workdir: Path, wanted: Wanted, rows: Rows | None, cache: Pa
                 population = load_population(session, part, workdir)
                 for member in part.members:
                     trained = trained_member(session, part, population, member)
-                    pictures.append(report.member_pictures(session, trained))
+                    pictures.append(members.pictures_of(session, trained))
             report.write(session, rows, pictures, workdir)
             _write_tables(workdir, run, rows)
             print(f"table, rate-distortion picture and report are made again in {workdir}")
@@ -98,7 +98,6 @@ def _sweep(run: Run, workdir: Path, wanted: Wanted, rows: Rows | None, cache: Pa
     for part in session.parts:
         rows += _train_part(session, part, workdir, measure, pictures, tests)
     rows = _same_columns(rows)
-    measures.attempt(failed, "TensorBoard's table", report.write_hparams, session, rows, workdir)
     measures.attempt(failed, "drawing the report", report.write, session, rows, pictures, workdir)
     _write_tables(workdir, run, rows)
     _print_ranking(run, rows)
@@ -112,7 +111,7 @@ def _train_part(
     part: Part,
     workdir: Path,
     measure: Callable[[Trained, Record, list[str]], Record],
-    pictures: list[report.Pictures],
+    pictures: list[Pictures | None],
     tests: dict[int, Record],
 ) -> Rows:
     """Train and measure some members: their rows of results.
@@ -127,7 +126,7 @@ def _train_part(
     """
     from cvae_jax.runs import loop
     from cvae_jax.runs.session import diverged, stopped_epoch, trained_member
-    from experiments.reports import report, results
+    from experiments.reports import members, results
 
     population, seconds = loop.train(session, part, workdir, results.loggers(session, part, workdir))
     rows, of_part = [], []
@@ -135,9 +134,13 @@ def _train_part(
     for position, member in enumerate(part.members):
         trained, failure = trained_member(session, part, population, member), diverged(population, position)
         faults = [*of_part, *results.never_valid(population, position)]
-        drawn = measures.attempt(faults, "drawing pictures", report.member_pictures, session, trained)
-        pictures.append(drawn or report.NO_PICTURES)
+        drawn = measures.attempt(faults, "drawing pictures", members.pictures_of, session, trained)
+        pictures.append(drawn)
         record = measure(trained, {split: metrics[split][position] for split in measures.SPLITS}, faults)
+        measures.attempt(
+            faults, "TensorBoard's results",
+            members.write_tensorboard, session, member, record["test"], drawn, int(population.step), workdir,
+        )  # fmt: skip
         # Of a member that diverged nothing finite is expected.
         if failure is None:
             record = measures.with_error(record, faults)

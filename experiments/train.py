@@ -1,4 +1,4 @@
-"""Train one conditional VAE: `python -m experiments.train --beta=4`."""
+"""Train one conditional VAE: `python -m experiments.train --beta=1`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cvae_jax.runs.workdir import training_lock
 from experiments.command_line import caching, cli, settings, usage
 from experiments.reports import measures
 from experiments.reports.measures import Wanted
-from experiments.reports.workdir import PICTURES, finished_summary, is_current, missing, test_line
+from experiments.reports.workdir import finished_summary, is_current, missing, test_line
 
 
 def main() -> int:
@@ -40,7 +40,7 @@ def train(run: Run, workdir: Path, wanted: Wanted) -> dict[str, Any]:
     if summary is not None and not measures.holds(measures.flat(summary), wanted):
         summary = None
     finished = summary is not None and is_current(workdir, run, workdir / "summary.json")
-    if summary is not None and finished and not missing(workdir, PICTURES):
+    if summary is not None and finished and not missing(workdir, summary["pictures"]):
         return _say_finished(workdir, summary)
     with training_lock(workdir):
         return _train(run, workdir, wanted, summary)
@@ -67,10 +67,10 @@ def _train(run: Run, workdir: Path, wanted: Wanted, summary: dict[str, Any] | No
     session = open_session(run, cache)
     measure = measures.prepare(wanted, session, cache)
     is_ours = provenance.require_same(workdir, run, session.dataset) or (workdir / "config.json").exists()
-    record_run(workdir, run, session.dataset.description)
+    record_run(workdir, run, session.data, session.examples)
     (part,) = session.parts
     if summary is not None and is_ours:
-        if missing(workdir, PICTURES):
+        if missing(workdir, summary["pictures"]):
             results.write_pictures(session, load_member(session, workdir, 0), workdir)
             print(f"pictures are drawn again in {workdir}")
         return _say_finished(workdir, summary)

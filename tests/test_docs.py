@@ -18,7 +18,7 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [README, *DOCS]
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-TRAINED = "runs/digits-mlp-beta4-z16-seed0"
+TRAINED = "runs/digits-mlp-beta1-z16-seed0"
 # What the pages start besides the project's own scripts.
 OTHER_PROGRAMS = ("git", "pip", "python", "tensorboard")
 OTHER_FLAGS = {"help", "logdir"}

@@ -56,7 +56,10 @@ class Text(Condition):
           DataError: if they are no texts in UTF-8, or too long.
         """
         if raw.ndim != 1 or raw.dtype.kind not in "US":
-            raise DataError(f"the text is {raw.dtype} of shape {raw.shape}, expected texts of shape (n,)")
+            raise DataError(
+                f"the text is {raw.dtype} of shape {raw.shape}, expected texts of shape (n,) (numbers are taken by "
+                "--condition=label or --condition=vector)"
+            )
         texts = [text_of(text, "the condition") for text in raw]
         length = max((len(text.encode()) for text in texts), default=0)
         if not self.length and not 1 <= length <= _MOST_BYTES:

@@ -49,8 +49,13 @@ class Vector(Condition):
         """
         numbers = raw[:, None] if raw.ndim == 1 else raw
         if numbers.ndim != 2 or not numbers.shape[1] or numbers.dtype.kind not in "fiub":
+            hint = (
+                " (strings are taken by --condition=label or --condition=text)"
+                if raw.dtype.kind in "US"
+                else ""
+            )
             raise DataError(
-                f"the vector is {raw.dtype} of shape {raw.shape}, expected numbers of shape (n, k)"
+                f"the vector is {raw.dtype} of shape {raw.shape}, expected numbers of shape (n, k){hint}"
             )
         size = numbers.shape[1]
         if self.size not in (0, size):

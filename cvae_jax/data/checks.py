@@ -48,18 +48,17 @@ def require_likely(dataset: Dataset, likelihood: Likelihood) -> None:
         if not np.issubdtype(split.x.dtype, np.floating):
             continue
         low, high = float(split.x.min()), float(split.x.max())
-        found = f"{dataset.name}: x_{split_name} lies in {low:g} to {high:g}, expected"
+        found = f"{dataset.name}: x_{split_name} lies in {low:.4g} to {high:.4g}, expected"
         under = f"under the {name} likelihood"
         if likelihood.whole_levels:
             raise DataError(f"{found} whole numbers from 0 to 255, such as uint8, {under}")
         if likelihood.unit_interval and (low < 0 or high > dataset.x_max):
-            remedy = f"divide by {_divisor(high):g}, or take" if low >= 0 else "scale it, or take"
+            remedy = f"divide by {_divisor(high):.4g}, or take" if low >= 0 else "scale it, or take"
             raise DataError(f"{found} 0 to 1 {under}: {remedy} --likelihood=gaussian_optimal")
         scaled = split.x.astype(np.float64) / dataset.x_max
         if np.sqrt(np.mean(np.square(scaled))) > _LARGEST_RMS:
-            remedy = (
-                f"divide by {max(high, -low):g}, or subtract the mean and divide by the standard deviation"
-            )
+            divisor = _divisor(max(high, -low))
+            remedy = f"divide by {divisor:.4g}, or subtract the mean and divide by the standard deviation"
             raise DataError(f"{found} about -1 to 1 {under}: {remedy}")
 
 

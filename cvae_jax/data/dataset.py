@@ -89,8 +89,36 @@ class Scaling:
         return ((some - self.mean) / self.deviation).astype(np.float32)
 
 
+class _Classes:
+    """What follows from the names and the type of conditions."""
+
+    x_max: float
+    condition: Condition | None
+    names: tuple[str, ...] | Mapping[str, tuple[str, ...]]
+
+    @property
+    def levels(self) -> int:
+        """Number of values of a whole-number pixel."""
+        return round(self.x_max) + 1
+
+    @property
+    def labelled(self) -> bool:
+        """Whether c is a label."""
+        return isinstance(self.condition, Label)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of labels; 0 where c is no label."""
+        return self.condition.num_classes if isinstance(self.condition, Label) else 0
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What a person calls each label; empty where c is no label."""
+        return tuple(self.names) if self.labelled else ()
+
+
 @dataclasses.dataclass(frozen=True)
-class Description:
+class Description(_Classes):
     """What a trained model has to know of the data it was trained on.
 
     Attributes:
@@ -98,6 +126,7 @@ class Description:
       shape: of one x, channels last: (H, W, C) of an image, (d, 1) of a vector.
       x_max, condition, names, checksums, scalings: as of `Dataset`.
       limits: the values of x, over `x_max`, that pictures draw black and white.
+      seen_classes: the labels that the training split has, ascending; none where c is no label.
     """
 
     name: str
@@ -108,11 +137,7 @@ class Description:
     checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
     scalings: Mapping[str, Scaling] = dataclasses.field(default_factory=dict)
     limits: tuple[float, float] = (0.0, 1.0)
-
-    @property
-    def levels(self) -> int:
-        """Number of values of a whole-number pixel."""
-        return round(self.x_max) + 1
+    seen_classes: tuple[int, ...] = ()
 
     def pixels(self, x: Any) -> Float[np.ndarray, " n *dims"]:
         """x as the model takes it: float32, whole numbers over `x_max`.
@@ -189,7 +214,7 @@ def _place(name: str, names: Sequence[str]) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class Dataset:
+class Dataset(_Classes):
     """A dataset's three splits.
 
     Attributes:
@@ -229,6 +254,7 @@ class Dataset:
             self.checksums,
             self.scalings,
             self.limits,
+            tuple(self.seen_classes.tolist()),
         )
 
     @functools.cached_property
@@ -251,29 +277,9 @@ class Dataset:
         return self.train.x.shape[1:]
 
     @property
-    def levels(self) -> int:
-        """Number of values of a whole-number pixel."""
-        return round(self.x_max) + 1
-
-    @property
-    def labelled(self) -> bool:
-        """Whether c is a label."""
-        return isinstance(self.condition, Label)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of labels; 0 where c is no label."""
-        return self.condition.num_classes if isinstance(self.condition, Label) else 0
-
-    @property
     def seen_classes(self) -> Int[np.ndarray, " k"]:
         """The labels that the training split has, ascending; none where c is no label."""
         return np.unique(self.train.labels) if self.labelled else np.zeros(0, np.int32)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """What a person calls each label; empty where c is no label."""
-        return tuple(self.names) if self.labelled else ()
 
     def measured_on(self, split: Literal["validation", "test"]) -> Dataset:
         """The dataset with a split in the place of test: for `validation`, the two change places."""

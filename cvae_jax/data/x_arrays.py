@@ -98,7 +98,7 @@ def _scale(arrays: list[np.ndarray]) -> tuple[type, float, str]:
         return np.float32, 1.0, f"{kind} as it is"
     low, high = min(array.min() for array in filled), max(array.max() for array in filled)
     if kind.kind == "f" or low < 0:
-        return np.float32, 1.0, f"{kind} {low:g} to {high:g} as it is".replace("-", "−")
+        return np.float32, 1.0, f"{kind} {low:.3g} to {high:.3g} as it is".replace("-", "−")
     if high == 1:
         return np.uint8, 1.0, f"{kind} of 0 and 1 as 0 and 1"
     dtype = np.uint8 if high <= _LARGEST_BYTE else np.float32

@@ -15,6 +15,7 @@ from cvae_jax.evaluation.batches import in_batches
 from cvae_jax.losses import standard_normal_kl_per_latent
 from cvae_jax.model import Model, require_flat_latents
 from cvae_jax.nn.latent import Gaussian
+from cvae_jax.rng import root_key
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, PyTree
@@ -47,39 +48,52 @@ def encode_examples(model: Model, params: PyTree, examples: Examples) -> Gaussia
     return in_batches(one_batch, jnp.arange(len(examples)), _BATCH)
 
 
-def kl_per_latent(q: Gaussian) -> Float[Array, " z"]:
-    """How informative each latent is: the mean over examples of KL(q(zᵢ|x,c) ‖ N(0, 1)).
+@partial(jax.jit, static_argnames="model")
+def kl_per_latent(model: Model, params: PyTree, examples: Examples) -> Float[Array, " z"]:
+    """How informative each latent is: the mean over examples of KL(q(zᵢ|x,c) ‖ p(zᵢ|c)).
+
+    Of a prior whose latents depend on each other, N(0, 1) takes the place of p(zᵢ|c).
 
     Args:
-      q: posteriors of n examples, shape (n, z).
+      model: a model with one array of latents.
+      params: its parameters.
+      examples: n examples.
 
     Returns:
-      Shape (z,), nats per example; under the prior N(0, I) their sum is the rate.
+      Shape (z,), nats per example; 0 for latents that are masked out.
 
-    Example:
-      >>> kl_per_latent(Gaussian(jnp.array([[2.0, 0.0], [0.0, 0.0]]), jnp.zeros((2, 2)))).tolist()
-      [1.0, 0.0]
+    Raises:
+      SettingError: for a model with several levels of latents.
     """
-    return jnp.mean(jax.vmap(standard_normal_kl_per_latent)(q.mean, q.logvar), axis=0)
+    flat_model = require_flat_latents(model, "information per latent")
+
+    def one_batch(rows: Int[Array, " b"]) -> Float[Array, "b z"]:
+        x, c = examples.take(rows)
+        found = flat_model.infer(params, x, c, jax.random.split(root_key(0), len(rows)))
+        if found.kl.shape[1] == model.capacity:
+            return found.kl
+        q = flat_model.encode(params, x, c)
+        return jax.vmap(standard_normal_kl_per_latent)(q.mean, q.logvar)
+
+    return jnp.mean(in_batches(one_batch, jnp.arange(len(examples)), _BATCH), axis=0)
 
 
-def by_information(q: Gaussian, latent_mask: Bool[Array, " z"]) -> Int[np.ndarray, " l"]:
+def by_information(kl: Float[Array, " z"], latent_mask: Bool[Array, " z"]) -> Int[np.ndarray, " l"]:
     """Indices of the latents in use, the most informative first.
 
     Args:
-      q: posteriors of n examples, shape (n, z).
+      kl: of each latent, see `kl_per_latent`, shape (z,).
       latent_mask: the latents in use, shape (z,).
 
     Returns:
       Shape (l,), l the number of latents in use.
 
     Example:
-      >>> q = Gaussian(jnp.array([[1.0, 3.0, 0.0]]), jnp.zeros((1, 3)))
-      >>> by_information(q, jnp.array([True, True, False])).tolist()
+      >>> by_information(jnp.array([0.5, 3.0, 0.0]), jnp.array([True, True, False])).tolist()
       [1, 0]
     """
     in_use = np.flatnonzero(latent_mask)
-    return in_use[np.argsort(-np.asarray(kl_per_latent(q))[in_use], kind="stable")]
+    return in_use[np.argsort(-np.asarray(kl)[in_use], kind="stable")]
 
 
 @jax.jit

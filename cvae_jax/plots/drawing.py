@@ -1,21 +1,19 @@
-"""Matplotlib figures: tables of images, and the rate–distortion plane."""
+"""Matplotlib figures: tables of images."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
-from matplotlib.ticker import MaxNLocator
 
 from cvae_jax.errors import printable, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
     from jaxtyping import Float
     from matplotlib.axes import Axes
@@ -30,14 +28,9 @@ _LONGEST = 80
 _MOST_PIXELS = 30_000
 # Of vectors drawn as lines: the rows of the picture, and the greys of line and paper.
 _LINE_ROWS, _LINE, _PAPER = 32, 0.1, 0.93
-_MOST_SLICES = 9
+_MOST_SLICES, _BETWEEN = 9, 0.5
 # How many times longer than the other a side may be.
 _MOST_OBLONG = 8
-# Of a rate–distortion figure: the margin as a fraction of its width, and a label as fractions of width and height.
-_MARGIN = 0.1
-_LABEL = np.array([0.04, 0.015])
-# How many names of iso-ELBO lines there is room for along an edge.
-_ISO_LABELS = 14
 
 
 def literal(figure: Figure) -> Figure:
@@ -103,7 +96,7 @@ def _lines(x: np.ndarray) -> np.ndarray:
 
 
 def _slices(x: np.ndarray) -> np.ndarray:
-    """At most 9 slices of each volume, shape (n, depth, H, W, C), in rows with white lines between."""
+    """At most 9 slices of each volume, shape (n, depth, H, W, C), in rows with grey lines between."""
     depth = x.shape[1]
     x = x[:, np.linspace(0, depth - 1, min(depth, _MOST_SLICES)).round().astype(int)]
     across = math.ceil(math.sqrt(x.shape[1]))
@@ -111,7 +104,7 @@ def _slices(x: np.ndarray) -> np.ndarray:
     table = np.ones((len(x), rows * across, *x.shape[2:]), np.float32)
     table[:, : x.shape[1]] = x
     table = table.reshape(len(x), rows, across, *x.shape[2:])
-    table = np.pad(table, ((0, 0), (0, 0), (0, 0), (0, 1), (0, 1), (0, 0)), constant_values=1.0)
+    table = np.pad(table, ((0, 0), (0, 0), (0, 0), (0, 1), (0, 1), (0, 0)), constant_values=_BETWEEN)
     n, _, _, height, width, channels = table.shape
     table = table.transpose(0, 1, 3, 2, 4, 5).reshape(n, rows * height, across * width, channels)
     return table[:, :-1, :-1]
@@ -273,119 +266,3 @@ def _draw_table(
     axes.xaxis.tick_top()
     axes.tick_params(length=0, pad=3)
     axes.spines[:].set_visible(False)
-
-
-def iso_elbo_lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[list[float], list[float], float]]:
-    """Lines of equal −ELBO in the rate–distortion plane: rate + distortion = constant.
-
-    Args:
-      rows: members with `test_rate` and `test_distortion`, nats.
-
-    Returns:
-      For each line the rates and the distortions of its two ends, and the constant, nats.
-    """
-    rates = np.array([row["test_rate"] for row in rows])
-    bounds = rates + np.array([row["test_distortion"] for row in rows])
-    margin = 1.5 * _MARGIN * float(np.ptp(rates)) + 0.1
-    left, right = max(0.0, float(rates.min()) - margin), float(rates.max()) + margin
-    # One member, or several equal ones, also get lines around them.
-    more = max(0.0, 0.5 - 0.5 * float(np.ptp(bounds)))
-    constants = MaxNLocator(nbins=6).tick_values(float(bounds.min()) - more, float(bounds.max()) + more)
-    # Fewer lines where their names would overlap along the edges.
-    distance = float(max(np.ptp(rates), np.ptp(bounds - rates))) / _ISO_LABELS
-    constants = constants[:: max(1, math.ceil(distance / float(constants[1] - constants[0])))]
-    return [([left, right], [k - left, k - right], float(k)) for k in constants]
-
-
-class Point(NamedTuple):
-    """A setting of a sweep in the rate–distortion plane.
-
-    Attributes:
-      beta, latent_dim: of its members; beta is None of an objective that has none.
-      rate, distortion: of the test split, nats, means over seeds.
-      rate_error, distortion_error: their standard errors; None with one seed.
-    """
-
-    beta: float | None
-    latent_dim: int
-    rate: float
-    distortion: float
-    rate_error: float | None = None
-    distortion_error: float | None = None
-
-
-def rate_distortion(
-    points: Sequence[Point], members: Sequence[Mapping[str, Any]], *, title: str = "test split"
-) -> Figure:
-    """Distortion over rate: a point per setting, with error bars over seeds, and a curve per latent size.
-
-    Args:
-      points: the settings. A curve joins the means at each β.
-      members: `latent_dim`, `test_rate` and `test_distortion` of each member; drawn as small points if there are more
-        members than settings.
-      title: above the figure.
-
-    Returns:
-      The figure, with β beside the curves and lines of equal −ELBO.
-    """
-    figure = Figure(figsize=(7.5, 5.5), dpi=150, layout="constrained", facecolor="white")
-    axes = figure.add_subplot()
-    axes.margins(x=_MARGIN)  # room for the labels
-    labels: list[tuple[str, np.ndarray, str]] = []
-    for i, latent_dim in enumerate(sorted({point.latent_dim for point in points})):
-        color = f"C{i % 10}"
-        own = [point for point in points if point.latent_dim == latent_dim]
-        axes.errorbar(
-            [p.rate for p in own],
-            [p.distortion for p in own],
-            xerr=np.array([p.rate_error for p in own], float),
-            yerr=np.array([p.distortion_error for p in own], float),
-            fmt="o", markersize=4, color=color, alpha=0.7, elinewidth=1, capsize=2,
-        )  # fmt: skip
-        if len(members) > len(points):
-            each = [row for row in members if row["latent_dim"] == latent_dim]
-            axes.scatter(
-                [row["test_rate"] for row in each],
-                [row["test_distortion"] for row in each],
-                s=5,
-                color=color,
-                alpha=0.35,
-                linewidths=0,
-            )
-        betas = sorted({p.beta for p in own}, key=lambda beta: beta or 0.0)
-        means = [np.mean([(p.rate, p.distortion) for p in own if p.beta == beta], axis=0) for beta in betas]
-        axes.plot(*np.array(means).T, color=color, label=f"{latent_dim} latents")
-        labels += [
-            (f"β {beta:.3g}", mean, color)
-            for beta, mean in zip(betas, means, strict=True)
-            if beta is not None
-        ]
-    limits = axes.get_xlim(), axes.get_ylim()
-    _write_labels(axes, labels, size=np.ptp(limits, axis=1))
-    for x, y, bound in iso_elbo_lines(members):
-        axes.plot(x, y, color="0.75", linewidth=0.7, linestyle=":", zorder=0)
-        # Where the line meets the top or the left edge of the figure.
-        (left, right), (_, top) = limits
-        start = max(left, 0.0, bound - top)
-        if start <= right and bound - start <= top:
-            axes.annotate(f"{bound:g}", (start, bound - start), fontsize=6, color="0.5", xytext=(2, -7),
-                          textcoords="offset points")  # fmt: skip
-    axes.set(xlim=limits[0], ylim=limits[1])
-    axes.set_xlabel("rate: KL(q(z|x,c) ‖ p(z|c)), nats per example")
-    axes.set_ylabel("distortion: −log p(x|z,c), nats per example")
-    axes.set_title(f"{title}; dotted: equal −ELBO", fontsize=9)
-    axes.legend(frameon=False)
-    return figure
-
-
-def _write_labels(axes: Axes, labels: Sequence[tuple[str, np.ndarray, str]], *, size: np.ndarray) -> None:
-    """Write texts beside their points, but leave out those that would overlap one already written."""
-    written: list[np.ndarray] = []
-    for text, point, color in labels:
-        if any((np.abs(point - other) < _LABEL * size).all() for other in written):
-            continue
-        written.append(point)
-        axes.annotate(
-            text, tuple(point), xytext=(5, 5), textcoords="offset points", fontsize=7, color=color,
-            path_effects=[withStroke(linewidth=1.5, foreground="white")],
-        )  # fmt: skip

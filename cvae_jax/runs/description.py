@@ -1,4 +1,4 @@
-"""`data.json`: what a workdir records of the data, so that its model can be used without them."""
+"""What a workdir records of the data, so that its model can be used without them: `data.json` and `examples.npz`."""
 
 from __future__ import annotations
 
@@ -9,23 +9,69 @@ from typing import Any
 import numpy as np
 
 from cvae_jax.conditions import CONDITIONS
-from cvae_jax.data.dataset import Description, Scaling
+from cvae_jax.data.dataset import Dataset, Description, Scaling, Split
+from cvae_jax.data.sources.cache import UNREADABLE, read_npz
 from cvae_jax.errors import UserError
+from cvae_jax.files import write_atomically
 from cvae_jax.runs.records import part_from_record, part_to_record
 from cvae_jax.runs.run import Run, differences, run_to_record
 from cvae_jax.runs.workdir import read_run, write_json
 
-_FILE = "data.json"
+_FILE, _EXAMPLES = "data.json", "examples.npz"
+_MOST_EXAMPLES = 100
+# Two examples of each for the most classes.
+_MOST_CLASSES = _MOST_EXAMPLES // 2
 
 
-def record_run(workdir: Path, run: Run, data: Description) -> None:
-    """Record a run and its data in its workdir, unless the workdir records another run.
+def record_run(workdir: Path, run: Run, data: Description, examples: Split) -> None:
+    """Record a run in its workdir, and of its data what the model has to know and a few test examples.
 
     Raises:
-      UserError: naming what differs.
+      UserError: if the workdir records another run, naming what differs.
     """
     claim(workdir, run)
     write_description(workdir, data)
+    c = (
+        {f"c_{name}": each for name, each in examples.c.items()}
+        if isinstance(examples.c, dict)
+        else {"c": examples.c}
+    )
+    path = workdir / _EXAMPLES
+    write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, x=examples.x, **c))
+
+
+def few_examples(dataset: Dataset) -> Split:
+    """Up to 100 test examples: where c is a label one of each class in turn, else at equal distances in the split."""
+    test = dataset.test
+    if not dataset.labelled:
+        return test.take(np.linspace(0, len(test) - 1, min(len(test), _MOST_EXAMPLES)).astype(int))
+    classes, of_class = np.unique(test.labels, return_inverse=True)
+    order = np.argsort(of_class, kind="stable")
+    first = np.searchsorted(of_class[order], np.arange(len(classes)))
+    # How many examples of its class come before each.
+    place = np.empty(len(test), int)
+    place[order] = np.arange(len(test)) - first[of_class[order]]
+    drawn = np.flatnonzero(of_class < _MOST_CLASSES)
+    return test.take(drawn[np.lexsort((of_class[drawn], place[drawn]))][:_MOST_EXAMPLES])
+
+
+def read_examples(workdir: Path) -> Split:
+    """The test examples that a workdir records.
+
+    Raises:
+      UserError: if it records none, or the file is damaged.
+    """
+    path = workdir / _EXAMPLES
+    try:
+        arrays = read_npz(path)
+        x = arrays.pop("x")
+    except FileNotFoundError:
+        raise UserError(f"{workdir} holds no {_EXAMPLES}, expected one that a training wrote") from None
+    except UNREADABLE:
+        raise UserError(f"{path} cannot be read, expected the test examples that a training wrote") from None
+    return Split(
+        x, arrays["c"] if "c" in arrays else {name.removeprefix("c_"): c for name, c in arrays.items()}
+    )
 
 
 def require_same_run(workdir: Path, run: Run) -> None:
@@ -71,6 +117,7 @@ def write_description(workdir: Path, data: Description) -> None:
             "names": dict(names) if isinstance(names, dict) else list(names),
             "checksums": dict(data.checksums),
             "limits": list(data.limits),
+            "seen_classes": list(data.seen_classes),
             "scalings": {name: _scaling_to_record(scaling) for name, scaling in data.scalings.items()},
         },
     )
@@ -108,6 +155,7 @@ def read_description(workdir: Path) -> Description:
                 name: _scaling_from_record(each, str(path)) for name, each in record["scalings"].items()
             },
             limits=tuple(record["limits"]),
+            seen_classes=tuple(record["seen_classes"]),
         )
     except FileNotFoundError:
         raise UserError(f"{workdir} holds no {_FILE}, expected one that a training wrote") from None

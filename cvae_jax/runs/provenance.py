@@ -61,7 +61,7 @@ def require_same(workdir: Path, run: Run, dataset: Dataset | Description) -> boo
 def require_readable(
     checkpoint: checkpoints.Checkpoint, workdir: Path, run: Run, dataset: Dataset | Description
 ) -> None:
-    """Refuse to look at a checkpoint of another run than `config.json` describes.
+    """Refuse to look at a checkpoint of another run than `config.json` describes; its data may have another name.
 
     Raises:
       UserError: naming what differs.
@@ -69,9 +69,9 @@ def require_readable(
     Warns:
       UserWarning: if the data are not those it was trained on.
     """
-    _require_same_settings(
-        f"checkpoint {checkpoint.step} in {workdir}", checkpoint.record, run, dataset.condition
-    )
+    what = f"checkpoint {checkpoint.step} in {workdir}"
+    trained_on = run_from_record(checkpoint.record["run"], what).config.data.dataset
+    _require_same_settings(what, checkpoint.record, run.with_dataset(trained_on), dataset.condition)
     if changed := _changed(checkpoint.record, run, dataset):
         warnings.warn(f"{workdir} was trained on other data: {changed} since", stacklevel=2)
 

@@ -74,6 +74,14 @@ class Run:
             self, members=tuple(dataclasses.replace(member, condition=condition) for member in self.members)
         )
 
+    def with_dataset(self, name: str) -> Run:
+        """This run, with its data under another name or in another file."""
+        members = (
+            dataclasses.replace(member, data=dataclasses.replace(member.data, dataset=name))
+            for member in self.members
+        )
+        return dataclasses.replace(self, members=tuple(members))
+
 
 def _differences(one: Config, other: Config) -> dict[str, Any]:
     """The traced options in which a member differs from another, with its values."""

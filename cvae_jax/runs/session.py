@@ -1,4 +1,4 @@
-"""A run with its dataset and model, ready to train or to look at."""
+"""A run with its model, and with its dataset where there is something to train or to evaluate."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cvae_jax.data import reading
-from cvae_jax.data.dataset import Dataset, Description
+from cvae_jax.data.dataset import Dataset, Description, Split
 from cvae_jax.errors import UserError
 from cvae_jax.model import CVAE, Model
 from cvae_jax.runs import checkpoints, provenance
+from cvae_jax.runs.description import few_examples, read_description, read_examples
 from cvae_jax.runs.run import Run
+from cvae_jax.runs.workdir import read_run
 from cvae_jax.training import devices, loader, memory
 from cvae_jax.training import population as sweep
 from cvae_jax.training.config import Config
@@ -45,22 +47,39 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
-class Session:
-    """A run's dataset and model.
+class RunModel:
+    """A run and its model, which need no dataset: its folder records what they have to know of the data.
 
     Attributes:
       run: the members and how they train.
-      dataset: the three splits.
+      data: what is known of the data.
+      examples: a few test examples, see `few_examples`.
       model: the model that all members share.
       mesh: the devices.
       parts: the members, as many at a time as train together.
     """
 
     run: Run
-    dataset: Dataset
+    data: Description
+    examples: Split
     model: CVAE
     mesh: Mesh
     parts: tuple[Part, ...]
+
+    def part_of(self, member: int) -> Part:
+        """The part that a member trains in."""
+        return self.parts[member // self.run.members_per_program]
+
+
+@dataclasses.dataclass(frozen=True)
+class Session(RunModel):
+    """A run, its model and its dataset, ready to train or to evaluate.
+
+    Attributes:
+      dataset: the three splits.
+    """
+
+    dataset: Dataset
 
     @property
     def batch_size(self) -> int:
@@ -77,9 +96,30 @@ class Session:
         """Updates of the whole training."""
         return self.run.config.epochs * self.steps_per_epoch
 
-    def part_of(self, member: int) -> Part:
-        """The part that a member trains in."""
-        return self.parts[member // self.run.members_per_program]
+
+def open_model(workdir: Path) -> RunModel:
+    """The run that a folder records, and its model.
+
+    Raises:
+      UserError: if the folder holds no run, or records nothing of its data.
+    """
+    return model_of(read_run(workdir), read_description(workdir), read_examples(workdir))
+
+
+def model_of(run: Run, data: Description, examples: Split) -> RunModel:
+    """A run and its model.
+
+    Args:
+      run: the run.
+      data: what is known of its data.
+      examples: a few test examples.
+
+    Raises:
+      UserError: if the members cannot be trained on such data.
+    """
+    model = sweep.model_of(run.members, data)
+    mesh = devices.make_mesh(run.members_per_program, run.config.batch_size)
+    return RunModel(run, data, examples, model, mesh, _parts(run, model, mesh))
 
 
 def open_session(run: Run, cache: Path) -> Session:
@@ -125,10 +165,11 @@ def new_session(run: Run, dataset: Dataset) -> Session:
     model = sweep.build_model(run.members, dataset)
     memory.require_room(model, run.members, run.members_per_program)
     mesh = devices.make_mesh(run.members_per_program, loader.batch_size(run.config, len(dataset.train)))
-    return Session(run, dataset, model, mesh, parts_of(run, model, mesh))
+    parts = _parts(run, model, mesh)
+    return Session(run, dataset.description, few_examples(dataset), model, mesh, parts, dataset)
 
 
-def parts_of(run: Run, model: Model, mesh: Mesh) -> tuple[Part, ...]:
+def _parts(run: Run, model: Model, mesh: Mesh) -> tuple[Part, ...]:
     """The members of a run, as many at a time as train together."""
     size = devices.padded(run.members_per_program, mesh)
     every = stack_hparams(run.members, capacity=model.capacity)
@@ -141,30 +182,23 @@ def parts_of(run: Run, model: Model, mesh: Mesh) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def abstract_population(session: Session, part: Part) -> Population:
+def abstract_population(session: RunModel, part: Part) -> Population:
     """Shapes and types of a part's population."""
     return jax.eval_shape(lambda hparams: sweep.init(session.model, hparams), part.hparams)
 
 
-def origin_of(session: Session) -> dict[str, Any]:
+def origin_of(session: RunModel) -> dict[str, Any]:
     """What is saved beside the members of a run."""
-    return provenance.record(session.run, session.dataset)
+    return provenance.record(session.run, session.data)
 
 
-def load_population(session: Session, part: Part, workdir: Path) -> Population:
-    """The latest checkpoint of a part, see `load_part`."""
-    return load_part(session.run, session.model, part, workdir, session.dataset.description)
-
-
-def load_part(run: Run, model: Model, part: Part, workdir: Path, data: Description) -> Population:
+def load_population(session: RunModel, part: Part, workdir: Path) -> Population:
     """The latest checkpoint of a part.
 
     Args:
-      run: that the workdir records.
-      model: of the run.
+      session: the run.
       part: some of its members.
-      workdir: the folder.
-      data: that the run is to have been trained on.
+      workdir: its folder.
 
     Raises:
       UserError: if there is none, or it is of another run.
@@ -172,15 +206,14 @@ def load_part(run: Run, model: Model, part: Part, workdir: Path, data: Descripti
     Warns:
       UserWarning: if the data are not those it was trained on.
     """
-    folder = checkpoint_dir(run, part, workdir)
+    folder = checkpoint_dir(session.run, part, workdir)
     checkpoint = None
     if folder.exists():
-        like = jax.eval_shape(lambda hparams: sweep.init(model, hparams), part.hparams)
         with checkpoints.open_manager(folder, read_only=True) as manager:
-            checkpoint = checkpoints.restore(manager, like)
+            checkpoint = checkpoints.restore(manager, abstract_population(session, part))
     if checkpoint is None:
         raise UserError(f"{workdir} holds no checkpoint yet, expected one in {folder}")
-    provenance.require_readable(checkpoint, workdir, run, data)
+    provenance.require_readable(checkpoint, workdir, session.run, session.data)
     return checkpoint.population
 
 
@@ -205,13 +238,13 @@ class Trained:
     config: Config
 
 
-def trained_member(session: Session, part: Part, population: Population, member: int) -> Trained:
+def trained_member(session: RunModel, part: Part, population: Population, member: int) -> Trained:
     """A member of a part's population."""
     best = member_of(population.members.best, part.members.index(member))
     return Trained(member, best, session.run.members[member])
 
 
-def load_member(session: Session, workdir: Path, member: int) -> Trained:
+def load_member(session: RunModel, workdir: Path, member: int) -> Trained:
     """A member of a run from its latest checkpoint.
 
     Raises:

@@ -19,8 +19,8 @@ from cvae_jax.data.sources.cache import UNREADABLE, read_npz
 from cvae_jax.errors import DataError, UserError
 
 if TYPE_CHECKING:
-    from cvae_jax.data.dataset import Dataset, Description
-    from cvae_jax.runs.session import Session
+    from cvae_jax.data.dataset import Description, Split
+    from cvae_jax.runs.session import RunModel
 
 FLAGS = flags.FLAGS
 
@@ -37,7 +37,10 @@ def define_flags() -> None:
     flags.DEFINE_string("text", None, "Text to sample; if not set, the texts of the dataset in turn.")
     for name, text in LABELS.items():
         flags.DEFINE_string(name, None, text)
-    flags.DEFINE_integer("example", None, "Sample at the condition of this test example, counted from 0.")
+    flags.DEFINE_integer(
+        "example", None,
+        "Sample at the condition of this test example, counted from 0; this reads the training data.",
+    )  # fmt: skip
     flags.DEFINE_string(
         "condition_file", None,
         "Sample at conditions of your own, of any kind: an .npz of the array c, or of an array for each of several "
@@ -115,36 +118,45 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"condition_file {path} cannot be read as .npz with plain arrays: {why}") from None
 
 
-def chosen(session: Session, num: int) -> Chosen:
-    """The conditions that the flags choose.
-
-    Args:
-      session: of the run.
-      num: how many samples.
+def require_known(condition: Condition | None) -> None:
+    """Refuse flags that choose what a condition does not have.
 
     Raises:
-      UserError: for what the run's condition does not have.
+      UserError: naming the flag.
     """
-    dataset, condition = session.dataset, session.model.condition
     known = _known_flags(condition)
     for name in ("label", "text", *LABELS, "example"):
         if FLAGS[name].value is not None and name not in known:
             trained = "without a condition" if condition is None else f"with the condition {condition.name}"
             raise UserError(f"the run was trained {trained}, expected no --{name}")
+
+
+def chosen(session: RunModel, examples: Split, num: int) -> Chosen:
+    """The conditions that the flags choose.
+
+    Args:
+      session: of the run.
+      examples: test examples, whose conditions are drawn where no flag names others.
+      num: how many samples.
+
+    Raises:
+      UserError: for what the run's condition does not have.
+    """
+    data, condition = session.data, session.model.condition
     if condition is None:
         return Chosen(np.zeros(num, np.int32), "samples")
     if isinstance(condition, Label):
-        return _of_label(dataset, num)
-    rows = np.arange(num) % len(dataset.test)
+        return _of_label(data, num)
+    rows = np.arange(num) % len(examples)
     if FLAGS.example is not None:
-        if not 0 <= FLAGS.example < len(dataset.test):
-            raise UserError(f"example is {FLAGS.example}, expected 0 to {len(dataset.test) - 1}")
+        if not 0 <= FLAGS.example < len(examples):
+            raise UserError(f"example is {FLAGS.example}, expected 0 to {len(examples) - 1}")
         rows = np.full(num, FLAGS.example)
-    c = dataset.test.take(rows).c
+    c = examples.take(rows).c
     if isinstance(condition, Several):
-        c = {name: _part(dataset, name, part, c[name]) for name, part in condition.parts}
+        c = {name: _part(data, name, part, c[name]) for name, part in condition.parts}
     else:
-        c = _part(dataset, "", condition, np.asarray(c))
+        c = _part(data, "", condition, np.asarray(c))
     words = [FLAGS[name].value for name in ("text", *LABELS, "label")]
     return Chosen(c, ", ".join(word for word in words if word) or "samples")
 
@@ -166,22 +178,25 @@ def _names_of(condition: Condition) -> list[str]:
     return [name for name, _ in condition.parts] if isinstance(condition, Several) else [""]
 
 
-def _of_label(dataset: Dataset, num: int) -> Chosen:
-    names = dataset.class_names
+def _of_label(data: Description, num: int) -> Chosen:
+    names = data.class_names
     if FLAGS.label is None:
-        classes = dataset.seen_classes
-        return Chosen(classes[np.arange(num) % len(classes)], "samples")
-    return Chosen(np.full(num, _place("label", FLAGS.label, names)), f"class {FLAGS.label}")
+        classes = np.array(data.seen_classes)
+        c, title = classes[np.arange(num) % len(classes)], "samples"
+    else:
+        c, title = np.full(num, _place("label", FLAGS.label, names)), f"class {FLAGS.label}"
+    values = data.condition.values if isinstance(data.condition, Label) else ()
+    return Chosen(c, title, raw=np.array(values)[c] if values else None)
 
 
-def _part(dataset: Dataset, name: str, condition: Condition, c: np.ndarray) -> np.ndarray:
+def _part(data: Description, name: str, condition: Condition, c: np.ndarray) -> np.ndarray:
     """One of the conditions: as the flags choose it, or all there are in turn, or as of the test examples."""
-    num, names = len(c), dataset.names
+    num, names = len(c), data.names
     names = names if isinstance(names, tuple) else names.get(name, ())
     match condition:
         case Text(length):
             if FLAGS.text is not None:
-                return np.repeat(_encoded(dataset, FLAGS.text, length, names), num, axis=0)
+                return np.repeat(_encoded(data, FLAGS.text, length, names), num, axis=0)
             if names and FLAGS.example is None:
                 return encode_text([names[i % len(names)] for i in range(num)], length)
         case Label(num_classes):
@@ -204,11 +219,11 @@ def _place(flag: str, value: str, names: Sequence[str]) -> int:
     return list(names).index(value)
 
 
-def _encoded(dataset: Dataset, text: str, length: int, names: Sequence[str]) -> np.ndarray:
+def _encoded(data: Description, text: str, length: int, names: Sequence[str]) -> np.ndarray:
     if not text.strip():
         raise UserError("text is empty, expected words")
-    if dataset.name in UNKNOWN_WORDS:
-        unknown = UNKNOWN_WORDS[dataset.name](text)
+    if data.name in UNKNOWN_WORDS:
+        unknown = UNKNOWN_WORDS[data.name](text)
     else:
         unknown = (text,) if names and text not in names else ()
     if unknown:

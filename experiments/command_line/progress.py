@@ -97,25 +97,26 @@ def describe(records: Sequence[Record]) -> str:
 
 def _lines(*, total: int, done: int, epochs: int, title: str) -> Callable[[int, str], None]:
     start, counted_from = None, done
-    last = -float("inf")
+    last, shown = -float("inf"), ""
 
     def update(examples: int, metrics: str) -> None:
-        nonlocal start, counted_from, last
+        nonlocal start, counted_from, last, shown
         now = time.perf_counter()
         if start is None:  # The first call compiled the program: its time is not the training's speed.
             start, counted_from = now, examples
             print(f"{title}compiled; {metrics}", flush=True)
+            shown = metrics
             return
         if now - last < _SECONDS_BETWEEN_LINES and examples < total:
             return
         last = now
         rate = (examples - counted_from) / max(now - start, 1e-9)
         left = (total - examples) / max(rate, 1e-9)
-        epoch = examples * epochs / total
-        print(
-            f"{title}epoch {epoch:.1f}/{epochs}  {metrics}  {rate:,.0f} examples/s  {_clock(left)} left",
-            flush=True,
-        )
+        epoch = f"{title}epoch {examples * epochs / total:.1f}/{epochs}"
+        # A validation is shown once, not again until the next one.
+        news = [] if metrics == shown else [metrics]
+        shown = metrics
+        print("  ".join([epoch, *news, f"{rate:,.0f} examples/s", f"{_clock(left)} left"]), flush=True)
 
     return update
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cvae_jax.conditions import Label
-from cvae_jax.data.dataset import stratified_split, unit
+from cvae_jax.data.dataset import Split, stratified_split, unit
 from cvae_jax.data.examples import on_device
 from cvae_jax.evaluation import posteriors, sampling
 from cvae_jax.nn.latent import Gaussian
 from cvae_jax.plots import drawing, latents
 from cvae_jax.rng import Stream, evaluation_key, root_key, stream
-from cvae_jax.runs.session import Session, Trained
+from cvae_jax.runs.session import RunModel, Session, Trained
 from experiments.reports import shown
 
 _COLUMNS = 12
@@ -28,62 +28,64 @@ _PROJECTED = 2000
 _EDGES = np.linspace(-4.0, 4.0, 65)
 
 
-def samples_figure(session: Session, trained: Trained) -> Figure:
+def samples_figure(session: RunModel, trained: Trained) -> Figure:
     """Samples from the prior: a row per class, or per condition of some test examples."""
     chosen = shown.conditions(session, most_classes=_MOST_ROWS, most_others=_OTHERS)
     c = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), _COLUMNS, axis=0), chosen.c)
     key = stream(root_key(0), Stream.SAMPLES)
     images = sampling.generate(session.model, trained.best.params, key, c)
     return drawing.image_grid(
-        _pictures(session, np.asarray(images).reshape(chosen.rows, _COLUMNS, *session.dataset.shape)),
+        _pictures(session, np.asarray(images).reshape(chosen.rows, _COLUMNS, *session.data.shape)),
         title=", ".join(filter(None, ("samples from the prior", chosen.title))),
         row_labels=chosen.names,
     )
 
 
-def reconstructions_figure(session: Session, trained: Trained) -> Figure:
+def reconstructions_figure(session: RunModel, trained: Trained) -> Figure:
     """Test images above their reconstructions, with the classes alternating."""
-    test = session.dataset.test
-    rows = np.arange(len(test))[: 3 * _COLUMNS]
-    if session.dataset.labelled:
-        rows = np.concatenate([np.flatnonzero(test.labels == label)[:4] for label in np.unique(test.labels)])
-        rows = rows[np.argsort(np.arange(len(rows)) % 4, kind="stable")][: 3 * _COLUMNS]
-    rows = rows[: max(1, len(rows) // _COLUMNS) * _COLUMNS]
-    columns = min(_COLUMNS, len(rows))
-    x = unit(test.x[rows], session.dataset.x_max)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(evaluation_key(), jnp.asarray(rows))
-    c = jax.tree.map(jnp.asarray, test.take(rows).c)
+    count = min(len(session.examples), 3 * _COLUMNS)
+    columns = min(_COLUMNS, count)
+    few = session.examples.take(np.arange(count // columns * columns))
+    x = unit(few.x, session.data.x_max)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(evaluation_key(), jnp.arange(len(few)))
+    c = jax.tree.map(jnp.asarray, few.c)
     images = np.asarray(sampling.reconstruct(session.model, trained.best.params, jnp.asarray(x), c, keys))
-    pairs = np.stack([a.reshape(-1, columns, *session.dataset.shape) for a in (x, images)], axis=1)
+    pairs = np.stack([a.reshape(-1, columns, *session.data.shape) for a in (x, images)], axis=1)
     return drawing.image_grid(
-        _pictures(session, pairs.reshape(-1, columns, *session.dataset.shape)),
+        _pictures(session, pairs.reshape(-1, columns, *session.data.shape)),
         title="test examples above their reconstructions",
         row_labels=("test", "mean") * len(pairs),
     )
 
 
-def _pictures(session: Session, x: Any) -> np.ndarray:
+def _pictures(session: RunModel, x: Any) -> np.ndarray:
     """Examples, shape (..., *shape), as images."""
-    return drawing.pictures(np.asarray(x), session.dataset.shape, session.dataset.limits)
+    return drawing.pictures(np.asarray(x), session.data.shape, session.data.limits)
 
 
-def _units(session: Session) -> str:
+def _units(session: RunModel) -> str:
     return "" if session.model.prior.standard else " standard deviations of the prior"
 
 
-def traversals_figure(session: Session, trained: Trained, label: int | None = None) -> Figure:
-    """Each latent from −3 to 3 with the others at 0, under one condition: the middle one if `label` is None."""
+def traversals_figure(session: RunModel, trained: Trained, label: int | None = None) -> Figure:
+    """Each latent from −3 to 3 with the others at 0, the most informative first, under one condition.
+
+    Args:
+      session: the run.
+      trained: its member.
+      label: the class; of other conditions, and where it is None, the middle one is drawn.
+    """
     if label is None:
-        chosen = shown.conditions(session, most_classes=session.dataset.num_classes, most_others=1)
+        chosen = shown.conditions(session, most_classes=session.data.num_classes, most_others=1)
         row = chosen.rows // 2
         c, name = (
             jax.tree.map(lambda a: jnp.asarray(a[row]), chosen.c),
             (chosen.names or ("",) * chosen.rows)[row],
         )
     else:
-        c, name = jnp.int32(label), session.dataset.class_names[label]
+        c, name = jnp.int32(label), session.data.class_names[label]
     condition = f"class {name}" if isinstance(session.model.condition, Label) else name
-    in_use = np.flatnonzero(_latent_mask(session, trained))
+    in_use = informative_latents(session, trained)
     moved = in_use[:_MOST_ROWS]
     values = jnp.linspace(-3.0, 3.0, _COLUMNS + 1)
     images = sampling.traverse(
@@ -91,54 +93,78 @@ def traversals_figure(session: Session, trained: Trained, label: int | None = No
         trained.best.params,
         jnp.zeros(session.model.capacity),
         c,
-        latents=jnp.asarray(moved),
+        latents=jnp.array([each.latent for each in moved]),
         values=values,
     )
+    title = f"each latent from −3 to 3{_units(session)}, the most informative first"
     return drawing.image_grid(
         _pictures(session, images),
-        title=", ".join(filter(None, (f"each latent from −3 to 3{_units(session)}", condition)))
+        title=", ".join(filter(None, (title, condition)))
         + shown.first_of(len(in_use), _MOST_ROWS, "latents"),
-        row_labels=[f"z{i}" for i in moved],
+        row_labels=[f"z{each.latent}" for each in moved],
         column_labels=_signed(values),
     )
 
 
-def posterior(session: Session, trained: Trained) -> Gaussian:
-    """q(z|x,c) of the test split."""
-    examples = on_device(session.dataset.test, session.dataset.x_max)
-    return posteriors.encode_examples(session.model, trained.best.params, examples)
+class Informative(NamedTuple):
+    """A latent and how informative it is.
+
+    Attributes:
+      latent: its index.
+      kl: see `kl_per_latent`, nats.
+    """
+
+    latent: int
+    kl: float
 
 
-def _latent_mask(session: Session, trained: Trained) -> jax.Array:
-    return session.model.latent_mask(trained.best.params)
+def informative_latents(session: RunModel, trained: Trained, split: Split | None = None) -> list[Informative]:
+    """The latents in use, the most informative first.
+
+    Args:
+      session: the run.
+      trained: its member.
+      split: examples to average over; the recorded ones if it is None.
+    """
+    examples = on_device(session.examples if split is None else split, session.data.x_max)
+    kl = posteriors.kl_per_latent(session.model, trained.best.params, examples)
+    order = posteriors.by_information(kl, session.model.latent_mask(trained.best.params))
+    return [Informative(int(i), float(kl[i])) for i in order]
 
 
-def traversals_by_class_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
+def posterior(session: RunModel, trained: Trained, split: Split) -> Gaussian:
+    """q(z|x,c) of a split."""
+    return posteriors.encode_examples(
+        session.model, trained.best.params, on_device(split, session.data.x_max)
+    )
+
+
+def traversals_by_class_figure(session: RunModel, trained: Trained) -> Figure:
     """The most informative latents from −3 to 3 with the others at 0: a table per class."""
-    dataset = session.dataset
-    moved = posteriors.by_information(q, _latent_mask(session, trained))[:_LATENTS_PER_CLASS]
+    data = session.data
+    moved = informative_latents(session, trained)[:_LATENTS_PER_CLASS]
     values = jnp.linspace(-3.0, 3.0, 7)
-    classes = dataset.seen_classes[:_MOST_ROWS]
-    start = jnp.zeros(session.model.capacity)
+    classes = data.seen_classes[:_MOST_ROWS]
+    start, which = jnp.zeros(session.model.capacity), jnp.array([each.latent for each in moved])
     blocks = [
         sampling.traverse(
-            session.model, trained.best.params, start, jnp.int32(label), latents=jnp.asarray(moved),
-            values=values,
+            session.model, trained.best.params, start, jnp.int32(label), latents=which, values=values
         )
         for label in classes
-    ]  # fmt: skip
+    ]
     return drawing.image_blocks(
         _pictures(session, np.stack([np.asarray(block) for block in blocks])),
         title=f"the most informative latents from −3 to 3{_units(session)}, the others at 0{_first_of(session)}",
-        block_titles=[f"class {dataset.class_names[label]}" for label in classes],
-        row_labels=[f"z{i}" for i in moved],
+        block_titles=[f"class {data.class_names[label]}" for label in classes],
+        row_labels=[f"z{each.latent}" for each in moved],
         column_labels=_signed(values),
     )
 
 
-def interpolations_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
+def interpolations_figure(session: RunModel, trained: Trained) -> Figure:
     """Straight lines between posterior means of two test images of one class; without a condition, of two classes."""
-    test, by_class = session.dataset.test, _rows_by_class(session)
+    few, by_class = session.examples, _rows_by_class(session)
+    q = posterior(session, trained, few)
     if isinstance(session.model.condition, Label):
         ends = [(rows[0], rows[1 % len(rows)]) for rows in by_class]
     else:
@@ -149,72 +175,74 @@ def interpolations_figure(session: Session, trained: Trained, q: Gaussian) -> Fi
             trained.best.params,
             q.mean[a],
             q.mean[b],
-            jnp.int32(test.labels[a]),
+            jnp.int32(few.labels[a]),
             steps=_COLUMNS - 1,
         )
         for a, b in ends
     ]
-    x = unit(test.x[np.array(ends)], session.dataset.x_max)
+    x = unit(few.x[np.array(ends)], session.data.x_max)
     return _beside_test_images(
         session, x[:, :1], np.stack([np.asarray(walk) for walk in walks]), x[:, 1:],
-        title=f"straight lines in z between two test images{_first_of(session)}",
+        title=f"straight lines in z between two test examples{_first_of(session)}",
         column_labels=[f"{t:.3g}" for t in np.linspace(0, 1, _COLUMNS - 1)],
     )  # fmt: skip
 
 
-def label_interpolations_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
+def label_interpolations_figure(session: RunModel, trained: Trained) -> Figure:
     """A straight line from the embedding of a test image's class to that of the next class, under the image's z."""
-    dataset = session.dataset
-    firsts = np.array([rows[0] for rows in _rows_by_class(session)])
-    classes = dataset.test.labels[firsts]
+    few, z = _one_of_each_class(session, trained)
+    classes = few.labels
     following = np.roll(classes, -1)
     walks = [
         sampling.interpolate_labels(
-            session.model, trained.best.params, q.mean[row], jnp.int32(a), jnp.int32(b), steps=_COLUMNS - 1
+            session.model, trained.best.params, each, jnp.int32(a), jnp.int32(b), steps=_COLUMNS - 1
         )
-        for row, a, b in zip(firsts, classes, following, strict=True)
+        for each, a, b in zip(z, classes, following, strict=True)
     ]
-    names = dataset.class_names
+    names = session.data.class_names
     return _beside_test_images(
-        session, unit(dataset.test.x[firsts], dataset.x_max)[:, None],
+        session,
+        unit(few.x, session.data.x_max)[:, None],
         np.stack([np.asarray(walk) for walk in walks]),
-        title=f"straight lines between the embeddings of two classes, under a test image's z{_first_of(session)}",
+        title=f"straight lines between the embeddings of two classes, under a test example's z{_first_of(session)}",
         row_labels=[f"{names[a]} → {names[b]}" for a, b in zip(classes, following, strict=True)],
         column_labels=[f"{t:.3g}" for t in np.linspace(0, 1, _COLUMNS - 1)],
     )  # fmt: skip
 
 
-def styles_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
+def styles_figure(session: RunModel, trained: Trained) -> Figure:
     """The z of a test image of each class, decoded under every class: a z per row, a class per column."""
-    dataset = session.dataset
-    firsts = np.array([rows[0] for rows in _rows_by_class(session)])
-    classes = dataset.seen_classes[:_MOST_ROWS]
-    images = sampling.across_labels(session.model, trained.best.params, q.mean[firsts], jnp.asarray(classes))
+    data, (few, z) = session.data, _one_of_each_class(session, trained)
+    classes = np.array(data.seen_classes[:_MOST_ROWS])
+    images = sampling.across_labels(session.model, trained.best.params, z, jnp.asarray(classes))
     return _beside_test_images(
-        session, unit(dataset.test.x[firsts], dataset.x_max)[:, None], np.asarray(images),
-        title=f"the z of a test image under every class: a z per row{_first_of(session)}",
-        column_labels=[dataset.class_names[k] for k in classes],
+        session, unit(few.x, data.x_max)[:, None], np.asarray(images),
+        title=f"the z of a test example under every class: a z per row{_first_of(session)}",
+        column_labels=[data.class_names[k] for k in classes],
     )  # fmt: skip
 
 
-def aggregate_posterior_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
+def aggregate_posterior_figure(session: Session, trained: Trained) -> Figure:
     """The aggregate posterior of each latent over the test split and N(0, 1), the most informative latents first."""
-    first = posteriors.by_information(q, _latent_mask(session, trained))[:_MOST_PANELS]
-    kl = posteriors.kl_per_latent(q)
+    q = posterior(session, trained, session.dataset.test)
+    first = informative_latents(session, trained, session.dataset.test)[:_MOST_PANELS]
     shares = np.asarray(posteriors.aggregate_histogram(q, jnp.asarray(_EDGES, jnp.float32)))
     return latents.aggregate_posterior(
-        shares[first], _EDGES, titles=[f"z{i}: {float(kl[i]):.2f} nats" for i in first]
+        shares[[each.latent for each in first]],
+        _EDGES,
+        titles=[f"z{each.latent}: {each.kl:.2f} nats" for each in first],
     )
 
 
-def scatter_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
+def scatter_figure(session: Session, trained: Trained) -> Figure:
     """Posterior means of the test split by class, by PCA and by t-SNE."""
     dataset = session.dataset
+    q = posterior(session, trained, dataset.test)
     rows, title = np.arange(len(dataset.test)), "posterior means of the test split"
     if len(rows) > _PROJECTED:
         _, rows = stratified_split(dataset.test.labels, _PROJECTED / len(rows))
         title = f"posterior means of {len(rows):,} examples of the test split"
-    in_use = np.flatnonzero(_latent_mask(session, trained))
+    in_use = np.flatnonzero(session.model.latent_mask(trained.best.params))
     projected = posteriors.project(np.asarray(q.mean)[rows][:, in_use])
     shares = " and ".join(f"{share:.0%}" for share in projected.explained)
     return latents.scatter(
@@ -225,19 +253,25 @@ def scatter_figure(session: Session, trained: Trained, q: Gaussian) -> Figure:
     )
 
 
-def _rows_by_class(session: Session) -> list[np.ndarray]:
-    """Rows of the test split by class, of the classes that are drawn."""
-    c = session.dataset.test.labels
+def _one_of_each_class(session: RunModel, trained: Trained) -> tuple[Split, jax.Array]:
+    """A test example of each class that is drawn, and the means of their posteriors."""
+    few = session.examples.take(np.array([rows[0] for rows in _rows_by_class(session)]))
+    return few, posterior(session, trained, few).mean
+
+
+def _rows_by_class(session: RunModel) -> list[np.ndarray]:
+    """Rows of the recorded test examples by class, of the classes that are drawn."""
+    c = session.examples.labels
     return [np.flatnonzero(c == label) for label in np.unique(c)[:_MOST_ROWS]]
 
 
-def _first_of(session: Session) -> str:
+def _first_of(session: RunModel) -> str:
     """The end of a title if not every class is drawn."""
-    return shown.first_of(len(session.dataset.seen_classes), _MOST_ROWS, "classes")
+    return shown.first_of(len(session.data.seen_classes), _MOST_ROWS, "classes")
 
 
 def _beside_test_images(
-    session: Session,
+    session: RunModel,
     before: np.ndarray,
     images: np.ndarray,
     after: np.ndarray | None = None,

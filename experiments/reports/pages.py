@@ -9,15 +9,14 @@ from typing import Any
 _ESCAPES = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"})
 
 
-def script_json(content: Any, encoder: type[json.JSONEncoder] | None = None) -> str:
+def script_json(content: Any) -> str:
     r"""JSON that no text in it can make end, or begin, a script or a comment of the page around it.
 
     Args:
       content: what the page's script reads.
-      encoder: for values that JSON has none of.
 
     Example:
       >>> print(script_json({"name": "<!--<script>"}))
       {"name": "\u003c!--\u003cscript\u003e"}
     """
-    return json.dumps(content, cls=encoder, ensure_ascii=False).translate(_ESCAPES)
+    return json.dumps(content, ensure_ascii=False).translate(_ESCAPES)

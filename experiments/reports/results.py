@@ -21,6 +21,7 @@ from cvae_jax.runs.logs import Logger, TensorBoard
 from cvae_jax.runs.run import Run
 from cvae_jax.runs.session import (
     Part,
+    RunModel,
     Session,
     Trained,
     diverged,
@@ -34,9 +35,8 @@ from cvae_jax.training.config import name_of, traced_options
 from cvae_jax.training.population import Population
 from cvae_jax.training.step import Best
 from experiments.command_line.progress import Progress
-from experiments.reports import figures
+from experiments.reports import figures, members
 from experiments.reports.measures import SPLITS, Record, attempt, with_error
-from experiments.reports.workdir import PICTURES
 
 # Below it, in nats, a posterior is the prior for all practical purposes.
 _COLLAPSED_RATE = 0.1
@@ -68,7 +68,8 @@ def describe_data(session: Session) -> str:
     if isinstance(condition, Label):
         names = dataset.class_names
         some = ", ".join(shortened(name, _LONGEST_NAME) for name in names[:_MOST_NAMES])
-        lines.append(f"c: {len(names)} classes: {some}{', …' if len(names) > _MOST_NAMES else ''}")
+        classes = "1 class" if len(names) == 1 else f"{len(names)} classes"
+        lines.append(f"c: {classes}: {some}{', …' if len(names) > _MOST_NAMES else ''}")
     elif condition is not None:
         lines.append(f"c: {condition.name}")
     return "\n".join(lines)
@@ -148,13 +149,13 @@ def warn_of_collapse(run: Run, tests: dict[int, dict[str, Any]]) -> None:
             collapsed.append(found)
         elif active is not None and active < latent_dim:
             idle.append(found)
-    for fault, members, remedy in (
+    for fault, affected, remedy in (
         ("posterior collapse", collapsed, ": try a lower --beta, --warmup_epochs or --objective=free_bits"),
         ("idle latents", idle, ""),
     ):
-        if members:
-            more = f" and {len(members) - _MOST_NAMED} more" if len(members) > _MOST_NAMED else ""
-            print(f"warning: {fault} ({', '.join(members[:_MOST_NAMED])}{more}){remedy}", file=sys.stderr)
+        if affected:
+            more = f" and {len(affected) - _MOST_NAMED} more" if len(affected) > _MOST_NAMED else ""
+            print(f"warning: {fault} ({', '.join(affected[:_MOST_NAMED])}{more}){remedy}", file=sys.stderr)
 
 
 def finish(
@@ -164,7 +165,7 @@ def finish(
     workdir: Path,
     measure: Callable[[Trained, Record, list[str]], Record],
 ) -> Record:
-    """Write an ordinary run's pictures, then its `summary.json`, and return the summary.
+    """Write an ordinary run's pictures, its results for TensorBoard, then its `summary.json`; return the summary.
 
     What fails is left out, and named by the summary's `error`.
     """
@@ -172,22 +173,35 @@ def finish(
     trained = trained_member(session, part, population, 0)
     faults = never_valid(population, 0)
     metrics = split_metrics(session, part, population.members.best, faults)
-    attempt(faults, "drawing pictures", write_pictures, session, trained, workdir)
-    steps = int(population.step)
+    pictures = attempt(faults, "drawing pictures", write_pictures, session, trained, workdir) or []
     record = measure(trained, {split: metrics[split][0] for split in SPLITS}, faults)
+    small = attempt(faults, "drawing samples and reconstructions", members.pictures_of, session, trained)
+    attempt(
+        faults, "TensorBoard's results",
+        members.write_tensorboard, session, 0, record["test"], small, int(population.step), workdir,
+    )  # fmt: skip
     summary = {
         **with_error(record, faults),
+        "pictures": pictures,
         "best_epoch": int(trained.best.epoch),
         "stopped_epoch": stopped_epoch(population, 0),
-        "epochs": steps // session.steps_per_epoch,
-        "steps": steps,
-        "seconds": seconds,
-        "examples_per_second": steps * session.batch_size / seconds if seconds else None,
-        "params": sum(leaf.size for leaf in jax.tree.leaves(trained.best.params)),
+        "epochs": int(population.step) // session.steps_per_epoch,
+        **effort(population, seconds),
+        "examples_per_second": int(population.step) * session.batch_size / seconds if seconds else None,
     }
     write_json(workdir / "summary.json", summary)
     warn_of_collapse(session.run, {0: summary["test"]})
     return summary
+
+
+def effort(population: Population, seconds: float) -> Record:
+    """What an ordinary run took, and the number of its parameters."""
+    steps, params = int(population.step), jax.tree.leaves(population.members.best.params)
+    return {
+        "steps": steps,
+        "seconds": seconds,
+        "params": sum(leaf[0].size for leaf in params),
+    }
 
 
 def never_valid(population: Population, position: int) -> list[str]:
@@ -197,8 +211,11 @@ def never_valid(population: Population, position: int) -> list[str]:
     return ["the validation loss was finite after no epoch, and these are results of the initial parameters"]
 
 
-def write_pictures(session: Session, trained: Trained, workdir: Path) -> None:
-    """The pictures of an ordinary run."""
-    draw = (figures.samples_figure, figures.reconstructions_figure, figures.traversals_figure)
-    for name, figure in zip(PICTURES, draw, strict=True):
+def write_pictures(session: RunModel, trained: Trained, workdir: Path) -> list[str]:
+    """Write the pictures of an ordinary run; their names."""
+    draw = {"samples.png": figures.samples_figure, "reconstructions.png": figures.reconstructions_figure}
+    if session.model.flat_latents:
+        draw["traversals.png"] = figures.traversals_figure
+    for name, figure in draw.items():
         write_atomically(workdir / name, figure(session, trained).savefig)
+    return list(draw)

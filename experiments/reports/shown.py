@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cvae_jax.conditions import Label
-from cvae_jax.runs.session import Session
+from cvae_jax.runs.session import RunModel
 
 
 class Shown(NamedTuple):
@@ -39,23 +39,23 @@ def first_of(count: int, most: int, what: str) -> str:
     return "" if count <= most else f", the first {most} of {count} {what}"
 
 
-def conditions(session: Session, *, most_classes: int, most_others: int) -> Shown:
-    """The classes of the training split in order, or the conditions of test examples at equal distances in the split.
+def conditions(session: RunModel, *, most_classes: int, most_others: int) -> Shown:
+    """The classes of the training split in order, or the conditions of recorded test examples.
 
     Args:
       session: of the run.
       most_classes: the most rows for a label.
       most_others: the most rows for any other condition, or without one.
     """
-    dataset, condition = session.dataset, session.model.condition
+    data, condition, examples = session.data, session.model.condition, session.examples
     if isinstance(condition, Label):
-        classes = dataset.seen_classes[:most_classes]
-        names = tuple(dataset.class_names[label] for label in classes)
+        classes = np.array(data.seen_classes[:most_classes])
+        names = tuple(data.class_names[label] for label in classes)
         return Shown(
-            classes, names, f"a row per class{first_of(len(dataset.seen_classes), most_classes, 'classes')}"
+            classes, names, f"a row per class{first_of(len(data.seen_classes), most_classes, 'classes')}"
         )
-    rows = min(most_others, len(dataset.test))
+    rows = min(most_others, len(examples))
     if condition is None:
         return Shown(np.zeros(rows, np.int32), (), "")
-    c = dataset.test.take(np.linspace(0, len(dataset.test) - 1, rows).astype(int)).c
-    return Shown(c, tuple(condition.describe(c, dataset.names)), "a row per test condition")
+    c = examples.take(np.linspace(0, len(examples) - 1, rows).astype(int)).c
+    return Shown(c, tuple(condition.describe(c, data.names)), "a row per test condition")

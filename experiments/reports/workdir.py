@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from cvae_jax.errors import UserError
+from cvae_jax.errors import DataError, UserError
 from cvae_jax.runs.logs import TERMS, has_numbers
 from cvae_jax.runs.run import Run
 from cvae_jax.runs.workdir import read_run
 from cvae_jax.training.config import traced_options
 
-# An ordinary run's, beside its `summary.json`.
-PICTURES = ("samples.png", "reconstructions.png", "traversals.png")
+if TYPE_CHECKING:
+    from cvae_jax.runs.session import Session
+
 # What a run and a sweep write in their workdirs.
 _OWN_FILES = (
-    "config.json", "data.json", "metrics.jsonl", "summary.json", "results.json", "results.csv", "report.html",
-    "rate_distortion.png",
-    *PICTURES,
+    "config.json", "data.json", "examples.npz", "metrics.jsonl", "summary.json", "results.json", "results.csv",
+    "results_by_setting.json", "results_by_setting.csv", "report.html", "rate_distortion.png", "samples.png",
+    "reconstructions.png", "traversals.png",
 )  # fmt: skip
 _OWN_FOLDERS = ("checkpoints", "tensorboard")
 
@@ -68,7 +70,11 @@ def missing(workdir: Path, names: Iterable[str]) -> list[str]:
 def finished_summary(workdir: Path, run: Run) -> dict[str, Any] | None:
     """The summary of a run that has all its epochs behind it, or stopped early, else None."""
     summary = _read_json(workdir / "summary.json")
-    whole = isinstance(summary, dict) and has_numbers(summary.get("test"), TERMS)
+    whole = (
+        isinstance(summary, dict)
+        and has_numbers(summary.get("test"), TERMS)
+        and isinstance(summary.get("pictures"), list)
+    )
     return summary if whole and _is_finished(summary, run) else None
 
 
@@ -127,6 +133,48 @@ def define_model_choice(*, required: bool = True) -> None:
     text = "Folder of the run or sweep." + (" Required." if required else "")
     flags.DEFINE_string("workdir", None, text, required=required)
     define_member_choice()
+
+
+def define_data_flags() -> None:
+    """The flags that say where the data of a run are."""
+    flags.DEFINE_string("dataset", None, "File of the run's data, if it was moved since training.")
+    flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS datasets, if it was moved since training.")
+
+
+def find_data(workdir: Path, run: Run) -> Run:
+    """The run with its data where `--dataset` and `--data_dir` say they are now.
+
+    Raises:
+      UserError: if the file of the data is missing.
+    """
+    dataset, data_dir = flags.FLAGS.dataset, flags.FLAGS.data_dir
+    run = run if dataset is None else run.with_dataset(dataset)
+    run = run if data_dir is None else dataclasses.replace(run, data_dir=data_dir)
+    file = Path(run.config.data.dataset)
+    if file.suffix == ".npz" and not file.exists():
+        raise UserError(f"{file} does not exist, expected the data of {workdir}: set --dataset to their file")
+    return run
+
+
+def open_with_data(workdir: Path, run: Run, cache: Path) -> Session:
+    """A run with its data, see `find_data`.
+
+    Args:
+      workdir: of the run.
+      run: that it records.
+      cache: folder of packed datasets.
+
+    Raises:
+      UserError: if the data are missing, or cannot be used.
+    """
+    from cvae_jax.runs.session import open_session
+
+    try:
+        return open_session(find_data(workdir, run), cache)
+    except DataError as error:
+        raise UserError(
+            f"{workdir} needs its data: {error}; --dataset or --data_dir say where they are"
+        ) from None
 
 
 def define_member_choice() -> None:

@@ -314,6 +314,12 @@ def test_a_label_of_another_name_is_a_label(npz):
     ("arrays", "condition", "message"),
     [
         ({"c_train": np.zeros((60, 2, 2, 2))}, "vector", "expected numbers of shape"),
+        (
+            {"c_train": np.array(["a"] * 60)},
+            "vector",
+            "strings are taken by --condition=label or --condition=text",
+        ),
+        ({"c_train": labels()}, "text", "numbers are taken by --condition=label or --condition=vector"),
         ({"c_train": np.full((60, 2), np.nan)}, "vector", "has NaN or infinite values"),
         ({"c_train": np.full((60, 2), 1e39)}, "vector", "or some too large for float32"),
         ({"c_train": np.zeros((60, 0))}, "vector", r"expected numbers of shape \(n, k\)"),

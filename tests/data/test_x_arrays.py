@@ -11,6 +11,7 @@ from cvae_jax.data.dataset import as_in_data
 from cvae_jax.data.reading import prepared
 from cvae_jax.data.settings import Data
 from cvae_jax.errors import DataError
+from cvae_jax.evaluation.quality import require_classes
 from cvae_jax.likelihoods import LIKELIHOODS, Bernoulli, GaussianOptimal
 from cvae_jax.networks import MLP, Conv
 
@@ -117,6 +118,22 @@ def test_a_few_far_values_are_no_reason_to_refuse_standardized_numbers():
 def test_what_needs_images_refuses_vectors(fields, condition, what):
     with pytest.raises(DataError, match=rf"x has shape \(n, 50\), expected images .* with {what}"):
         prepared(from_arrays(uniform(50)), Data(**fields), condition, Bernoulli())
+
+
+def test_the_quality_of_samples_by_class_needs_images():
+    with pytest.raises(
+        DataError, match=r"x has shape \(n, 50\), expected images .* quality of samples by class"
+    ):
+        require_classes(from_arrays(uniform(50), labels(N)))
+
+
+def test_many_examples_are_read_as_few_are():
+    many = 200_000
+    x = np.broadcast_to(np.arange(many, dtype=np.uint16)[:, None], (many, 2))
+    data = from_arrays(x, 1 + x[:, 0] % 10)
+    assert [len(split) for split in data.splits.values()] == [146_667, 13_333, 40_000]
+    assert data.read_as == "uint16 0–65535 scaled to [0, 1]"
+    np.testing.assert_array_equal(data.train.x[:, 0, 0] % 10, data.train.c)
 
 
 def test_limits_are_0_and_1_or_those_of_the_training_split():

@@ -34,7 +34,14 @@ def _flags():
 
 
 def session(dataset):
-    return SimpleNamespace(dataset=dataset, model=SimpleNamespace(condition=dataset.condition))
+    return SimpleNamespace(
+        data=dataset.description, examples=dataset.test, model=SimpleNamespace(condition=dataset.condition)
+    )
+
+
+def chosen(session, num):
+    choices.require_known(session.model.condition)
+    return choices.chosen(session, session.examples, num)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +64,7 @@ def texts(c):
 
 def test_a_word_and_a_speaker(words):
     with flagsaver.flagsaver(text="seven", speaker="theo"):
-        found = choices.chosen(words, 3)
+        found = chosen(words, 3)
     assert texts(found.c["text"]) == ["seven"] * 3
     np.testing.assert_array_equal(found.c["speaker"], spoken_digit.SPEAKERS.index("theo"))
     assert found.title == "seven, theo"
@@ -65,28 +72,28 @@ def test_a_word_and_a_speaker(words):
 
 def test_what_no_flag_names_comes_in_turn(words):
     with flagsaver.flagsaver(text="two"):
-        np.testing.assert_array_equal(choices.chosen(words, 7).c["speaker"], [0, 1, 2, 3, 4, 0, 1])
+        np.testing.assert_array_equal(chosen(words, 7).c["speaker"], [0, 1, 2, 3, 4, 0, 1])
     with flagsaver.flagsaver(speaker="george"):
-        assert texts(choices.chosen(words, 11).c["text"]) == [*spoken_digit.WORDS, "zero"]
+        assert texts(chosen(words, 11).c["text"]) == [*spoken_digit.WORDS, "zero"]
 
 
 def test_the_condition_of_a_test_example(words, scenes):
     with flagsaver.flagsaver(example=7):
-        c = choices.chosen(words, 2).c
-    of_test = words.dataset.test.c
+        c = chosen(words, 2).c
+    of_test = words.examples.c
     assert texts(c["text"]) == [decode_text(of_test["text"][7])] * 2
     np.testing.assert_array_equal(c["speaker"], of_test["speaker"][7])
-    assert texts(choices.chosen(scenes, 3).c) == [*CAPTIONS, CAPTIONS[0]]
+    assert texts(chosen(scenes, 3).c) == [*CAPTIONS, CAPTIONS[0]]
 
 
 @pytest.mark.filterwarnings("always:unknown words")
 def test_unknown_words_are_drawn_with_a_warning(words, scenes, capsys, monkeypatch):
     monkeypatch.setattr(warnings, "showwarning", cli._show_warning)
     with flagsaver.flagsaver(text="a purple seven"):
-        assert texts(choices.chosen(scenes, 1).c) == ["a purple seven"]
+        assert texts(chosen(scenes, 1).c) == ["a purple seven"]
     assert capsys.readouterr().err == "warning: unknown words, drawn as well as it can be: purple\n"
     with flagsaver.flagsaver(text="twelve"):
-        assert texts(choices.chosen(words, 1).c["text"]) == ["twelve"]
+        assert texts(chosen(words, 1).c["text"]) == ["twelve"]
     assert capsys.readouterr().err == "warning: unknown words, drawn as well as it can be: twelve\n"
 
 
@@ -102,7 +109,7 @@ def test_unknown_words_are_drawn_with_a_warning(words, scenes, capsys, monkeypat
 )
 def test_what_cannot_be_drawn_is_refused(scenes, values, message):
     with flagsaver.flagsaver(**values), pytest.raises(UserError, match=message):
-        choices.chosen(scenes, 1)
+        chosen(scenes, 1)
 
 
 def test_the_error_of_an_unknown_speaker_lists_the_speakers(words):
@@ -110,7 +117,7 @@ def test_the_error_of_an_unknown_speaker_lists_the_speakers(words):
         flagsaver.flagsaver(speaker="eve"),
         pytest.raises(UserError, match="expected one of george, jackson, nic"),
     ):
-        choices.chosen(words, 1)
+        chosen(words, 1)
 
 
 # Conditions of the user's own
@@ -169,6 +176,19 @@ def test_conditions_of_any_kind_are_read_from_a_file(own, c, condition, expected
     np.testing.assert_array_equal(found, data.conditions(c[:4]))
     if expected is not None:
         np.testing.assert_array_equal(found, expected[:4])
+
+
+def test_labels_are_written_as_they_are_in_the_data():
+    data = from_arrays(np.zeros((N, 8, 8)), np.array([3, 7])[np.arange(N) % 2])
+    with flagsaver.flagsaver(label="7"):
+        found = chosen(session(data), 2)
+    assert (found.c.tolist(), found.raw.tolist(), found.title) == ([1, 1], [7, 7], "class 7")
+    assert chosen(session(data), 3).raw.tolist() == [3, 7, 3]
+
+
+def test_classes_that_training_never_sees_are_not_drawn():
+    data = from_arrays(np.zeros((N, 8, 8)), 2 * (np.arange(N) % 2), class_names=("a", "b", "c"))
+    assert chosen(session(data), 3).c.tolist() == [0, 2, 0]
 
 
 def test_several_conditions_are_arrays_of_their_names(own):

@@ -11,7 +11,7 @@ from browser import Browser
 from scripts import Scripts
 
 from cvae_jax.runs import checkpoints
-from cvae_jax.runs.description import claim
+from cvae_jax.runs.description import record_run
 from cvae_jax.runs.run import Run, run_to_record
 from cvae_jax.runs.session import abstract_population, open_session, origin_of
 from cvae_jax.runs.workdir import read_run, write_json
@@ -41,7 +41,7 @@ def swept(scripts, tmp_path_factory):
     )
     params = {"params": inner, "latents": {"mask": np.arange(4) < np.array([[2], [4]])}}
     best = population.members.best.replace(params=params)
-    claim(workdir, run)
+    record_run(workdir, run, session.data, session.examples)
     with checkpoints.open_manager(workdir / "checkpoints") as manager:
         checkpoints.save(
             manager,

@@ -10,7 +10,8 @@ import pytest
 from browser import Browser
 from scripts import read_json
 
-from cvae_jax.plots import drawing
+from cvae_jax.plots.rate_distortion import rate_distortion
+from cvae_jax.runs.description import few_examples
 from cvae_jax.runs.run import Run
 from cvae_jax.training.config import from_flat, traced_options
 from experiments import sweep
@@ -139,7 +140,8 @@ ALIVE = [one for one in ROWS if one["diverged"] is None]
 
 def test_the_picture_has_a_mark_with_error_bars_per_setting():
     points = report._points(ALIVE, OPTIONS)
-    (axes,) = drawing.rate_distortion(points, ALIVE, title="test split, over 3 seeds").axes
+    figure = rate_distortion(points, ALIVE, title="test split, over 3 seeds")
+    (axes,) = figure.axes
     assert "over 3 seeds" in axes.get_title()
     (bars,) = axes.containers
     settings = seeds.by_setting(ALIVE, OPTIONS)
@@ -155,10 +157,15 @@ def test_the_picture_has_a_mark_with_error_bars_per_setting():
 
 def test_the_report_has_marks_and_a_table_of_settings(digits, tmp_path):
     browser = Browser(tmp_path)
-    session = SimpleNamespace(run=RUN, dataset=digits, model=SimpleNamespace(condition=digits.condition))
-    pictures = [report.NO_PICTURES] * len(ROWS)
+    session = SimpleNamespace(
+        run=RUN,
+        data=digits.description,
+        examples=few_examples(digits),
+        model=SimpleNamespace(condition=digits.condition),
+    )
+    pictures = [None] * len(ROWS)
     page = tmp_path / "report.html"
-    page.write_text(report._page(session, ROWS, ALIVE, pictures, []), encoding="utf-8")
+    page.write_text(report._page(session, ROWS, pictures, []), encoding="utf-8")
     dom = browser.dom(page)
     table = dom[dom.index('<div id="settings">') : dom.index("<h2>Members</h2>")]
     assert re.findall(r"<td>([^<]*)</td>", table) == [
@@ -170,3 +177,60 @@ def test_the_report_has_marks_and_a_table_of_settings(digits, tmp_path):
         len(re.findall(r'<path class="yerror"', plot)) == len(re.findall(r'<path class="xerror"', plot)) == 2
     )
     assert re.findall(r"<th>([^<]*)</th>", table) == seeds.table(ROWS, OPTIONS)[0]
+
+
+FILTERED = """
+window.addEventListener("load", () => {
+  const cells = () => [...document.querySelectorAll("#settings td")].map(cell => cell.textContent);
+  const map = () => {
+    const node = document.getElementById("heat-map");
+    const [map] = node.data;
+    return map ? [map.x, map.y, map.z] : node.layout.annotations[0].text;
+  };
+  const filter = text => {
+    const input = document.getElementById("filter");
+    input.value = text;
+    input.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+  const names = () => document.getElementById("curves").data.filter(trace => trace.showlegend).map(t => t.name);
+  const range = () => document.getElementById("rate-distortion").layout.yaxis.range;
+  const outcome = { map: map(), names: names(), range: range() };
+  filter("latent_dim=8 seed=1");
+  outcome.some = map();
+  outcome.settings = cells();
+  filter("beta>100");
+  outcome.none = map();
+  report(outcome);
+});
+"""
+
+
+def test_the_report_maps_beta_and_latent_size_of_the_members_that_match(digits, tmp_path):
+    options = [(beta, size, seed) for beta in (0.5, 2.0) for size in (2, 8) for seed in (0, 1)]
+    members = tuple(from_flat(beta=beta, latent_dim=size, seed=seed) for beta, size, seed in options)
+    rows = [
+        {"member": i, **traced_options(one), "diverged": None, "validation_elbo": -10.0 - i, "test_elbo": -20.0 - i,
+         "test_rate": 2.0 + i, "test_distortion": 18.0}
+        for i, one in enumerate(members)
+    ]  # fmt: skip
+    metrics = [{"member": i, "epoch": e, "validation": {"elbo": -20.0 - i}} for i in range(8) for e in (1, 2)]
+    session = SimpleNamespace(
+        run=Run("sweep", members),
+        data=digits.description,
+        examples=few_examples(digits),
+        model=SimpleNamespace(condition=digits.condition),
+    )
+    page = tmp_path / "report.html"
+    page.write_text(report._page(session, rows, [None] * 8, metrics), encoding="utf-8")
+    outcome = Browser(tmp_path).outcome(page, FILTERED)
+    assert outcome["errors"] == outcome["fetched"] == []
+    means = [[-10.5, -12.5], [-14.5, -16.5]]
+    assert outcome["map"] == [["2 latents", "8 latents"], ["β 0.5", "β 2"], means]
+    assert outcome["names"] == [f"{size} latents, β {beta}" for beta in ("0.5", "2") for size in (2, 8)]
+    low, high = outcome["range"]
+    assert 17 < low < 18 < high < 19
+    assert outcome["some"] == [["8 latents"], ["β 0.5", "β 2"], [[-13.0], [-17.0]]]
+    at = seeds.table(rows, list(traced_options(members[0])))[0].index("validation_elbo")
+    width = len(outcome["settings"]) // 2
+    assert outcome["settings"][at::width] == ["-13.00", "-17.00"]
+    assert outcome["none"] == "No member matches the filter."

@@ -230,8 +230,8 @@ def test_tensorboard_has_the_members_as_hparams(swept):
 def test_no_temporary_files_are_left(swept):
     names = {path.name for path in swept[0].iterdir()}
     assert names == {
-        "checkpoints", "config.json", "data.json", "metrics.jsonl", "rate_distortion.png", "report.html", "results.csv",
-        "results.json", "tensorboard",
+        "checkpoints", "config.json", "data.json", "examples.npz", "metrics.jsonl", "rate_distortion.png",
+        "report.html", "results.csv", "results.json", "tensorboard",
     }  # fmt: skip
 
 
@@ -389,10 +389,16 @@ window.addEventListener("load", () => setTimeout(() => {
     input.dispatchEvent(new Event("input", { bubbles: true }));
     return [members(), document.getElementById("count").textContent];
   };
+  const plots = () => [
+    document.querySelectorAll("#rate-distortion path.point").length,
+    document.querySelectorAll("#curves .scatterlayer path.js-line").length,
+    ...["rate-distortion", "curves", "chosen"].map(id =>
+      document.getElementById(id).textContent.includes("No member matches the filter.")),
+  ];
   outcome.start = [members(), cards()];
-  outcome.below = filter("learning_rate<0.003");
-  outcome.none = filter("learning_rate>1 test_elbo>0");
-  outcome.all = filter("");
+  outcome.below = [...filter("learning_rate<0.003"), plots()];
+  outcome.none = [...filter("learning_rate>1 test_elbo>0"), plots()];
+  outcome.all = [...filter(""), plots()];
   head("learning_rate").click();
   outcome.ascending = [members(), head("learning_rate").getAttribute("aria-sort")];
   head("learning_rate").click();
@@ -446,6 +452,7 @@ def test_a_browser_shows_a_row_and_a_mark_per_member(swept, browser):
     plot = dom[dom.index('<div id="rate-distortion"') : dom.index('<div id="pointed"')]
     assert len(re.findall(r'<path class="point[ "]', plot)) == 3
     curves = dom[dom.index('<div id="curves"') :]
+    curves = curves[curves.index('class="scatterlayer') : curves.index('class="legend"')]
     assert len(re.findall(r'<path class="js-line"', curves)) == 3
 
 
@@ -456,9 +463,13 @@ def test_the_report_answers_a_person(swept, browser):
     alive = [f"member {i}: β 1, 4 latents, seed 0" for i in range(4) if i != DIVERGED]
     everyone = [f"member {i}: β 1, 4 latents, seed 0" for i in range(4)]
     assert outcome["start"] == [order, alive]
-    assert outcome["below"] == [[i for i in order if RATES[i] < 0.003], "2 of 4 members"]
-    assert outcome["none"] == [[], "0 of 4 members"]
-    assert outcome["all"] == [order, "4 of 4 members"]
+    assert outcome["below"] == [
+        [i for i in order if RATES[i] < 0.003],
+        "2 of 4 members",
+        [2, 2, False, False, False],
+    ]
+    assert outcome["none"] == [[], "no member matches, of 4", [0, 0, True, True, True]]
+    assert outcome["all"] == [order, "4 of 4 members", [3, 3, False, False, False]]
     by_rate = sorted(range(4), key=RATES.__getitem__)
     assert outcome["ascending"] == [by_rate, "ascending"]
     assert outcome["descending"] == [by_rate[::-1], "descending"]

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from scripts import Scripts, metrics_lines, read_json, tensorboard_scalars
+from scripts import Scripts, metrics_lines, read_json, tensorboard_events, tensorboard_scalars
+from tensorboardX.proto import plugin_hparams_pb2
 
 from cvae_jax.runs.workdir import read_run, training_lock
 from cvae_jax.training.config import from_flat
@@ -132,8 +133,8 @@ def test_metrics_jsonl_has_a_line_per_epoch(trained):
 def test_summary_json_is_of_the_best_epoch(trained):
     summary = read_json(trained[0] / "summary.json")
     assert set(summary) == {
-        "validation", "test", "best_epoch", "stopped_epoch", "epochs", "steps", "seconds", "examples_per_second",
-        "params",
+        "validation", "test", "pictures", "best_epoch", "stopped_epoch", "epochs", "steps", "seconds",
+        "examples_per_second", "params",
     }  # fmt: skip
     assert summary["stopped_epoch"] is None
     assert (summary["epochs"], summary["steps"]) == (EPOCHS, STEPS)
@@ -161,14 +162,26 @@ def test_tensorboard_shows_what_metrics_jsonl_says(trained):
     assert_tensorboard_agrees(trained[0])
 
 
+def test_tensorboard_has_settings_and_pictures(trained):
+    files = (trained[0] / "tensorboard").glob("events.out.*")
+    values = [value for file in files for event in tensorboard_events(file) for value in event.summary.value]
+    images = {value.tag: (value.image.height, value.image.width) for value in values if value.image.height}
+    assert images == {"samples": (89, 53), "reconstructions": (17, 89)}
+    (start,) = (value for value in values if value.tag == "_hparams_/session_start_info")
+    content = plugin_hparams_pb2.HParamsPluginData.FromString(start.metadata.plugin_data.content)
+    assert content.session_start_info.hparams["latent_dim"].number_value == 4
+
+
 def assert_tensorboard_agrees(workdir):
-    """Every scalar of `metrics.jsonl` once, as its reader has them, which drops what a later start purges."""
+    """Every scalar of `metrics.jsonl` and of the test split once, as its reader has them: it drops what is purged."""
     expected = [
         (f"{split}/{name}", line["step"], np.float32(value))
         for line in metrics_lines(workdir)
         for split in ("train", "validation")
         for name, value in line[split].items()
     ]
+    test = read_json(workdir / "summary.json")["test"]
+    expected += [(f"test/{name}", STEPS, np.float32(value)) for name, value in test.items()]
     assert sorted(tensorboard_scalars(workdir)["."]) == sorted(expected)
 
 

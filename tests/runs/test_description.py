@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -11,7 +12,15 @@ from cvae_jax.data.reading import prepared
 from cvae_jax.data.settings import Data
 from cvae_jax.errors import UserError
 from cvae_jax.likelihoods import Gaussian
-from cvae_jax.runs.description import read_description, write_description
+from cvae_jax.runs.description import (
+    few_examples,
+    read_description,
+    read_examples,
+    record_run,
+    write_description,
+)
+from cvae_jax.runs.run import Run
+from cvae_jax.training.config import Config
 
 N = 40
 RNG = np.random.default_rng(0)
@@ -23,9 +32,13 @@ SEVERAL = {
 }
 
 
-def described(c, condition):
+def dataset_of(c, condition):
     data = from_arrays(RNG.uniform(size=(N, 8, 6)), c, condition=condition)
-    return prepared(data, Data(), None, Gaussian()).description
+    return prepared(data, Data(), None, Gaussian())
+
+
+def described(c, condition):
+    return dataset_of(c, condition).description
 
 
 @pytest.mark.parametrize(
@@ -71,3 +84,35 @@ def test_a_condition_of_another_version_is_named(tmp_path):
     path.write_text(json.dumps(record))
     with pytest.raises(UserError, match="condition is 'smell', expected one of label, vector"):
         read_description(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("c", "condition"),
+    [(None, None), (np.arange(N) % 4, None), (SEVERAL, {"name": Label(), "audio": Audio()})],
+    ids=["none", "label", "several"],
+)
+def test_examples_are_read_as_they_were_written(tmp_path, c, condition):
+    dataset = dataset_of(c, condition)
+    few = few_examples(dataset)
+    record_run(tmp_path, Run("train", (Config(),)), dataset.description, few)
+    again = read_examples(tmp_path)
+    assert len(again) == len(few) == len(dataset.test)
+    assert jax.tree.structure(again.c) == jax.tree.structure(few.c)
+    jax.tree.map(np.testing.assert_array_equal, (again.x, again.c), (few.x, few.c))
+
+
+def test_examples_are_of_each_class_in_turn(digits):
+    few = few_examples(digits)
+    np.testing.assert_array_equal(few.labels, np.tile(np.arange(10), 10))
+    assert len({x.tobytes() for x in few.x}) == 100
+    places = [np.flatnonzero((digits.test.x == x).all(axis=(1, 2, 3)))[0] for x in few.x]
+    for k in range(10):
+        np.testing.assert_array_equal(places[k::10], np.flatnonzero(digits.test.labels == k)[:10])
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no archive"])
+def test_examples_that_cannot_be_used_are_named(tmp_path, content):
+    if content is not None:
+        (tmp_path / "examples.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"examples\.npz"):
+        read_examples(tmp_path)

@@ -1,10 +1,11 @@
 """The files of a run: written whole or not at all, read back as they were, refused by name."""
 
+import numpy as np
 import pytest
 from scripts import metrics_lines, read_json
 
 from cvae_jax.conditions import Label
-from cvae_jax.data.dataset import Description
+from cvae_jax.data.dataset import Description, Split
 from cvae_jax.errors import UserError
 from cvae_jax.runs.description import claim, record_run
 from cvae_jax.runs.logs import MetricsLog, read_metrics
@@ -17,6 +18,7 @@ DAMAGED = [
 ]  # fmt: skip
 
 DESCRIPTION = Description("own", (2, 2, 1), 1.0, Label(3), ("a", "b", "c"), {}, {})
+EXAMPLES = Split(np.zeros((1, 2, 2, 1), np.uint8), np.zeros(1, np.int32))
 
 
 def a_run(**options):
@@ -102,8 +104,8 @@ def test_a_resumed_log_drops_what_lies_after_its_step(tmp_path):
 
 
 def test_naming_the_condition_that_the_data_are_made_for_changes_nothing(tmp_path):
-    record_run(tmp_path, a_run(), DESCRIPTION)
+    record_run(tmp_path, a_run(), DESCRIPTION, EXAMPLES)
     for condition in ((Label(),), None):
-        record_run(tmp_path, a_run(condition=condition), DESCRIPTION)
+        record_run(tmp_path, a_run(condition=condition), DESCRIPTION, EXAMPLES)
     with pytest.raises(UserError, match="condition is label there, not none"):
-        record_run(tmp_path, a_run(condition=()), DESCRIPTION)
+        record_run(tmp_path, a_run(condition=()), DESCRIPTION, EXAMPLES)
