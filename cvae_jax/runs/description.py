@@ -1,4 +1,4 @@
-"""What a workdir records of the data, so that its model can be used without them: `data.json` and `examples.npz`."""
+"""What a workdir stores about the data, to use its model without them: `data.json` and `examples.npz`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BYTES, _LEAST_EXAMPLES, _MOST_EXAMPLES = 2**20, 100, 1000
 
 
 def record_run(workdir: Path, run: Run, data: Description, examples: Split) -> None:
-    """Record a run in its workdir, and of its data what the model has to know and a few test examples.
+    """Write to the workdir: the run, what the model must know about the data, and a few test examples.
 
     Raises:
       UserError: if the workdir records another run, naming what differs.
@@ -76,7 +76,7 @@ def read_examples(workdir: Path) -> Split:
 
 
 def require_same_run(workdir: Path, run: Run) -> None:
-    """Refuse a workdir that records another run.
+    """Refuse a workdir that already belongs to another run.
 
     More epochs than recorded continue the run, unless a schedule depends on their number; anything else that differs
     is refused.
@@ -100,7 +100,7 @@ def require_same_run(workdir: Path, run: Run) -> None:
 
 
 def claim(workdir: Path, run: Run) -> None:
-    """Record a run in its workdir, unless the workdir records another run."""
+    """Write the run to its workdir; refuse if the workdir already belongs to another run."""
     require_same_run(workdir, run)
     write_json(workdir / "config.json", run_to_record(run))
 
