@@ -70,7 +70,7 @@ class LogWeights(NamedTuple):
 def log_weights(
     model: Model, params: PyTree, x: Float[Array, " b *dims"], c: PyTree, keys: Key[Array, "b k"]
 ) -> LogWeights:
-    """Importance weights of k draws from the posterior per example, for bounds tighter than the ELBO.
+    """Log importance weights of k posterior draws per example, for bounds that are tighter than the ELBO.
 
     Args:
       model: the model.

@@ -149,7 +149,7 @@ def gaussian_log_likelihood(
 
     log p(x|m, v) = −½ Σᵢ ((xᵢ − mᵢ)² e^{−vᵢ} + vᵢ + log 2π)
 
-    Below v = −50 the precision e^{−v} goes on as its tangent: finite, also where x is the mean.
+    Below v = −50, the tangent of e^{−v} at −50 replaces e^{−v}, so the result is finite even where x equals the mean.
 
     Args:
       mean: shape (...), floating.
@@ -177,7 +177,7 @@ def gaussian_log_likelihood(
 
 
 def optimal_logvar(mean: Float[Array, "*b"], x: Float[Array, "*b"]) -> Float[Array, ""]:
-    """The one log-variance under which data are most likely: the logarithm of the mean squared error.
+    """The log-variance that makes the data most likely, one for all elements: the log of the mean squared error.
 
     v = log max(mean of (x − m)², 10⁻⁶)
 
@@ -469,11 +469,11 @@ def beta_elbo(
 
 
 def importance_weighted_bound(log_weights: Float[Array, " k"]) -> Float[Array, ""]:
-    """Bound on log p(x|c) from k draws, up is better: with one draw the ELBO, tighter with more.
+    """Lower bound on log p(x|c) from k draws of z: the higher, the better. One draw gives the ELBO, more are tighter.
 
     L_k = log (1/k) Σⱼ wⱼ,  wⱼ = p(x|zⱼ,c) p(zⱼ) / q(zⱼ|x,c),  zⱼ ~ q
 
-    With draws that were not trained on, −L_k of many draws estimates the negative log-likelihood.
+    With fresh draws and a large k, −L_k estimates the negative log-likelihood.
 
     Args:
       log_weights: log wⱼ, shape (k,), nats.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,11 +50,14 @@ def main() -> int:
     data, network = session.data, NETWORKS.name_of(session.model.network)
     options = traced_options(trained.config)
     beta = f"β {options['beta']:g}, " if "beta" in options else ""
+    classes = () if session.model.condition is None else data.seen_classes
     content = {
         "title": f"{data.name}, {network}: {beta}{len(order)} latents",
-        "class_names": [] if session.model.condition is None else data.class_names,
+        "class_names": [data.class_names[k] for k in classes],
         "latents": [{"name": f"z{each.latent}", "kl": round(each.kl, 4)} for each in order],
-        "model": decoder(session.model, trained.best.params, np.array([each.latent for each in order])),
+        "model": decoder(
+            session.model, trained.best.params, np.array([each.latent for each in order]), classes
+        ),
     }
     text = page(content)
     write_atomically(output, lambda file: file.write_text(text, encoding="utf-8"))
@@ -100,7 +104,9 @@ def page(content: dict[str, Any]) -> str:
     return text
 
 
-def decoder(model: CVAE, params: PyTree, latents: Int[np.ndarray, " l"]) -> dict[str, Any]:
+def decoder(
+    model: CVAE, params: PyTree, latents: Int[np.ndarray, " l"], classes: Sequence[int]
+) -> dict[str, Any]:
     """The decoder as the page's JavaScript reads it.
 
     A layer is a matrix product at every position of an image of `height` × `width`; `condition` times the embedding of
@@ -111,6 +117,7 @@ def decoder(model: CVAE, params: PyTree, latents: Int[np.ndarray, " l"]) -> dict
       model: the model, see `require_explorable`.
       params: its parameters.
       latents: the latents with sliders, in the order of the page, shape (l,); all others are 0.
+      classes: those that the page shows, in its order; none without a condition.
 
     Returns:
       `likelihood`, `shape` of an image, `embedding` of shape (classes, e) or None, and `layers`. Arrays are float32,
@@ -139,7 +146,7 @@ def decoder(model: CVAE, params: PyTree, latents: Int[np.ndarray, " l"]) -> dict
     return {
         "likelihood": LIKELIHOODS.name_of(model.likelihood),
         "shape": model.shape,
-        "embedding": _base64(embedding["table"]) if embedding else None,
+        "embedding": _base64(embedding["table"][list(classes)]) if embedding else None,
         "layers": [layer | {name: _base64(layer[name]) for name in arrays} for layer in layers],
     }
 

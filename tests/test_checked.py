@@ -15,7 +15,7 @@ from jaxtyping import TypeCheckError
 import cvae_jax
 from cvae_jax import losses
 from cvae_jax.evaluation import reconstruction
-from cvae_jax.networks import MLP
+from cvae_jax.networks import Conv
 from cvae_jax.nn.conditioning import Context
 from cvae_jax.nn.dense import Dense
 
@@ -33,8 +33,8 @@ def test_a_loss_refuses_a_wrong_type():
 
 
 def test_a_network_refuses_a_wrong_shape():
-    encoder = MLP(hidden=(4,)).encoder((2, 2, 1), jnp.float32)
-    key, images = jax.random.key(0), jnp.zeros((5, 2, 2, 1))
+    encoder = Conv().encoder((8, 8, 1), jnp.float32)
+    key, images = jax.random.key(0), jnp.zeros((5, 8, 8, 1))
     encoder.init(key, images, Context(None))
     with pytest.raises(TypeCheckError, match="parameter 'x'"):
         encoder.init(key, images[0], Context(None))

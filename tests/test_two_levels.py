@@ -19,10 +19,14 @@ from cvae_jax.losses import gaussian_kl, gaussian_log_density, reparameterize
 from cvae_jax.model import Inference, Model
 from cvae_jax.networks import Network
 from cvae_jax.objectives import OBJECTIVES
+from cvae_jax.runs.description import few_examples
+from cvae_jax.runs.run import Run
+from cvae_jax.runs.session import model_of, trained_member
 from cvae_jax.training import memory
 from cvae_jax.training import population as sweep
 from cvae_jax.training.config import from_flat
 from cvae_jax.training.hparams import stack_hparams
+from experiments.reports import results
 
 SIGMA, TOP, LOW, PIXELS, CLASSES = 0.3, 2, 3, 64, 10
 KEY = jax.random.key(0)
@@ -269,3 +273,11 @@ def test_the_facade_trains_and_samples_it():
     assert metrics["elbo"] <= -metrics["nll"] + 5
     with pytest.raises(SettingError, match="the model has several levels of latents"):
         model.encode(x[:2], [0, 1])
+
+
+def test_its_pictures_are_those_that_it_can_draw(fitted, digits, tmp_path):
+    session = model_of(Run("train", (settings(),)), digits.description, few_examples(digits))
+    trained = trained_member(session, session.parts[0], fitted[0], 0)
+    names = results.write_pictures(session, trained, tmp_path)
+    assert names == ["samples.png", "reconstructions.png"]
+    assert {path.name for path in tmp_path.iterdir()} == set(names)

@@ -33,7 +33,7 @@ class Audio(Condition):
         return ImageEncoder.features
 
     def of_data(self, raw: Float[np.ndarray, "n frames bands"]) -> tuple[Self, Float[np.ndarray, "n h w 1"]]:
-        """The shape, and spectrograms with a channel axis: reading the data standardizes them.
+        """The condition with its shape, and the spectrograms with a channel axis. They are not standardized here.
 
         Args:
           raw: floating, shape (n, frames, bands), at least 4 each.

@@ -1,4 +1,4 @@
-"""What a condition is: an array per example, and the network that embeds it."""
+"""The base class of conditions: data for each example, and the network that embeds them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Condition(Part):
 
     @property
     def name(self) -> str:
-        """What the condition is called in data where it has no other name, and in messages."""
+        """The name of the condition in messages, and in data if the data give no other name."""
         return type(self).__name__.lower()
 
     @property
@@ -43,7 +43,7 @@ class Condition(Part):
         return 256
 
     def of_data(self, raw: Any) -> tuple[Self, Any]:
-        """This condition with what it takes from the data filled in, and the data as c.
+        """This condition with the fields that depend on the data filled in, and c made from the data.
 
         A bound condition stays as it is, and refuses data that do not fit.
 
@@ -56,7 +56,7 @@ class Condition(Part):
         raise NotImplementedError
 
     def unbound(self) -> Self:
-        """This condition without what it takes from the data."""
+        """This condition without the fields that depend on the data."""
         me, options = cast("Any", self), options_of(type(self))
         taken = {field.name: field.default for field in dataclasses.fields(me) if field.name not in options}
         return dataclasses.replace(
@@ -64,11 +64,11 @@ class Condition(Part):
         )
 
     def of_batch(self, x: Array, c: Any) -> Any:
-        """The conditions of a training batch, after x is augmented and binarized: c, unless they depend on x."""
+        """The conditions of a training batch: c, or made from x after its augmentation and binarization."""
         return c
 
     def blank(self, n: int) -> Any:
-        """n conditions of zeros, for the shapes of a program."""
+        """n conditions of zeros. Only their shapes and types are used, to build a program."""
         raise NotImplementedError
 
     def encoder(self, dtype: DTypeLike) -> nn.Module:
@@ -76,11 +76,11 @@ class Condition(Part):
         raise NotImplementedError
 
     def fix_output(self, output: Array, c: Any) -> Array:
-        """The decoder's output, certain where c determines x."""
+        """The decoder's output, changed so that pixels that c determines have probability 1."""
         return output
 
     def value_names(self, raw: Any) -> Any:
-        """The names of all values that c can have; empty where they have none, of several conditions a dictionary.
+        """The names of all values of c; empty if they have no names. With several conditions, a dictionary of names.
 
         Args:
           raw: as in `of_data`.
@@ -88,7 +88,7 @@ class Condition(Part):
         return ()
 
     def describe(self, c: Any, names: Any = ()) -> list[str]:
-        """A title for each of some conditions, empty where there is none.
+        """A title for each condition in c; an empty text if it has none.
 
         Args:
           c: conditions, with a leading axis.
@@ -98,7 +98,7 @@ class Condition(Part):
 
 
 def require_finite(array: np.ndarray, what: str) -> np.ndarray:
-    """The array, if float32 holds all of its numbers.
+    """Return the array if float32 can hold all of its numbers.
 
     Raises:
       DataError: if it does not.

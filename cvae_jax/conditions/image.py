@@ -73,7 +73,7 @@ class Image(Condition):
 
 
 def with_shape(condition: Any, c: Shaped[np.ndarray, "n H W C"]) -> Any:
-    """A condition that has a `shape`, with that of its data.
+    """The condition with its `shape` set to the shape of its data.
 
     Raises:
       DataError: if it has another one already.

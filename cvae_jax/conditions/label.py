@@ -45,7 +45,7 @@ class Label(Condition):
         return LabelEmbedding.features
 
     def of_data(self, raw: Shaped[np.ndarray, " n *k"]) -> tuple[Self, Int[np.ndarray, " n"]]:
-        """The classes of the data, and labels: the places of the values among all that there are, in ascending order.
+        """The condition with the classes of the data, and labels: the position of each value among the sorted values.
 
         A label with `num_classes` but no `values` takes the numbers from 0 on as they are.
 
@@ -97,7 +97,7 @@ class Label(Condition):
         return LabelEmbedding(self.num_classes)
 
     def value_names(self, raw: Shaped[np.ndarray, " n *k"]) -> tuple[str, ...]:
-        """The names of the classes: their values, where they have no other.
+        """The names of the classes, or their values if they have no names.
 
         Example:
           >>> Label().value_names(np.array(["red", "blue", "red"])), Label().value_names(np.array([3, 7]))

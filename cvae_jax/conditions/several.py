@@ -42,7 +42,7 @@ class Several(Condition):
 
     @property
     def name(self) -> str:
-        """The names of the kinds, with commas between."""
+        """The names of the kinds, separated by commas."""
         return ",".join(part.name for _, part in self.parts)
 
     @property
@@ -51,7 +51,7 @@ class Several(Condition):
         return sum(part.features for _, part in self.parts)
 
     def of_data(self, raw: Mapping[str, np.ndarray]) -> tuple[Self, dict[str, Any]]:
-        """Each condition with what it takes from its data filled in, and all data as c.
+        """These conditions with the fields that depend on the data filled in, and c made from the data.
 
         Args:
           raw: by name what `of_data` of each condition takes.
@@ -69,7 +69,7 @@ class Several(Condition):
         return SeveralEncoders(self.parts, dtype)
 
     def describe(self, c: Mapping[str, Any], names: Mapping[str, Sequence[str]] | None = None) -> list[str]:
-        """The titles of each condition's value, with commas between; a class without a name has its number."""
+        """The titles of the values, separated by commas. A class without a name is shown as its number."""
         known = dict(names or {})
 
         def titles(name: str, part: Condition) -> list[str]:
@@ -82,7 +82,7 @@ class Several(Condition):
 
 
 def parts_of(condition: Condition | None) -> tuple[Condition, ...]:
-    """The conditions that one is made of: several, itself, or none."""
+    """The single conditions in this one: those of `Several`, the condition itself, or an empty tuple for None."""
     if condition is None:
         return ()
     return tuple(part for _, part in condition.parts) if isinstance(condition, Several) else (condition,)

@@ -1,4 +1,4 @@
-"""A text as condition, and the network that embeds it: its bytes, its words and the context of each word."""
+"""A text as condition, and the network that embeds it, from bytes to words to words in their context."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def text_of(value: bytes | str, where: str) -> str:
 
 
 def words_of(c: UInt8[Array, "b l"], most: int) -> Int[Array, "b l"]:
-    """The number of the word that each byte is in, from 1 on, and 0 between words.
+    """For each byte, the number of its word, counted from 1; 0 between words.
 
     A word is a run of ASCII letters and digits and of bytes beyond ASCII; any other byte but a blank is a word alone.
 

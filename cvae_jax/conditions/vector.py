@@ -1,4 +1,4 @@
-"""Numbers as condition: attributes, or an embedding made elsewhere."""
+"""Numbers as condition: attributes, or an embedding from another model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Vector(Condition):
-    """Attributes, or an embedding made elsewhere. c has shape (n, size), float32, standardized.
+    """Attributes, or an embedding from another model. c has shape (n, size), float32, standardized.
 
     Attributes:
       size: numbers per example, 0 for as many as the data have.
@@ -39,7 +39,7 @@ class Vector(Condition):
         return VectorEncoder.features
 
     def of_data(self, raw: Num[np.ndarray, "n k"]) -> tuple[Self, Float[np.ndarray, "n k"]]:
-        """The size, and the numbers in float64: reading the data standardizes them.
+        """The condition with its size, and the numbers in float64. They are not standardized here.
 
         Args:
           raw: numbers, shape (n, k) or (n,).

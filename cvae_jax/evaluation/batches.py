@@ -1,4 +1,4 @@
-"""A function of the rows of a dataset, applied to one batch of rows after another."""
+"""Apply a function to a dataset, one batch of rows after another."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def summarize(terms: ElboTerms, *, dims: int | None = None) -> list[dict[str, fl
 
 
 def bits_per_dim(nats: float, dims: int) -> float:
-    """A code length of one example, in nats, as bits per number.
+    """Convert the code length of one example from nats to bits per number (such as a pixel).
 
     Example:
       >>> round(bits_per_dim(28 * 28 * math.log(256), 28 * 28), 6)

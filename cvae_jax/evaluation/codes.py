@@ -78,7 +78,7 @@ def require_shared_values(
     columns: Sequence[int] | None = None,
     names: Sequence[str] | None = None,
 ) -> None:
-    """Refuse factors that have nearly as many values as there are examples.
+    """Refuse factors with too many different values: more than a quarter of the number of examples.
 
     With so many values, scores that count how often values occur together, or that compare examples of the same value,
     are as high for noise as for a good code.

@@ -55,7 +55,7 @@ def _mutual_information(kept: Varying, bins: int | None) -> Float[np.ndarray, "u
 def mig(
     codes: Float[np.ndarray, "n z"], factors: Int[np.ndarray, "n f"], *, bins: int | None = None
 ) -> float:
-    """Mutual information gap: how much more information one latent has on a factor than the next best one.
+    """Mutual information gap: how much more information the best latent has about a factor than the second best.
 
     mean over factors v of (I(z₍₁₎; v) − I(z₍₂₎; v)) / H(v)
 
@@ -92,7 +92,7 @@ def mig(
 def modularity(
     codes: Float[np.ndarray, "n z"], factors: Int[np.ndarray, "n f"], *, bins: int | None = None
 ) -> float:
-    """Modularity: whether each latent has information on one factor only.
+    """Modularity: whether each latent has information about one factor only.
 
     mean over latents i of 1 − Σ_{v ≠ v*} I(zᵢ; v)² / ((f − 1) I(zᵢ; v*)²), v* the factor with the largest I(zᵢ; v)
 
@@ -123,7 +123,7 @@ def modularity(
 def sap(
     codes: Float[np.ndarray, "n z"], factors: Int[np.ndarray, "n f"], *, categorical: Sequence[int] = ()
 ) -> float:
-    """Separated attribute predictability: how much better one latent alone predicts a factor than the next best one.
+    """Separated attribute predictability: how much better the best latent alone predicts a factor than the second best.
 
     A factor whose values have an order is predicted by linear regression, scored by R²; any other by a decision tree,
     scored by the balanced accuracy on the half of the examples that it was not fitted to.
@@ -166,7 +166,7 @@ def sap(
 
 
 class DCI(NamedTuple):
-    """Three scores from 0 to 1.
+    """The three DCI scores, from 0 to 1.
 
     Attributes:
       disentanglement: whether each latent is important for one factor only.
@@ -307,7 +307,7 @@ def scores_and_chance(
     categorical: Sequence[int] = (),
     seed: int = 0,
 ) -> dict[str, float]:
-    """All scores, each with its chance level: the score of the same codes without information on the factors.
+    """All scores, each with its chance level: the score of the same codes with their rows permuted.
 
     The chance level is the score of the codes with their rows permuted, which keeps n and the joint distribution of the
     latents. It is needed because few scores are 0 for noise; modularity is about two thirds.

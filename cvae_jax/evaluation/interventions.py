@@ -1,4 +1,4 @@
-"""Scores of disentanglement from groups and pairs of examples that share the value of one factor.
+"""Scores of disentanglement from groups and pairs of examples that have the same value of one factor.
 
 Codes and factors are those of `disentanglement.py`.
 """
@@ -31,7 +31,7 @@ def _sharing(
 def factorvae_score(
     codes: Float[np.ndarray, "n z"], factors: Int[np.ndarray, "n f"], *, seed: int = 0
 ) -> float:
-    """FactorVAE score: whether the latent that varies least identifies the factor that was held fixed.
+    """FactorVAE score: in a group of examples with one factor fixed, does the least varying latent tell which factor?
 
     The 64 examples of a group share one value of one factor. The index of the latent with the least variance in the
     group, relative to its variance over all examples, predicts the factor by a majority vote: each latent predicts the
@@ -71,7 +71,7 @@ def factorvae_score(
 def betavae_score(
     codes: Float[np.ndarray, "n z"], factors: Int[np.ndarray, "n f"], *, seed: int = 0
 ) -> float:
-    """β-VAE score: whether mean absolute differences of latents identify the factor that pairs of examples share.
+    """β-VAE score: do the mean absolute differences of latents in pairs tell which factor the pairs have in common?
 
     Each of 2,000 points is a mean over 64 pairs that share one factor. A linear classifier is fitted to them, and the
     score is its accuracy on 1,000 other points. Latents are first scaled to variance 1.

@@ -1,4 +1,4 @@
-"""What the latents of a whole split encode: information on the example, distance to the prior, active units."""
+"""What the latents of a whole split encode: information about the example, distance to the prior, active units."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class LatentTerms(NamedTuple):
 
 
 def latent_terms(model: Model, params: PyTree, examples: Examples, key: Key[Array, ""]) -> LatentTerms:
-    """Compare a draw of every example's posterior with the aggregate posterior, the mixture of all posteriors.
+    """Measure how much each draw of z tells about its example, and how much each posterior mean varies.
 
     q(z) = 1/N Σₙ q(z|xₙ,cₙ); for labels also q(z|c), the same over the N_c examples of class c
 
@@ -62,7 +62,7 @@ def latent_terms(model: Model, params: PyTree, examples: Examples, key: Key[Arra
       key: of the subset and of z.
 
     Returns:
-      The information in each draw on its example, and the variance of the posterior means.
+      The information that each draw has about its example, and the variance of the posterior means.
 
     Raises:
       SettingError: for a model with several levels of latents.
@@ -94,7 +94,7 @@ def latent_terms(model: Model, params: PyTree, examples: Examples, key: Key[Arra
 
 
 def variance_within(values: Float[Array, "N z"], c: Int[Array, " N"], num_classes: int) -> Float[Array, " z"]:
-    """Mean variance within a class, classes weighted by their numbers of examples: 1/N Σₙ (vₙ − v̄_cₙ)².
+    """Variance within the classes, averaged with each class weighted by its number of examples: 1/N Σₙ (vₙ − v̄_cₙ)².
 
     Args:
       values: shape (N, z).
@@ -118,7 +118,7 @@ def variance_within(values: Float[Array, "N z"], c: Int[Array, " N"], num_classe
 def information(
     z: Float[Array, "N z"], q: Gaussian, groups: Int[Array, " N"] | None = None
 ) -> Float[Array, " N"]:
-    """Log-density ratio of each draw, between its own Gaussian and the uniform mixture of all Gaussians of its group.
+    """For each draw, its log-density under its own Gaussian minus that under the mixture of its group's Gaussians.
 
     log q(zₙ|n) − log 1/N_g Σₘ q(zₙ|m), m over the N_g Gaussians of the group of n
 

@@ -52,7 +52,7 @@ def encode_examples(model: Model, params: PyTree, examples: Examples) -> Gaussia
 def kl_per_latent(model: Model, params: PyTree, examples: Examples) -> Float[Array, " z"]:
     """How informative each latent is: the mean over examples of KL(q(zᵢ|x,c) ‖ p(zᵢ|c)).
 
-    Of a prior whose latents depend on each other, N(0, 1) takes the place of p(zᵢ|c).
+    If the latents depend on each other in the prior, N(0, 1) is used instead of p(zᵢ|c).
 
     Args:
       model: a model with one array of latents.
@@ -98,7 +98,7 @@ def by_information(kl: Float[Array, " z"], latent_mask: Bool[Array, " z"]) -> In
 
 @jax.jit
 def aggregate_histogram(q: Gaussian, edges: Float[Array, " e"]) -> Float[Array, "z e-1"]:
-    """The aggregate posterior of each latent as a histogram, computed in expectation, without sampling noise.
+    """A histogram of the aggregate posterior of each latent, computed exactly from the posteriors, without sampling.
 
     Pₖ = 1/n Σⱼ Φ((eₖ₊₁ − mⱼ)/sⱼ) − Φ((eₖ − mⱼ)/sⱼ), the probability of bin k under z ~ q(z|x,c) over the split
 
@@ -138,7 +138,7 @@ class Projections(NamedTuple):
 
 
 def project(means: Float[np.ndarray, "n z"]) -> Projections:
-    """Posterior means in two dimensions, by PCA and by t-SNE initialized with it; deterministic.
+    """Posterior means in two dimensions, by PCA and by t-SNE. t-SNE starts from the PCA; nothing is random.
 
     Args:
       means: of the latents in use, shape (n, z); t-SNE takes about 5 s for n = 2,000.

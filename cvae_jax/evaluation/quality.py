@@ -98,7 +98,7 @@ def train_classifier(dataset: Dataset, *, seed: int = 0, num_steps: int = classi
 
 
 def make_judge(dataset: Dataset, params: PyTree, *, seed: int = 0) -> Judge:
-    """Compute all that the measures need of real images, once for all models.
+    """Compute what the measures need from real images. This is done once, and used for all models.
 
     Args:
       dataset: its splits as they are stored, not binarized.
@@ -127,7 +127,7 @@ def make_judge(dataset: Dataset, params: PyTree, *, seed: int = 0) -> Judge:
 
 
 def uses_draws(dataset: Dataset, likelihood: Likelihood) -> bool:
-    """Whether samples are draws of p(x|z,c), for binary data and a likelihood of binary pixels; else they are means."""
+    """Whether samples are draws of p(x|z,c): if data and likelihood are binary. Otherwise they are means."""
     x = dataset.train.x
     return likelihood.binary and bool(((x == 0) | (x == dataset.x_max)).all())
 

@@ -74,7 +74,7 @@ def generate(
 def reconstruct(
     model: Model, params: PyTree, x: Float[Array, " b *dims"], c: PyTree, keys: Key[Array, " b"] | None = None
 ) -> Float[Array, " b *dims"]:
-    """Encode a batch and return the mean of p(x|z,c), at the mean of q(z|x,c) if the model has one array of latents.
+    """Encode a batch and return the mean of p(x|z,c). z is the mean of q(z|x,c), if the model has one array of latents.
 
     With several levels of latents the posterior has no mean in closed form: there z is a draw from it.
 
@@ -110,7 +110,7 @@ def traverse(
     latents: Int[Array, " l"],
     values: Float[Array, " v"],
 ) -> Float[Array, "l v *dims"]:
-    """Set each of some latents to each of some values while the others stay, in units of the prior p(z|c).
+    """Change one latent at a time: set it to each of several values, in units of the prior p(z|c). The others stay.
 
     Under N(0, I) the values are those of the latents themselves; under another prior they are those of the noise that
     it maps to z.
@@ -177,7 +177,7 @@ def interpolate_labels(
     *,
     steps: int,
 ) -> Float[Array, " s *dims"]:
-    """Decode one z under conditions on the straight line between the embeddings of two labels, both ends included.
+    """Decode one z with embeddings on the straight line between those of two labels, both ends included.
 
     Args:
       model: a model with one array of latents, conditioned on a label.

@@ -41,10 +41,10 @@ class Context(NamedTuple):
 
 
 class AddCondition(nn.Module):
-    """Add a learned term of the condition to each channel, and gate each channel by β in a multi-rate model.
+    """Add a term computed from the condition to each channel. In a multi-rate model, a gate of β scales each channel.
 
-    By linearity the sum equals concatenating the condition to a layer's input, without the planes it would take; that
-    of a feature map of the same size equals concatenating the map. With `film` the condition scales each channel too.
+    Because the layers are linear, this equals concatenating the condition to the layer's input, but needs less memory.
+    The same holds for a feature map of the same size. With `film` the condition scales each channel too.
     The gate is 2σ(w log β + v) per channel, 1 before training.
 
     References:

@@ -34,7 +34,7 @@ def at_beta(params: PyTree, beta: Float[Array, "*b"] | float) -> PyTree:
 
 @dataclasses.dataclass(frozen=True)
 class MultiRate(Objective):
-    """The loss of a β-VAE, each example under a β of its own that gates every layer.
+    """The loss of a β-VAE in which each example has its own, random β. This β also scales the channels of every layer.
 
     loss = −log p(x|z,c,β) + β KL(q(z|x,c,β) ‖ p(z|c)),  log β uniform between log β_min and log β_max
 

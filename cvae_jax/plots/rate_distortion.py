@@ -21,7 +21,7 @@ matplotlib.use("Agg", force=False)
 _MARGIN = 0.1
 _MOST_LINES = 7
 # Where the name of a mark can be, the best place first: points to the right and up from it.
-_PLACES = ((5, 4), (5, -4), (-5, 4), (-5, -4), (0, 7), (0, -7), (9, 0), (-9, 0), (12, 12), (12, -12))
+_PLACES = ((5, 4), (5, -4), (-5, 4), (-5, -4), (0, 7), (0, -7), (9, 0), (-9, 0))
 _MARK = 4.0
 _OUTLINE = [withStroke(linewidth=1.5, foreground="white")]
 

@@ -47,7 +47,7 @@ class Vamp(Prior):
 
 
 class VampPrior(MixtureModule):
-    """The even mixture of the posteriors of K learned inputs, each with a learned embedding of its own.
+    """A mixture, with equal weights, of the posteriors of K learned inputs. Each has its own learned embedding of c.
 
     Attributes:
       pseudo_inputs: K.

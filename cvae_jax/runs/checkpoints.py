@@ -1,4 +1,4 @@
-"""Checkpoints of a population with orbax: asynchronous, the latest few kept, a damaged one passed over."""
+"""Checkpoints of a population, with orbax. They are written in the background, only the latest few are kept."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Checkpoint:
 
 @contextlib.contextmanager
 def open_manager(directory: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointManager]:
-    """A manager of the checkpoints in a directory; leaving it waits for saves under way.
+    """A context manager for the checkpoints in a directory. At its end it waits for saves that still run.
 
     Each checkpoint holds the latest parameters and, within `TrainState.best`, the best by validation, so that the
     best of every member outlives the older files.
@@ -107,7 +107,7 @@ def _only_errors_of(name: str) -> Iterator[None]:
 
 
 def save(manager: ocp.CheckpointManager, population: Population, record: Mapping[str, Any]) -> None:
-    """Write a checkpoint in the background, named by the step; one that exists is left alone.
+    """Write a checkpoint in the background, named by the step. An existing one is not overwritten.
 
     Args:
       manager: of the run's checkpoints.
@@ -135,7 +135,7 @@ def save(manager: ocp.CheckpointManager, population: Population, record: Mapping
 
 
 def raise_failure(manager: ocp.CheckpointManager) -> None:
-    """Raise what failed in the background, without waiting.
+    """Raise the error of a save that failed in the background, without waiting for saves that still run.
 
     Raises:
       CheckpointError: if a save failed.
@@ -146,7 +146,7 @@ def raise_failure(manager: ocp.CheckpointManager) -> None:
 
 
 def finish(manager: ocp.CheckpointManager) -> None:
-    """Wait for saves under way.
+    """Wait until all saves are done.
 
     Raises:
       CheckpointError: if one fails.
@@ -156,7 +156,7 @@ def finish(manager: ocp.CheckpointManager) -> None:
 
 
 def restore(manager: ocp.CheckpointManager, like: PyTree) -> Checkpoint | None:
-    """The latest checkpoint that is whole, or None if there are none.
+    """The latest checkpoint that is not damaged, or None if there are none.
 
     Args:
       manager: of the run's checkpoints.
@@ -183,7 +183,7 @@ def restore(manager: ocp.CheckpointManager, like: PyTree) -> Checkpoint | None:
 
 
 def read_records(manager: ocp.CheckpointManager) -> dict[int, dict[str, Any]]:
-    """What was saved beside the members, by step, of each checkpoint where that is whole; no arrays are read."""
+    """The record of each checkpoint, by step. Damaged records are left out, and no arrays are read."""
     records = {}
     for step in manager.all_steps():
         with contextlib.suppress(Exception):
@@ -192,7 +192,7 @@ def read_records(manager: ocp.CheckpointManager) -> dict[int, dict[str, Any]]:
 
 
 def set_aside_after(manager: ocp.CheckpointManager, step: int) -> None:
-    """Rename checkpoints later than the one that training goes on from: they could not be read."""
+    """Rename the unreadable checkpoints that are later than the one from which training continues."""
     directory = Path(manager.directory)
     for later in [other for other in manager.all_steps() if other > step]:
         aside = directory / f"unreadable-{later}"

@@ -1,4 +1,4 @@
-"""What a workdir records of the data, so that its model can be used without them: `data.json` and `examples.npz`."""
+"""What a workdir stores about the data, to use its model without them: `data.json` and `examples.npz`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from cvae_jax.runs.run import Run, differences, run_to_record
 from cvae_jax.runs.workdir import read_run, write_json
 
 _FILE, _EXAMPLES = "data.json", "examples.npz"
-_MOST_EXAMPLES = 100
-# Two examples of each for the most classes.
-_MOST_CLASSES = _MOST_EXAMPLES // 2
+# As many recorded test examples as these bytes hold, within bounds: averages over them are to be stable.
+_BYTES, _LEAST_EXAMPLES, _MOST_EXAMPLES = 2**20, 100, 1000
 
 
 def record_run(workdir: Path, run: Run, data: Description, examples: Split) -> None:
-    """Record a run in its workdir, and of its data what the model has to know and a few test examples.
+    """Write to the workdir: the run, what the model must know about the data, and a few test examples.
 
     Raises:
       UserError: if the workdir records another run, naming what differs.
@@ -41,18 +40,20 @@ def record_run(workdir: Path, run: Run, data: Description, examples: Split) -> N
 
 
 def few_examples(dataset: Dataset) -> Split:
-    """Up to 100 test examples: where c is a label one of each class in turn, else at equal distances in the split."""
+    """At most 1,000 test examples, about a megabyte of x: of labels each class in turn, else at equal distances."""
     test = dataset.test
+    count = min(max(_BYTES // max(test.x[:1].nbytes, 1), _LEAST_EXAMPLES), _MOST_EXAMPLES, len(test))
     if not dataset.labelled:
-        return test.take(np.linspace(0, len(test) - 1, min(len(test), _MOST_EXAMPLES)).astype(int))
+        return test.take(np.linspace(0, len(test) - 1, count).astype(int))
     classes, of_class = np.unique(test.labels, return_inverse=True)
     order = np.argsort(of_class, kind="stable")
     first = np.searchsorted(of_class[order], np.arange(len(classes)))
     # How many examples of its class come before each.
     place = np.empty(len(test), int)
     place[order] = np.arange(len(test)) - first[of_class[order]]
-    drawn = np.flatnonzero(of_class < _MOST_CLASSES)
-    return test.take(drawn[np.lexsort((of_class[drawn], place[drawn]))][:_MOST_EXAMPLES])
+    # Two of each, where there are.
+    drawn = np.flatnonzero(of_class < max(count // 2, 1))
+    return test.take(drawn[np.lexsort((of_class[drawn], place[drawn]))][:count])
 
 
 def read_examples(workdir: Path) -> Split:
@@ -75,7 +76,7 @@ def read_examples(workdir: Path) -> Split:
 
 
 def require_same_run(workdir: Path, run: Run) -> None:
-    """Refuse a workdir that records another run.
+    """Refuse a workdir that already belongs to another run.
 
     More epochs than recorded continue the run, unless a schedule depends on their number; anything else that differs
     is refused.
@@ -99,7 +100,7 @@ def require_same_run(workdir: Path, run: Run) -> None:
 
 
 def claim(workdir: Path, run: Run) -> None:
-    """Record a run in its workdir, unless the workdir records another run."""
+    """Write the run to its workdir; refuse if the workdir already belongs to another run."""
     require_same_run(workdir, run)
     write_json(workdir / "config.json", run_to_record(run))
 

@@ -44,19 +44,19 @@ class Logger:
         """
 
     def step(self, step: int) -> None:
-        """So many updates are made."""
+        """The training has made this many updates."""
 
     def epoch(self, records: Sequence[Record]) -> None:
-        """An epoch is validated: a record of each member that still trained."""
+        """An epoch has been validated. There is a record for each member that still trained."""
 
     def flush(self) -> None:
-        """A checkpoint is about to be written: what was logged has to be on the disk."""
+        """A checkpoint will be written now: before that, write to disk all that was logged."""
 
     def end(self, step: int) -> None:
-        """The training is over, after so many updates."""
+        """The training has ended, after this many updates."""
 
     def close(self) -> None:
-        """Nothing follows."""
+        """The last call: release files."""
 
 
 class Loggers(Logger):
@@ -72,7 +72,7 @@ class Loggers(Logger):
             logger.start(step, total_steps, records)
 
     def step(self, step: int) -> None:
-        """So many updates are made."""
+        """The training has made this many updates."""
         for logger in self._loggers:
             logger.step(step)
 
@@ -125,7 +125,7 @@ def epoch_records(
 
 
 def without_infinities(value: Any) -> Any:
-    """A value as JSON holds it: null for a number that is not finite."""
+    """A value for JSON: a number that is not finite becomes null."""
     if isinstance(value, dict):
         return {k: without_infinities(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -154,7 +154,7 @@ class MetricsLog(Logger):
         write_atomically(self._path, lambda file: file.write_text(kept, encoding="utf-8"))
 
     def epoch(self, records: Sequence[Record]) -> None:
-        """Write a line per record, and keep them."""
+        """Write a line per record, and add it to `records`."""
         self.records += records
         with self._path.open("a", encoding="utf-8") as file:
             file.writelines(map(_line, records))
@@ -170,7 +170,7 @@ def _line(record: Record) -> str:
 
 
 def read_metrics(workdir: Path) -> list[Record]:
-    """The records of `metrics.jsonl`, without a last line that a crash cut short.
+    """Read the records of `metrics.jsonl`. A last line that a crash left incomplete is ignored.
 
     Warns:
       UserWarning: naming other lines that are no records; they are left out.
@@ -198,14 +198,14 @@ def _parse(line: bytes) -> Record | None:
 
 
 def has_numbers(record: Any, names: Collection[str]) -> bool:
-    """Whether a record has a number, or null for one that is not finite, under each name."""
+    """Whether a record has each of these names with a number or null. Null means a number that is not finite."""
     return isinstance(record, dict) and all(
         name in record and isinstance(record[name], (int, float, type(None))) for name in names
     )
 
 
 class TensorBoard(Logger):
-    """Scalars of each member for TensorBoard, in a folder of its own in a sweep.
+    """Scalars of each member for TensorBoard. In a sweep each member has its own folder.
 
     Events that a killed process did not come to write, or wrote of epochs that are made anew, would otherwise differ
     from `metrics.jsonl`: older events are replaced.

@@ -1,4 +1,4 @@
-"""What a checkpoint records of its run: settings, data and versions, to be compared before it is used."""
+"""What a checkpoint stores about its run: settings, data and versions. They are compared before it is used."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from cvae_jax.runs.run import Run, differences, run_from_record, run_to_record
 
 
 def record(run: Run, dataset: Dataset | Description) -> dict[str, Any]:
-    """What is saved beside the members of a run."""
+    """What a checkpoint stores besides the members: settings, data and versions."""
     return {"run": run_to_record(run), "data": dict(dataset.checksums), "versions": _versions()}
 
 
 def require_same(workdir: Path, run: Run, dataset: Dataset | Description) -> bool:
-    """Refuse to train on from checkpoints of another run, or on other data.
+    """Refuse to continue from checkpoints of another run, or with other data.
 
     Args:
       workdir: of the run.
@@ -61,7 +61,7 @@ def require_same(workdir: Path, run: Run, dataset: Dataset | Description) -> boo
 def require_readable(
     checkpoint: checkpoints.Checkpoint, workdir: Path, run: Run, dataset: Dataset | Description
 ) -> None:
-    """Refuse to look at a checkpoint of another run than `config.json` describes; its data may have another name.
+    """Refuse to read a checkpoint of a run other than that in `config.json`. The data may have another name.
 
     Raises:
       UserError: naming what differs.

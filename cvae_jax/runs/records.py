@@ -1,4 +1,4 @@
-"""Configurations as JSON, and files of them."""
+"""Convert configurations to and from JSON, and read files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PARTS = ("data", "condition", *TABLES, "schedules", "hooks")
 
 
 def to_record(config: Config) -> dict[str, Any]:
-    """A configuration as JSON holds it: parts by name with their options, infinity as "inf".
+    """A configuration in JSON form: each part is its name and its options; infinity is "inf".
 
     Example:
       >>> from cvae_jax.training.config import from_flat
@@ -45,7 +45,7 @@ def to_record(config: Config) -> dict[str, Any]:
 
 
 def part_to_record(table: Table, part: Part) -> dict[str, Any]:
-    """A part as JSON holds it: its name, and its options."""
+    """A part in JSON form: its name and its options."""
     return {"name": table.name_of(part), **_fields(part)}
 
 
@@ -60,10 +60,10 @@ def _fields(part: Any) -> dict[str, Any]:
 
 
 def plain(value: Any, name: str) -> Any:
-    """A value as JSON holds it.
+    """A value in JSON form.
 
     Raises:
-      SettingError: if it holds none of its kind.
+      SettingError: if JSON cannot hold a value of its type.
     """
     if isinstance(value, tuple):
         return [plain(each, name) for each in value]
@@ -82,7 +82,7 @@ def plain(value: Any, name: str) -> Any:
 
 
 def config_from_record(record: Any, where: str) -> Config:
-    """The configuration of a record. What it leaves out has its default.
+    """The configuration of a record. Options that are missing get their defaults.
 
     Args:
       record: as `to_record` makes it.
@@ -124,7 +124,7 @@ def config_from_record(record: Any, where: str) -> Config:
 
 
 def part_from_record(table: Table, found: Any, where: str) -> Any:
-    """The part of a record that `part_to_record` made.
+    """The part that `part_to_record` wrote to a record.
 
     Raises:
       SettingError: naming the place and the key.
@@ -133,7 +133,7 @@ def part_from_record(table: Table, found: Any, where: str) -> Any:
 
 
 def items_of(record: Mapping[str, Any], key: str, where: str) -> list[tuple[str, Any]]:
-    """The elements of a list, each with its key."""
+    """The elements of the list under a key, each with a name such as "hooks[0]"."""
     found = record.get(key, [])
     if not isinstance(found, list):
         raise SettingError(f"{where}: {key} is {_shown(found)}, expected a list")
@@ -141,7 +141,7 @@ def items_of(record: Mapping[str, Any], key: str, where: str) -> list[tuple[str,
 
 
 def mapping_of(found: Any, where: str, key: str) -> Mapping[str, Any]:
-    """What was found, if it is options by name."""
+    """The value, if it is a mapping of option names to values; otherwise an error."""
     if not isinstance(found, Mapping):
         raise SettingError(f"{where}: {key} is {_shown(found)}, expected options by name")
     return found
@@ -174,7 +174,7 @@ def _filled(part: type[Part], found: Mapping[str, Any], where: str, key: str) ->
 
 
 def require_known(found: Mapping[str, Any], known: Sequence[str], where: str, prefix: str) -> None:
-    """Refuse a key that is none of those known."""
+    """Refuse unknown keys."""
     for name in found:
         if name not in known:
             raise SettingError(
@@ -215,7 +215,7 @@ def _shown(value: Any) -> str:
 
 
 def read_file(path: Path) -> Any:
-    """What a JSON or YAML file holds."""
+    """The contents of a JSON or YAML file."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -62,11 +62,11 @@ class Run:
 
     @property
     def config(self) -> Config:
-        """The configuration of the first member, whose static options are those of all."""
+        """The configuration of the first member. All members have the same static options."""
         return self.members[0]
 
     def with_condition(self, made_for: Condition | None) -> Run:
-        """This run, naming the condition that its data are made for where it names none."""
+        """This run. If it names no condition, it gets the condition that belongs to its data."""
         if self.config.condition is not None:
             return self
         condition = tuple(part.unbound() for part in parts_of(made_for))
@@ -90,7 +90,7 @@ def _differences(one: Config, other: Config) -> dict[str, Any]:
 
 
 def run_to_record(run: Run) -> dict[str, Any]:
-    """A run as JSON holds it, infinity as "inf"."""
+    """A run in JSON form; infinity is "inf"."""
     members = [
         {name: plain(value, name) for name, value in traced_options(member).items()} for member in run.members
     ]
@@ -153,7 +153,7 @@ def run_from_record(record: Any, where: str) -> Run:
 
 
 def read_members(path: Path) -> tuple[Config, ...]:
-    """The configurations of a file: one of a configuration, or those of the members of a run.
+    """Read the configurations in a file: one, or one per member if the file describes a run.
 
     Args:
       path: JSON or YAML as `to_record` makes it, or a run's `config.json`.
@@ -172,7 +172,7 @@ _MOST_NAMED = 6
 
 
 def differences(old: Run, new: Run) -> list[str]:
-    """What differs between a run as it is recorded and as it is to go on, in words.
+    """What differs between a recorded run and the run that is to continue it, in words.
 
     More epochs are no difference, unless a schedule depends on their number.
     """

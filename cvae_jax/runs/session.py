@@ -1,4 +1,4 @@
-"""A run with its model, and with its dataset where there is something to train or to evaluate."""
+"""A run with its model, and with its dataset if it is needed for training or evaluation."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class RunModel:
-    """A run and its model, which need no dataset: its folder records what they have to know of the data.
+    """A run and its model. They need no dataset: the folder of the run stores what they must know about the data.
 
     Attributes:
       run: the members and how they train.
@@ -188,7 +188,7 @@ def abstract_population(session: RunModel, part: Part) -> Population:
 
 
 def origin_of(session: RunModel) -> dict[str, Any]:
-    """What is saved beside the members of a run."""
+    """What a checkpoint stores besides the members: settings, data and versions."""
     return provenance.record(session.run, session.data)
 
 
@@ -225,7 +225,7 @@ def checkpoint_dir(run: Run, part: Part, workdir: Path) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """One member of a run, as its checkpoint has it.
+    """One member of a run, read from its checkpoint.
 
     Attributes:
       member: its number in the run.
@@ -255,22 +255,22 @@ def load_member(session: RunModel, workdir: Path, member: int) -> Trained:
 
 
 def member_of(tree: PyTree, position: int) -> PyTree:
-    """One member of a stacked pytree."""
+    """Take one member out of a stacked pytree."""
     return jax.tree.map(lambda leaf: leaf[position], tree)
 
 
 def stack_one(tree: PyTree) -> PyTree:
-    """A stacked pytree of one member."""
+    """One member's pytree as a stack of one: a leading axis of size 1 is added."""
     return jax.tree.map(lambda leaf: leaf[None], tree)
 
 
 def stopped_epoch(population: Population, position: int) -> int | None:
-    """The epochs after which a member ran out of patience, or None."""
+    """The number of epochs after which a member stopped early, or None."""
     epoch = int(population.members.stopped_epoch[position])
     return None if epoch < 0 else epoch
 
 
 def diverged(population: Population, position: int) -> tuple[int, str] | None:
-    """The step and the term at which a member stopped being finite, or None."""
+    """The step at which a member diverged and the term that was not finite, or None."""
     step = int(population.members.diverged_step[position])
     return None if step < 0 else (step, DIVERGED_TERMS[int(population.members.diverged_term[position])])

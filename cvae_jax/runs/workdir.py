@@ -1,4 +1,4 @@
-"""The folder of a run: its `config.json`, its lock, and JSON written whole or not at all."""
+"""The folder of a run: its `config.json`, its lock, and JSON files that are never half written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cvae_jax.runs.run import Run, run_from_record
 
 
 def json_text(value: Any) -> str:
-    """JSON, readable by a person; null for a number that is not finite."""
+    """A value as indented JSON text; a number that is not finite becomes null."""
     return json.dumps(without_infinities(value), indent=2, allow_nan=False, ensure_ascii=False)
 
 
@@ -46,7 +46,7 @@ def read_run(workdir: Path) -> Run:
 
 @contextlib.contextmanager
 def training_lock(workdir: Path) -> Iterator[None]:
-    """Hold a workdir for this process, which trains in it. The system ends what a killed process holds.
+    """Lock a workdir for this process while it trains. If the process is killed, the system releases the lock.
 
     Raises:
       UserError: if another process does, naming it.

@@ -1,4 +1,4 @@
-"""The configuration of a training: the parts it is composed of, and their options by flat names."""
+"""The configuration of a training: its parts, and their options by flat names, as on the command line."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Scheduled(Part):
 
 @dataclasses.dataclass(frozen=True)
 class Config(Part):
-    """All settings of one training. Members of a sweep differ in traced options alone.
+    """All settings of one training. Members of a sweep can differ only in traced options.
 
     Attributes:
       data: the dataset, and what happens to its examples.
@@ -156,14 +156,14 @@ class Config(Part):
 
     @property
     def all_hooks(self) -> tuple[Hook, ...]:
-        """The hooks, and that of a likelihood whose variance training fits."""
+        """All hooks: those of the configuration, and the one that a likelihood with a fitted variance adds."""
         return (*self.hooks, *((FittedVariance(),) if self.likelihood.fits_batch else ()))
 
 
 def name_of(config: Config, kind: str) -> str:
     """The name of the network, likelihood, prior, condition, … of a configuration.
 
-    Several conditions have commas between; without any it is `none`, and `data` for what the data are made for.
+    Several conditions are separated by commas. `none` means no condition, `data` means that the dataset decides.
     """
     if kind != "condition":
         return TABLES[kind].name_of(getattr(config, kind))
@@ -225,7 +225,7 @@ def _check_condition(config: Config) -> None:
 
 
 def require_without_condition(config: Config) -> None:
-    """Refuse parts that need a condition, for a model without one.
+    """For a model without a condition: refuse parts that need one.
 
     Raises:
       SettingError: naming the part.
@@ -254,7 +254,7 @@ def _check_data(config: Config) -> None:
 
 
 class Owner(NamedTuple):
-    """Where an option of a configuration is.
+    """The place of an option in a configuration.
 
     Attributes:
       where: what a person calls its owner, such as `the objective elbo`; empty for the configuration itself.
@@ -270,7 +270,7 @@ class Owner(NamedTuple):
 
 
 def parts_of(config: Config) -> Iterator[tuple[str, tuple[str | int, ...], Part]]:
-    """The parts of a configuration: what each is called, its path, and itself."""
+    """All parts of a configuration: the name, the path and the object of each."""
     yield "", (), config
     yield "the data", ("data",), config.data
     for i, condition in enumerate(config.condition or ()):
@@ -308,7 +308,7 @@ def flat(config: Config) -> dict[str, Any]:
 
 
 def from_flat(**options: Any) -> Config:
-    """A configuration from choices and options by flat name, as the command line has them.
+    """Make a configuration from choices and options by flat name, the names of the command line.
 
     Example:
       >>> from_flat(objective="tcvae", mi_weight=2.0, latent_dim=4).objective
@@ -375,7 +375,7 @@ def _chosen(table: Table, choice: Any, current: Part) -> Part:
 
 
 def conditions_of(choice: Any, current: tuple[Condition, ...] | None = None) -> tuple[Condition, ...] | None:
-    """The conditions of a choice: names with commas between, `none`, None, or conditions themselves."""
+    """Turn a choice into conditions: it is names separated by commas, `none`, None, or the conditions themselves."""
     if choice is None or isinstance(choice, tuple):
         return choice
     if isinstance(choice, Condition):
@@ -394,7 +394,7 @@ def _new_hooks(config: Config, options: Mapping[str, Any]) -> list[Hook]:
 
 
 def owners_of(name: str) -> list[tuple[str, str]]:
-    """The choices that have an option: pairs of what they are a choice of, and their name.
+    """The choices that have this option, as pairs such as ("likelihood", "gaussian").
 
     Example:
       >>> owners_of("sigma")
@@ -433,7 +433,7 @@ def traced_options(config: Config) -> dict[str, Any]:
 
 
 def at(config: Config, time: Time) -> Config:
-    """The configuration with its traced options as the schedules have them at a time.
+    """The configuration at a time of the training: traced options are multiplied by their schedules.
 
     Args:
       config: of one member, its traced options arrays.

@@ -16,7 +16,7 @@ Tree = TypeVar("Tree", bound="PyTree")
 
 
 def make_mesh(num_members: int, batch_size: int, devices: Sequence[Any] | None = None) -> Mesh:
-    """Members over as many devices as there are; what is left over splits the batch.
+    """Spread members over the devices. If devices are left over, they split each batch.
 
     Args:
       num_members: of the population.
@@ -57,5 +57,5 @@ def replicated(tree: Tree, mesh: Mesh) -> Tree:
 
 
 def by_batch(mesh: Mesh) -> NamedSharding | None:
-    """How a batch is split: over `batch`, or None where there is nothing to split."""
+    """The sharding of a batch over the axis `batch`; None if the batch is not split."""
     return NamedSharding(mesh, PartitionSpec("batch")) if mesh.shape["batch"] > 1 else None

@@ -23,7 +23,7 @@ Settings = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Uniform:
-    """A uniform distribution, of the logarithm if `log`; whole numbers for a setting that is one.
+    """A uniform distribution, of the logarithm if `log`. For a setting that is a whole number, it gives whole numbers.
 
     Attributes:
       low, high: the ends, finite, low < high; whole numbers include both.

@@ -1,4 +1,4 @@
-"""Hooks: optional features of a training step. A hook that is not there adds nothing to the compiled program."""
+"""Hooks: optional features of a training step. Only hooks that are used become part of the compiled program."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class Hook(Part):
     over_all_epochs: ClassVar[bool] = False
 
     def delay(self) -> Float[Array, ""] | float:
-        """Epochs, from the first on, in which the objective does not count yet."""
+        """Number of epochs at the start in which another loss replaces the objective."""
         return 0.0
 
     def init(self, params: PyTree) -> PyTree:
-        """What the hook keeps of its own between steps, None for nothing."""
+        """What the hook stores between steps; None if nothing."""
         return None
 
     def prepare(self, model: Any, batch: Batch, key: Key[Array, ""], time: Time) -> tuple[Any, Batch]:
@@ -75,7 +75,7 @@ class Hook(Part):
         batch: Batch,
         time: Time,
     ) -> Terms:
-        """Batch means of the objective's terms, changed; the gradient is that of their `loss`.
+        """The objective's terms as batch means, changed by the hook. The gradient is taken of their `loss`.
 
         Args:
           objective: from parameters and a batch to those means.
@@ -87,7 +87,7 @@ class Hook(Part):
         return objective(params, batch)
 
     def restarts(self, time: Time) -> Bool[Array, ""] | None:
-        """Whether the optimizers forget their moments before this step; None never."""
+        """Whether the optimizers reset their moments before this step; None means never."""
         return None
 
     def after(
@@ -125,7 +125,7 @@ def key_of(hook: Hook, key: Key[Array, ""], step: Int[Array, ""]) -> Key[Array, 
 
 
 class Changed:
-    """A model for the length of a step, with other methods or with variables beside its parameters."""
+    """A model with changed methods or with extra variables, for one step."""
 
     def __init__(self, model: Any, variables: dict[str, PyTree] | None = None, **methods: Any) -> None:
         """Change a model.
@@ -155,7 +155,7 @@ _OF_PARAMETERS = ("embed", "infer", "decode", "generate", "encode", "log_prior",
 
 @dataclasses.dataclass(frozen=True)
 class MovingAverage(Hook):
-    """Evaluate the exponential moving average of the parameters."""
+    """Use an exponential moving average of the parameters for validation and results."""
 
     ema_decay: float = traced(
         0.0,
@@ -174,7 +174,7 @@ class MovingAverage(Hook):
         return params, move_average(kept, params["params"], self.ema_decay, time.step + 1, runs)
 
     def evaluated(self, params: PyTree, kept: PyTree) -> PyTree:
-        """The average in the place of the parameters."""
+        """The average instead of the parameters."""
         return {**params, "params": kept}
 
 
@@ -224,7 +224,7 @@ class UnitDropout(Hook):
 
 @dataclasses.dataclass(frozen=True)
 class ConditionDropout(Hook):
-    """Drop the whole condition of some examples, as guidance needs it.
+    """Drop the whole condition of some random examples, so that guidance can be used in sampling.
 
     References:
       Ho & Salimans, Classifier-Free Diffusion Guidance, 2022, algorithm 1.
@@ -249,11 +249,10 @@ class ConditionDropout(Hook):
 
 @dataclasses.dataclass(frozen=True)
 class ConditionFirst(Hook):
-    """Train the decoder on z = 0 at first, so that it learns what the condition alone determines.
+    """Train the decoder with z = 0 in the first epochs, so that it learns all it can from the condition.
 
-    The KL does not count until z comes in; the optimizers start anew then, because to moments of a time without a
-    gradient of z its first gradients would be many times their usual size.
-    """
+    The KL does not count until z comes in. Then the optimizers reset their moments: these were collected without a
+    gradient of z, and the first steps would be far too large."""
 
     condition_first_epochs: float = traced(
         0.0,
@@ -264,7 +263,7 @@ class ConditionFirst(Hook):
     needs_condition = True
 
     def delay(self) -> Float[Array, ""] | float:
-        """These epochs."""
+        """`condition_first_epochs`."""
         return self.condition_first_epochs
 
     def _steps(self, time: Time) -> tuple[Array, Array]:
@@ -301,7 +300,7 @@ class ConditionFirst(Hook):
 
 @dataclasses.dataclass(frozen=True)
 class FittedVariance(Hook):
-    """Fit the likelihood's one log-variance to each batch, and keep a running average for all else.
+    """Set the likelihood's log-variance to the best value for each batch; validation and results use a running average.
 
     The likelihood `gaussian_optimal` brings this hook.
 

@@ -1,4 +1,4 @@
-"""A member's settings as the arrays that a compiled program takes."""
+"""A member's settings as arrays, the input of the compiled program."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def hparams(config: Config, *, capacity: int) -> Hparams:
 
 
 def alike(members: Sequence[Config]) -> tuple[Config, ...]:
-    """The members with the same hooks: those that any of them uses, in one order, switched off for the others.
+    """Give all members the same hooks, in the same order. A member that does not use a hook has it switched off.
 
     Raises:
       SettingError: if the members differ in an option that shapes the program.

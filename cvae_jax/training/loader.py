@@ -1,4 +1,4 @@
-"""What training takes its batches from: the training split on the device, its order, and what happens to each batch."""
+"""Where training takes its batches from: the training split on the device, its order, augmentation, binary pixels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FEW_EXAMPLES = 20
 
 @struct.dataclass
 class TrainingData:
-    """The training split on the device, and the keys of what happens to it, shared by all members.
+    """The training split on the device, and the random keys of its order, augmentation and binary pixels.
 
     Attributes:
       examples: the split.
@@ -49,17 +49,17 @@ class TrainingData:
 
 
 def batch_size(config: Config, num_examples: int) -> int:
-    """Examples per step: as configured, or the whole of a smaller training split."""
+    """Examples per step: as configured, or all training examples if there are fewer."""
     return min(config.batch_size, num_examples)
 
 
 def steps_per_epoch(config: Config, dataset: Dataset) -> int:
-    """Full batches in the training split; each epoch leaves other examples out."""
+    """Number of full batches in an epoch. The few examples that do not fill a batch are others in each epoch."""
     return len(dataset.train) // batch_size(config, len(dataset.train))
 
 
 def warn_of_few_examples(config: Config, dataset: Dataset) -> None:
-    """Say that a batch is the whole training split, and that validation is noisy.
+    """Warn if a batch is the whole training split, or if there are too few validation examples.
 
     Warns:
       UserWarning: for each of the two.
@@ -108,7 +108,7 @@ def epoch_order(data: TrainingData, epoch: Int[Array, ""]) -> Int[Array, " n"]:
 def draw_batch(
     config: Config, model: Model, data: TrainingData, rows: Int[Array, " b"], step: Int[Array, ""]
 ) -> tuple[Float[Array, " b *dims"], PyTree, PyTree]:
-    """The examples of one step: gathered, scaled, and augmented and binarized anew where the configuration asks for it.
+    """Take the examples of one step and scale them. Augment and binarize them if the configuration says so.
 
     Args:
       config: shared by all members.

@@ -1,4 +1,4 @@
-"""How many members fit on a device: a plan made before anything is compiled."""
+"""How many members fit into the memory of the devices, estimated before anything is compiled."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _VIEWS = ("convert_element_type", "reshape", "squeeze")
 
 
 def tree_bytes(tree: PyTree) -> int:
-    """Bytes of all arrays in a tree, or of their shapes and types."""
+    """Bytes of all arrays in a tree. The leaves can also be shapes and types without values."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
@@ -68,7 +68,7 @@ def _abstract_state(model: Model, members: Sequence[Config]) -> TrainState:
 
 
 def member_bytes(model: Model, members: Sequence[Config]) -> int:
-    """Bytes that one more member takes while it trains: its state, and what a step keeps at its peak.
+    """Bytes that each further member needs in training: its state, and the temporary arrays of a step at their peak.
 
     The peak is that of one step's program: the state, updated in place, and each value with memory of its own from
     where it is made to where it, or what is computed from it without memory of its own, is last used. XLA's own
@@ -101,7 +101,7 @@ def member_bytes(model: Model, members: Sequence[Config]) -> int:
 
 
 def require_room(model: Model, members: Sequence[Config], at_once: int) -> None:
-    """Refuse members that cannot fit into free memory, before anything of theirs is made.
+    """Refuse members that cannot fit into free memory, before any array is made.
 
     What is counted is the least they take: parameters, the optimizer's state, and one step's decoded draws.
 
@@ -153,7 +153,7 @@ def require_free(what: str, needed: float) -> None:
 
 
 def members_that_fit(model: Model, members: Sequence[Config]) -> int:
-    """Members to train at once: all, or as many equal parts as the devices' free memory asks for."""
+    """How many members to train at once: all if they fit into free memory, else about equal parts that fit."""
     fit = max(1, int(_SHARE * _free_bytes() / member_bytes(model, members)))
     parts = -(-len(members) // fit)
     return -(-len(members) // parts)

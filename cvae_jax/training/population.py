@@ -1,4 +1,4 @@
-"""Many trainings as one program: members stacked, `vmap` over them, one `jit`. A solo run is a sweep of one."""
+"""Many trainings as one program: members are stacked, with one `vmap` and one `jit`. A single run has one member."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def build_model(members: Sequence[Config], dataset: Dataset) -> Any:
 
 
 def model_of(members: Sequence[Config], data: Description) -> Any:
-    """The model of members that are trained on data of this description.
+    """The model that all members share, for data of this description.
 
     Raises:
       DataError: if the network cannot take x of that shape.
@@ -117,12 +117,12 @@ def _condition_of(config: Config, data: Description) -> Condition | None:
 
 @partial(jax.jit, static_argnames="model")
 def init(model: Model, hparams: Hparams) -> Population:
-    """The population before the first step."""
+    """The members' states before the first step, stacked."""
     return Population(jnp.int32(0), jax.vmap(partial(training.init, model))(hparams))
 
 
 def solo_state(state: TrainState, members: Sequence[Config], index: int) -> TrainState:
-    """One member's state as its solo run has it: with room for its own latents only, and without hooks it does not use.
+    """The state of one sweep member, cut to what a run of it alone would hold: its own latents and its own hooks.
 
     Args:
       state: of a member of a sweep.
@@ -205,7 +205,7 @@ def train_steps(
 
 
 def make_train(model: Model, *, num_steps: int) -> Callable[[Hparams, TrainingData], TrainState]:
-    """A whole training as one pure function of settings and data: jit, vmap and shard it as you like.
+    """Make a pure function that does a whole training from settings and data. It can be jitted, vmapped and sharded.
 
     Args:
       model: a `CVAE`, or anything with its methods.
@@ -285,7 +285,7 @@ def end_epoch(
     steps_in_epoch: Int[Array, ""],
     num_examples: int,
 ) -> tuple[Population, Terms, Terms]:
-    """Validate every member, keep its best parameters, and close the epoch's sums.
+    """Validate every member, keep its best parameters, and average the sums of the epoch.
 
     Parameters are compared by the training objective at its final settings, see `validate`: a warm-up never makes an
     early epoch look good. A member whose patience ends stops here.

@@ -1,4 +1,4 @@
-"""Schedules: factors of an option over the steps of a training."""
+"""Schedules: a factor that changes an option during the training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @struct.dataclass
 class Time:
-    """How far a training is.
+    """How far the training has come.
 
     Attributes:
       step: number of updates made so far, scalar int32.
@@ -37,7 +37,7 @@ class Time:
 
 
 class Schedule(Part):
-    """A factor of an option, by the time; a subclass is a frozen dataclass of its options.
+    """A factor for an option that depends on the time. A subclass is a frozen dataclass of its options.
 
     Attributes:
       over_all_epochs: whether it depends on the number of epochs, so that more of them are another training.
@@ -93,7 +93,7 @@ class Stages(Schedule):
 
 
 class Warmup(Schedule):
-    """A factor that rises from 0 to 1 over `warmup_epochs`, after the time's delay; 0 epochs start at 1."""
+    """A factor that rises from 0 to 1 over `warmup_epochs`, after `Time.delay`. With 0 epochs it is always 1."""
 
     kind: ClassVar[str] = "schedule"
     warmup_epochs: float
@@ -141,7 +141,7 @@ class CosineWarmup(Warmup):
 
 @dataclasses.dataclass(frozen=True)
 class CyclicalWarmup(Warmup):
-    """min(2 frac(t/N), 1) after t steps: each cycle of N steps rises for one half and stays for the other.
+    """min(2 frac(t/N), 1) after t steps: in each cycle of N steps it rises to 1 in the first half, and then stays at 1.
 
     References:
       Fu et al., Cyclical Annealing Schedule, 2019, equation 6.

@@ -43,7 +43,7 @@ class Best:
 
 @struct.dataclass
 class TrainState:
-    """All that one member's training changes.
+    """Everything that changes during the training of one member.
 
     Attributes:
       params: the model's variables, and those that the objective adds.
@@ -67,7 +67,7 @@ class TrainState:
 
 
 def evaluated(config: Config, state: TrainState) -> PyTree:
-    """The parameters that validation and the best so far are of, as the hooks have them."""
+    """The parameters to validate and to keep as the best: a hook may replace them, for example by their average."""
     params = state.params
     for hook, kept in zip(config.all_hooks, state.hooks, strict=True):
         params = hook.evaluated(params, kept)
@@ -75,7 +75,7 @@ def evaluated(config: Config, state: TrainState) -> PyTree:
 
 
 def optimizers(config: Config) -> dict[str, optax.GradientTransformation]:
-    """The optimizer of each collection of variables that trains; the other collections stay as they are."""
+    """The optimizer of each collection of variables that is trained. Other collections do not change."""
     return {"params": config.optimizer.transformation(), **config.objective.optimizers()}
 
 
@@ -90,7 +90,7 @@ def require_trainable(config: Config, model: Model) -> None:
 
 
 def init(model: Model, hparams: Hparams) -> TrainState:
-    """The state before the first step: the same for a seed whatever the latent capacity.
+    """The state before the first step. For a given seed it does not depend on the latent capacity.
 
     Raises:
       SettingError: as `require_trainable`.

@@ -1,4 +1,4 @@
-"""The training objective on a validation split: what the best parameters are chosen by."""
+"""The training objective on the validation split. It is used to choose the best parameters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def validate(
     model: Model, params: PyTree, examples: Examples, hparams: Hparams, *, num_examples: int
 ) -> Terms:
-    """Means over a split of the training objective's loss at its final settings, and of distortion and rate.
+    """Means over a split: the training loss at its final settings (no warm-up), the distortion and the rate.
 
     Nothing is annealed, so that a warm-up does not make the loss of an early epoch lower. An objective that compares
     the examples of a batch meets batches of the training size, or the whole of a smaller split. The batches are
@@ -67,7 +67,7 @@ def validate(
 
 @partial(jax.jit, static_argnames="model")
 def members_bounds(model: Model, params: PyTree, examples: Examples, hparams: Hparams) -> Float[Array, " m"]:
-    """The bound of the configured number of draws, log (1/k) Σⱼ wⱼ, of stacked members under the same noise.
+    """The bound log (1/k) Σⱼ wⱼ with the configured number of draws k, for stacked members with the same noise.
 
     At β = 1 for every member, so that members of different β can be compared.
 

@@ -1,5 +1,6 @@
 """The page that moves a decoder: its JavaScript computes what the model computes."""
 
+import base64
 import dataclasses
 import json
 import shutil
@@ -79,7 +80,7 @@ def computed(tmp_path_factory):
         model, params = make(*case)
         mean = sampling.decode_mean(model, params, jnp.asarray(z), jnp.asarray(c, jnp.int32))
         expected.append(np.asarray(mean).reshape(CLASSES, -1))
-        decoder = explorer.decoder(model, params, ORDER)
+        decoder = explorer.decoder(model, params, ORDER, range(CLASSES))
         cases.append({"model": decoder, "z": z[:, ORDER].tolist(), "c": c.tolist()})
     file = tmp_path_factory.mktemp("node") / "cases.json"
     file.write_text(json.dumps(cases))
@@ -98,11 +99,20 @@ def test_javascript_computes_the_decoders_mean(computed, case):
         assert (np.abs(expected[0] - expected[1]) > 1e-3).any()
 
 
+def test_the_page_has_the_embeddings_of_the_classes_that_it_shows():
+    model, params = make("mlp", (8, 8, 1), "label", "bernoulli")
+    whole, some = (
+        np.frombuffer(base64.b64decode(explorer.decoder(model, params, ORDER, classes)["embedding"]), "<f4")
+        for classes in (range(CLASSES), (0, 2))
+    )
+    np.testing.assert_array_equal(whole.reshape(CLASSES, -1)[[0, 2]].ravel(), some)
+
+
 def test_parameters_that_no_layer_of_the_page_takes_are_refused():
     model, params = make("mlp", (8, 8, 1), "none", "bernoulli")
     decoder = params["params"]["decoder"] | {"Gate_0": {"kernel": jnp.zeros(3)}}
     with pytest.raises(UserError, match="the decoder has Gate_0, expected only layers"):
-        explorer.decoder(model, {"params": params["params"] | {"decoder": decoder}}, ORDER)
+        explorer.decoder(model, {"params": params["params"] | {"decoder": decoder}}, ORDER, range(CLASSES))
 
 
 def test_names_cannot_end_the_pages_script():
