@@ -98,6 +98,7 @@ def test_fit_continues_a_run(data, tmp_path):
     assert [record["epoch"] for record in continued.history] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_member_of_a_sweep_is_its_solo_run(data, tmp_path):
     many = cj.sweep(
         cj.Config(**SMALL), cj.grid(beta=[0.5, 2.0], latent_dim=[2, 3]), data, workdir=tmp_path / "s"

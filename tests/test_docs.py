@@ -116,7 +116,11 @@ def test_a_folder_that_a_command_reads_is_made_by_another(commands):
     assert read - {None} <= made
 
 
-@of_pages
+@pytest.mark.parametrize(
+    "page",
+    [README, *(pytest.param(page, marks=pytest.mark.slow) for page in DOCS)],
+    ids=lambda page: page.stem,
+)
 def test_python_runs(page, tmp_path, monkeypatch):
     if page.stem == "extending":
         pytest.skip("tests/test_extending.py runs it")

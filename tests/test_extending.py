@@ -89,6 +89,7 @@ def test_the_condition_reaches_the_decoder(parts):
     assert np.abs(np.diff(run.decode(z, [0.0, 180.0]), axis=0)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_scripts_train_resume_sweep_evaluate_sample_and_draw(folder, parts, script):
     common = ("--dataset=own.npz", *FLAGS, "--latent_dim=3", "--batch_size=32")
     script("train", *common, "--epochs=1", "--workdir=run")

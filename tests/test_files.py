@@ -183,7 +183,7 @@ def test_a_script_mends_the_cache_that_a_killed_one_left(tmp_path):
     program = """
 import pathlib, sys
 import jax
-from experiments import caching, cli
+from experiments.command_line import caching, cli
 def compile_anew():
     jax.clear_caches()
     jax.jit(lambda x: x + 1)(1.0)

@@ -184,6 +184,7 @@ def test_importance_sampling_finds_the_likelihood(fitted, validation):
     assert np.mean(elbo.distortion + elbo.rate) > np.mean(exact)
 
 
+@pytest.mark.slow
 def test_more_draws_train_a_tighter_bound(trained, validation):
     iwae = settings(objective="iwae", num_samples=8)
     population, h = trained(iwae)

@@ -23,7 +23,7 @@ WANTED = {
         ("Model", "Condition", "Samples", "Output", "Cache"),
         ("label", "text", "speaker", "member", "best", "temperature", "condition_file"),
     ),
-    "evaluate": (("Model", "Measures", "Output", "Cache"), ("workdir", "compare", "nll_samples")),
+    "evaluate": (("Model", "Measures", "Data", "Output", "Cache"), ("workdir", "compare", "nll_samples")),
 }
 MOST_WORDS = 2500
 

@@ -42,7 +42,7 @@ def test_ctrl_c_during_imports_is_one_line(script):
     assert interrupted(process) is True
 
 
-INTERRUPT = "import os, signal, sys; from experiments import cli\ndef main():\n  "
+INTERRUPT = "import os, signal, sys; from experiments.command_line import cli\ndef main():\n  "
 KILL = "os.kill(os.getpid(), signal.SIGINT)"
 MAINS = {
     "in the work": KILL,

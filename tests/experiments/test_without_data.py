@@ -10,6 +10,7 @@ from scripts import Scripts, read_json
 import cvae_jax as cj
 
 N = 60
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -58,6 +58,7 @@ def test_what_is_no_image_is_refused():
         ResNet().require_shape((50,))
 
 
+@pytest.mark.slow
 def test_words_reach_the_decoder_by_attention():
     """With the embedding held at zero the words alone change the output."""
     model = model_of((8, 8, 1), TEXT)

@@ -87,6 +87,7 @@ def test_densities_integrate_to_one(prior):
 
 
 @pytest.mark.parametrize("prior", ["standard", *LEARNED])
+@pytest.mark.slow
 def test_draws_follow_the_density(prior):
     """The share of draws in each quarter of the plane is what the density gives it."""
     model, params = make(prior)

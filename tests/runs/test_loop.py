@@ -83,6 +83,7 @@ def test_a_logger_receives_steps_and_epochs(session_of):
     assert {STEPS, 2 * STEPS} <= set(steps)
 
 
+@pytest.mark.slow
 def test_a_training_without_a_folder_equals_one_with_a_folder(session_of, tmp_path, monkeypatch):
     session = session_of(CONFIG)
     monkeypatch.chdir(tmp_path)

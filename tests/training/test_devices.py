@@ -95,6 +95,7 @@ def test_parts_are_equal_and_fit(make_sweep, monkeypatch):
     assert memory.members_that_fit(model, [member] * 24) == 1
 
 
+@pytest.mark.slow
 def test_make_train_is_the_scripts_loop(make_sweep):
     model, hparams, data = make_sweep({"latent_dim": 4, "warmup_epochs": 1.0})
     population = sweep.init(model, hparams)
@@ -115,6 +116,7 @@ class DistortionAlone(Elbo):
         return terms._replace(loss=terms.distortion)
 
 
+@pytest.mark.slow
 def test_make_train_takes_an_objective(make_sweep):
     def trained(**settings):
         model, hparams, data = make_sweep({"latent_dim": 4, **settings})
