@@ -197,7 +197,7 @@ def main():
     compile_anew()
     print(*(file.stat().st_size for file in files))
 caching.define_flags()
-cli.run(main)
+cli.run(main, [])
 """
     (tmp_path / "classifiers").mkdir()
     abandoned = [folder / ".cvae_jax-unfinished-a.npz" for folder in (tmp_path, tmp_path / "classifiers")]

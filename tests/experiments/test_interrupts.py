@@ -59,24 +59,24 @@ MAINS = {
 
 @pytest.mark.parametrize("when", MAINS)
 def test_ctrl_c_is_one_line(when):
-    assert interrupted(start("-c", f"{INTERRUPT}{MAINS[when]}\ncli.run(main)")) is True
+    assert interrupted(start("-c", f"{INTERRUPT}{MAINS[when]}\ncli.run(main, [])")) is True
 
 
 def test_ctrl_c_leaves_no_half_file(tmp_path):
     write = f"from pathlib import Path; from cvae_jax.files import write_atomically\n  write_atomically(Path('{tmp_path}/a'), lambda file: {KILL})"  # noqa: E501
-    assert interrupted(start("-c", f"{INTERRUPT}{write}\ncli.run(main)")) is True
+    assert interrupted(start("-c", f"{INTERRUPT}{write}\ncli.run(main, [])")) is True
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_second_ctrl_c_ends_what_does_not_end():
     again = f"\n  try: {KILL}\n  finally: {KILL}"
-    process = start("-c", f"{INTERRUPT}{again}\ncli.run(main)")
+    process = start("-c", f"{INTERRUPT}{again}\ncli.run(main, [])")
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGINT
 
 
 def test_what_ignores_ctrl_c_in_the_background_goes_on():
-    code = f"{INTERRUPT}{KILL}; print('done')\ncli.run(main)"
+    code = f"{INTERRUPT}{KILL}; print('done')\ncli.run(main, [])"
     process = start("-c", f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); exec({code!r})")
     out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "done\n")
