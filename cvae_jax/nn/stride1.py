@@ -1,8 +1,8 @@
 """k×k stride-1 convolutions as matrix products.
 
 `jax.lax` convolutions are slow inside `lax.scan` on CPU, and become grouped under `jax.vmap` over kernels. Here the k×k
-windows of some images at a time are written side by side, few enough to stay in the processor's cache, and meet the
-kernel in one matrix product. Parameters and values are those of flax's `nn.Conv(features, (k, k))`.
+windows of some images at a time are written side by side, few enough to stay in the cache of the processor. One matrix
+product multiplies them with the kernel. Parameters and values are those of flax's `nn.Conv(features, (k, k))`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _forward(x: Float[Array, "b H W i"], kernel: Float[Array, "k k i o"]) -> Flo
 def _backward(
     x: Float[Array, "b H W i"], kernel: Float[Array, "k k i o"], g: Float[Array, "b H W o"]
 ) -> tuple[Float[Array, "b H W i"], Float[Array, "k k i o"]]:
-    """The gradients of both, from the windows of the result's gradient."""
+    """The gradients of x and of the kernel, from the windows of the output's gradient g."""
     size, _, inner, outer = kernel.shape
     # A pixel of x reaches the window's place t through tap k − 1 − t.
     matrix = kernel[::-1, ::-1].transpose(0, 1, 3, 2).reshape(-1, inner)
@@ -83,7 +83,13 @@ def _backward(
 
 @jax.custom_jvp
 def convolve(x: Float[Array, "b H W i"], kernel: Float[Array, "k k i o"]) -> Float[Array, "b H W o"]:
-    """Convolve with k×k kernels, k odd, under "SAME" padding."""
+    """Convolve with k×k kernels under "SAME" padding: one output per pixel.
+
+    Raises:
+      ValueError: if k is even; its windows are not centred, and the gradients here would be wrong.
+    """
+    if kernel.shape[0] % 2 == 0:
+        raise ValueError(f"the kernel has shape {kernel.shape}, expected an odd number of rows and columns")
     return _forward(x, kernel)
 
 

@@ -18,7 +18,7 @@ from cvae_jax.runs.run import Run, differences, run_to_record
 from cvae_jax.runs.workdir import read_run, write_json
 
 _FILE, _EXAMPLES = "data.json", "examples.npz"
-# As many recorded test examples as these bytes hold, within bounds: averages over them are to be stable.
+# The bytes that recorded examples may take, and the least and the most of them: averages over them must be stable.
 _BYTES, _LEAST_EXAMPLES, _MOST_EXAMPLES = 2**20, 100, 1000
 
 
@@ -48,10 +48,10 @@ def few_examples(dataset: Dataset) -> Split:
     classes, of_class = np.unique(test.labels, return_inverse=True)
     order = np.argsort(of_class, kind="stable")
     first = np.searchsorted(of_class[order], np.arange(len(classes)))
-    # How many examples of its class come before each.
+    # For each example, how many of its class come before it.
     place = np.empty(len(test), int)
     place[order] = np.arange(len(test)) - first[of_class[order]]
-    # Two of each, where there are.
+    # With many classes, only as many classes as leave room for two examples each.
     drawn = np.flatnonzero(of_class < max(count // 2, 1))
     return test.take(drawn[np.lexsort((of_class[drawn], place[drawn]))][:count])
 
@@ -86,7 +86,10 @@ def require_same_run(workdir: Path, run: Run) -> None:
     """
     if (workdir / "config.json").exists():
         before, after = read_run(workdir), run
-        if (workdir / _FILE).exists():
+        # What the data are made for matters only where one of the two names no condition.
+        if (before.config.condition is None) != (after.config.condition is None) and (
+            workdir / _FILE
+        ).exists():
             made_for = read_description(workdir).condition
             before, after = before.with_condition(made_for), after.with_condition(made_for)
         differing = differences(before, after)

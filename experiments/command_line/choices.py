@@ -15,7 +15,7 @@ from absl import flags
 from cvae_jax.conditions import Condition, Label, Several, Text
 from cvae_jax.conditions.several import parts_of
 from cvae_jax.conditions.text import encode_text
-from cvae_jax.data.sources.cache import UNREADABLE, read_npz
+from cvae_jax.data.sources.cache import read_own_npz
 from cvae_jax.errors import DataError, UserError
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ def own(data: Description) -> Chosen | None:
             f"condition_file is {FLAGS.condition_file}, expected none: the run was trained without a condition"
         )
     path = Path(FLAGS.condition_file)
-    arrays, names = _arrays(path), [name or "c" for name in _names_of(data.condition)]
+    arrays = read_own_npz(path, "of conditions", what="condition_file")
+    names = [name or "c" for name in _names_of(data.condition)]
     missing = [name for name in names if name not in arrays]
     if missing:
         held = ", ".join(sorted(arrays)) or "nothing"
@@ -106,16 +107,6 @@ def own(data: Description) -> Chosen | None:
     except DataError as error:
         raise UserError(f"{path}: {error}") from None
     return Chosen(c, f"conditions of {path.name}", raw)
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        return read_npz(path)
-    except FileNotFoundError:
-        raise UserError(f"condition_file {path} does not exist, expected an .npz of conditions") from None
-    except UNREADABLE as error:
-        why = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UserError(f"condition_file {path} cannot be read as .npz with plain arrays: {why}") from None
 
 
 def require_known(condition: Condition | None) -> None:

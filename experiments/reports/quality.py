@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from cvae_jax.checksums import checksum
-from cvae_jax.data.sources.cache import UNREADABLE, read_npz
+from cvae_jax.data.sources.cache import UNREADABLE, read_npz, write_cached
 from cvae_jax.errors import UserError
-from cvae_jax.files import write_atomically
 from experiments.command_line.caching import JUDGES
 
 # What is measured of a trained member, by name.
@@ -169,12 +168,7 @@ def _write_params(path: Path, params: Any) -> None:
 
     leaves = {jax.tree_util.keystr(place): np.asarray(leaf)
               for place, leaf in jax.tree_util.tree_leaves_with_path(params)}  # fmt: skip
-    try:
-        write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **leaves))
-    except OSError as error:
-        raise UserError(
-            f"the cache {path.parent} cannot be written ({error.strerror}): set --cache_dir"
-        ) from None
+    write_cached(path, leaves)
 
 
 def _read_params(path: Path, like: Any) -> Any:

@@ -11,7 +11,8 @@ from cvae_jax.errors import DataError
 from cvae_jax.likelihoods import Gaussian
 from cvae_jax.model import CVAE
 from cvae_jax.networks import ResNet
-from cvae_jax.networks.resnet import resolutions
+from cvae_jax.networks.resnet import AttentionBlock, ResidualBlock, resolutions
+from cvae_jax.nn.conditioning import Context
 from cvae_jax.nn.embedding import MaskedCondition
 from cvae_jax.priors import Conditional
 
@@ -51,6 +52,13 @@ def test_resolutions_end_at_four_to_seven_pixels(shape, sides):
     sizes = resolutions(shape, 8)
     assert [height for height, _, _ in sizes] == sides
     assert [channels for _, _, channels in sizes] == [8, 16, 32, 32][: len(sides)]
+
+
+def test_blocks_start_as_the_identity():
+    h, context = jax.random.normal(jax.random.key(0), (2, 4, 4, 8)), Context(jnp.ones((2, 3)))
+    for block, more in ((ResidualBlock(), (0,)), (AttentionBlock(), ())):
+        found, _ = block.init_with_output(jax.random.key(1), h, context, *more)
+        np.testing.assert_array_equal(found, h)
 
 
 def test_what_is_no_image_is_refused():

@@ -56,6 +56,11 @@ def test_members_have_kernels_and_images_of_their_own(cached):
     assert_close(*gradients)
 
 
+def test_an_even_kernel_is_refused():
+    with pytest.raises(ValueError, match="expected an odd number of rows"):
+        Convolution(5, 4).init(jax.random.key(0), jnp.zeros((1, 6, 6, 2)))
+
+
 def test_a_batch_of_images_is_gone_through_in_equal_parts():
     x = jnp.zeros((12, 4, 4, 2))
     image = 4 * 4 * 9 * 2 * 4

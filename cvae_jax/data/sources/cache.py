@@ -43,6 +43,27 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+def read_own_npz(path: Path, expected: str, *, what: str = "") -> dict[str, np.ndarray]:
+    """The arrays of a file that a user names.
+
+    Args:
+      path: the file.
+      expected: what it should hold, for an error.
+      what: the flag that names it, for an error.
+
+    Raises:
+      DataError: in one line, if there is no such file or it holds no plain arrays.
+    """
+    named = f"{what} {path}".lstrip()
+    try:
+        return read_npz(path)
+    except FileNotFoundError:
+        raise DataError(f"{named} does not exist, expected an .npz {expected}") from None
+    except UNREADABLE as error:
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise DataError(f"{named} cannot be read as .npz with plain arrays: {why}") from None
+
+
 def packed_once(
     path: Path, source: str, decode: Callable[[], dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
@@ -62,7 +83,7 @@ def packed_once(
     arrays = _read_packed(path, source)
     if arrays is None:
         arrays = decode()
-        _write_packed(path, arrays | {"source": np.array(source)})
+        write_cached(path, arrays | {"source": np.array(source)})
     return arrays
 
 
@@ -75,7 +96,12 @@ def _read_packed(path: Path, source: str) -> dict[str, np.ndarray] | None:
     return arrays if str(arrays.get("source")) == source else None
 
 
-def _write_packed(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def write_cached(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays to a file of the cache folder.
+
+    Raises:
+      DataError: if it cannot be written.
+    """
     try:
         write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
     except OSError as error:

@@ -12,7 +12,7 @@ from cvae_jax.conditions.label import is_label
 from cvae_jax.conditions.text import text_of
 from cvae_jax.data.arrays import ALTERNATIVE, Named, assemble, infer, repeat
 from cvae_jax.data.dataset import SPLITS, Dataset
-from cvae_jax.data.sources.cache import UNREADABLE, read_npz
+from cvae_jax.data.sources.cache import read_own_npz
 from cvae_jax.errors import DataError
 
 Arrays = Mapping[str, np.ndarray]
@@ -37,7 +37,7 @@ def from_npz(path: Path, condition: tuple[Condition, ...] | None, features: tupl
     Raises:
       DataError: if the file or its arrays cannot be used.
     """
-    arrays = _read(path)
+    arrays = read_own_npz(path, "with x_train and c_train")
     x = {split: arrays[f"x_{split}"] for split in SPLITS if f"x_{split}" in arrays}
     if "train" not in x:
         raise DataError(f"{path} has no x_train, expected it beside c_train; it holds {_names(arrays)}")
@@ -51,16 +51,6 @@ def from_npz(path: Path, condition: tuple[Condition, ...] | None, features: tupl
     factors, factor_names = _factors(path, arrays, x)
     channels_last = bool(arrays["channels_last"]) if "channels_last" in arrays else None
     return assemble(path.stem, str(path), x, named, len(named) > 1, factors, factor_names, channels_last)
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        return read_npz(path)
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist, expected an .npz with x_train and c_train") from None
-    except UNREADABLE as error:
-        why = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise DataError(f"{path} cannot be read as .npz with plain arrays: {why}") from None
 
 
 def _names(arrays: Arrays) -> str:
